@@ -168,14 +168,14 @@ class _Folding:
         self._uuid = record.uuid
         self._host = record.host
         self._run = max(self._run, record.run)
-        self._decision = max(self._decision, record.decision)
-        self._attempt = max(self._attempt, record.attempt)
         match record:
             case StateRecord():
+                self._decide(record)
                 self._state, self._authority = record.state, record.authority
                 self._devices = record.devices or self._devices
                 self._commit_intended = False
             case RepairRecord():
+                self._decide(record)
                 self._state, self._authority = record.state, record.authority
                 self._devices = record.devices
                 self._flag, self._flag_entry = Flag.SET, entry
@@ -189,6 +189,11 @@ class _Folding:
                 self._faults.append(record)
             case IntentRecord():
                 self._commit_intended = True
+
+    def _decide(self, record: StateRecord | RepairRecord) -> None:
+        # Only a decision begins an attempt: a flag is set, and a fault may be stored, before the decision that they belong to.
+        self._decision = max(self._decision, record.decision)
+        self._attempt = max(self._attempt, record.attempt)
 
     def ledger(self) -> Ledger:
         """What has been folded so far."""

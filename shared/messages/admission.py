@@ -1,0 +1,93 @@
+"""What a host asks before it opens any volume (`cutover.startup.admit.HOST`), and what startup answers.
+
+The request carries the host's witnesses: what it decided, and the last journal record that each decision relied on.
+"""
+
+from dataclasses import dataclass
+
+from shared.messages.recording import FaultReport
+from shared.migration.devices import Side
+from shared.migration.records import DevicePair
+from shared.migration.states import State
+
+
+def admission_subject(host: str) -> str:
+    """Where a host asks for admission."""
+    return f"cutover.startup.admit.{host}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessView:
+    """What a host's witness of one migration holds. `state` is None when it was being removed."""
+
+    migration: str
+    uuid: str
+    host: str
+    run: int  # that wrote it
+    state: State | None
+    authority: Side
+    attempt: int
+    decision: int
+    operation_id: str  # of the decision
+    trigger: str  # of the decision
+    detail: str
+    tail_digest: str  # the last journal record that it relied on
+    flag_digest: str  # the flag-set record that it entered cloning with; empty when none
+    faults: tuple[FaultReport, ...]  # of the attempt, stored or not
+    devices: DevicePair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableWitness:
+    """A witness that is there and cannot be believed."""
+
+    migration: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionRequest:
+    """The host holds the lock on its state directory and has no volume open."""
+
+    host: str
+    run: int
+    witnesses: tuple[WitnessView, ...] = ()
+    unreadable: tuple[UnreadableWitness, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """One migration that may open, in this state, with these facts; the host writes them into its witness first."""
+
+    migration: str
+    uuid: str
+    label: str
+    state: State
+    authority: Side
+    attempt: int
+    decision: int
+    tail_digest: str
+    flag_digest: str  # of the flag-set record now in force; empty when the flag is clear
+    source_faults: int
+    target_faults: int
+    devices: DevicePair
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """One migration that stays closed: why, and what would have admitted it."""
+
+    migration: str
+    uuid: str | None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionReply:
+    """The verdicts. `removed` names migrations whose tombstone the journal holds: their witnesses may be forgotten."""
+
+    admitted: tuple[Admission, ...] = ()
+    closed: tuple[Closed, ...] = ()
+    removed: tuple[str, ...] = ()

@@ -1,0 +1,87 @@
+"""What state_control asks of a host: `cutover.host.HOST.COMMAND.MIGRATION`, answered by that host's write_cloning."""
+
+from dataclasses import dataclass
+
+from shared.messages.status import HostView
+from shared.migration.devices import Side
+from shared.migration.states import State
+
+HOST_COMMANDS = (
+    "setup", "enter", "select-target", "select-source", "commit", "abort", "cleanup", "pause", "resume", "throttle", "status",
+)  # fmt: skip
+HOST_SERVICE_NAME = "cutover-write-cloning"  # the micro service; its metadata has `host` and `run`
+
+
+def host_subject(host: str, command: str, migration: str) -> str:
+    """Where a command for one migration is sent."""
+    return f"cutover.host.{host}.{command}.{migration}"
+
+
+def host_status_subject(host: str) -> str:
+    """Where a host tells of all its migrations."""
+    return f"cutover.host.{host}.status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSetupRequest:
+    """Open and check two devices, and begin a migration of this UUID."""
+
+    uuid: str
+    source: str
+    target: str
+    overwrite_target: bool
+    operation_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnterRequest:
+    """Enter write cloning with the flag that the record `flag_digest` set."""
+
+    uuid: str
+    attempt: int
+    flag_digest: str
+    operation_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCommand:
+    """Every other command. `bytes_per_s` belongs to throttle, `disconnect` to cleanup."""
+
+    uuid: str
+    operation_id: str
+    bytes_per_s: int | None = None
+    disconnect: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedReply:
+    """The host has decided and its witness holds it; `journal` tells whether the journal does, too."""
+
+    state: State | None
+    authority: Side
+    attempt: int
+    decision: int
+    journal: bool
+    message: str = ""
+    export_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedView:
+    """A migration that the host knows of and keeps closed, and why."""
+
+    name: str
+    uuid: str | None
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostStatusReply:
+    """All migrations of one host, or the one that was asked for."""
+
+    host: str
+    run: int
+    migrations: tuple[HostView, ...] = ()
+    closed: tuple[ClosedView, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,114 @@
+"""How a migration is, for people and monitors. Units stand in the names; None means not known or not applicable."""
+
+from dataclasses import dataclass
+
+from shared.migration.devices import Side
+from shared.migration.records import DevicePair
+from shared.migration.states import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultView:
+    """One entry of the fault log."""
+
+    migration: str
+    attempt: int
+    side: Side
+    state: State
+    operation: str
+    cause: str
+    errno: int | None = None
+    offset: int | None = None
+    length: int | None = None
+    host: str
+    detected_at: str
+    recorded_at: str | None = None  # None while the journal does not hold it yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionView:
+    """One client of a volume."""
+
+    peer: str
+    connected_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingView:
+    """Where application I/O goes right now."""
+
+    reads: Side
+    writes: tuple[Side, ...]
+    flushes: tuple[Side, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    """One migration as its host sees it, right now. Also the payload of `cutover.progress.MIGRATION`."""
+
+    name: str
+    uuid: str
+    host: str
+    run: int
+    state: State
+    authority: Side
+    attempt: int
+    decision: int
+    journal_pending: bool  # a decision or fault that the journal does not hold yet
+    size_bytes: int
+    synced_bytes: int
+    remaining_bytes: int
+    rate_bytes_per_s: float
+    eta_s: float | None
+    paused: bool
+    throttle_bytes_per_s: int | None
+    unreadable_regions: tuple[int, ...] = ()  # of the source, by number; at most the first 16
+    export_uri: str | None
+    connections: tuple[ConnectionView, ...] = ()
+    io_engine: str
+    outstanding_target_requests: int = 0
+    routing: RoutingView
+    application_reads: int = 0  # since the volume was opened
+    application_writes: int = 0
+    application_read_bytes: int = 0
+    application_write_bytes: int = 0
+    pending_faults: tuple[FaultView, ...] = ()
+    at: str  # RFC 3339, UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationStatus:
+    """The answer to `query`: what the journal records, joined with what the host says. Flat, for scripts."""
+
+    name: str
+    uuid: str
+    state: State
+    attempt: int
+    error_flag: bool
+    authority: Side
+    faults: tuple[FaultView, ...]
+    size_bytes: int
+    synced_bytes: int | None
+    remaining_bytes: int | None
+    synced_percent: float | None
+    rate_bytes_per_s: float | None
+    eta_s: float | None
+    paused: bool | None
+    throttle_bytes_per_s: int | None
+    host: str
+    host_answers: bool
+    host_error: str | None = None  # why the host has the volume closed, or does not answer
+    source: str
+    target: str
+    devices: DevicePair
+    export_uri: str | None
+    connections: tuple[ConnectionView, ...]
+    io_engine: str | None
+    routing: RoutingView | None
+    journal_pending: bool | None
+    unreadable_regions: tuple[int, ...] = ()
+    allowed: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    as_of: (
+        str  # RFC 3339, UTC: when the host's part was true; the journal's part is of the time of the answer
+    )
