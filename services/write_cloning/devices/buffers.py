@@ -1,9 +1,10 @@
 """Page-aligned memory for I/O: pooled, counted, bounded.
 
-A buffer is a mapping of its own, a power of two from 4 KiB to 64 MiB, and returns to its size class when the
-last reference is released. What is mapped never exceeds the pool's budget; memory that lies idle in one class is
-given back when another class needs it. Whoever finds the pool exhausted asks to be called when there is room,
-and is served in order: from then on newcomers wait behind, so that small requests cannot starve a large one.
+A buffer is a mapping of its own, a power of two from 4 KiB to 64 MiB, and returns to its size class when
+the last reference is released. What is mapped never exceeds the pool's budget; memory that lies idle in one
+class is given back when another class needs it. Whoever finds the pool exhausted asks to be called when
+there is room, and is served in order: from then on newcomers wait behind, so that small requests cannot
+starve a large one.
 
 This file must not know what the bytes are for. It belongs to one event loop: nothing here is safe across
 threads.
@@ -75,7 +76,9 @@ class BufferPool:
     def __init__(self, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
         """Map nothing yet; memory comes with use."""
         if budget_bytes < SMALLEST_BYTES:
-            raise ValueError(f"a budget of {budget_bytes} bytes holds no buffer; {SMALLEST_BYTES} is the least")
+            raise ValueError(
+                f"a budget of {budget_bytes} bytes holds no buffer; {SMALLEST_BYTES} is the least"
+            )
         self.budget_bytes = budget_bytes
         self.mapped_bytes = 0
         self.is_contended = False  # someone waits for room; newcomers line up behind
@@ -118,8 +121,8 @@ class BufferPool:
     def when_room(self, callback: Callable[[], None], length: int = SMALLEST_BYTES) -> None:
         """Call back once, when a `try_take(length)` made from within the callback succeeds.
 
-        Callbacks come in the order of asking, from inside some holder's `release` (never from inside this call),
-        so they do little and do not raise. Ask only after `try_take` gave None.
+        Callbacks come in the order of asking, from inside some holder's `release` (never from inside this
+        call), so they do little and do not raise. Ask only after `try_take` gave None.
         """
         self._waiting.append((self._class_size(length), callback))
         self.is_contended = True
@@ -190,7 +193,7 @@ def _class_of(length: int) -> int:
 
 
 def _make_zeroes() -> Buffer:
-    """Map zeroes that nobody can spoil. Never written, they cost no memory: the kernel has one page of them."""
+    """Map zeroes that nobody can spoil; never written, they cost no memory of their own."""
     buffer = Buffer(ZEROES_BYTES, None, [])
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mprotect(ctypes.c_void_p(buffer.address), ctypes.c_size_t(ZEROES_BYTES), mmap.PROT_READ) != 0:

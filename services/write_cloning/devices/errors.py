@@ -1,9 +1,9 @@
 """What can go wrong with devices, in two families.
 
-*Operating*: the world is not as it should be (a missing file, a busy disk); such an error carries a stable `code`
-and a sentence that names the thing. *Invariant*: this program is wrong; whoever sees one stops the volume. The
-third family of the house, *peer*, does not exist here: devices talk to no client. Errors of single requests are no
-exceptions at all but errno values given to `done`.
+*Operating*: the world is not as it should be (a missing file, a busy disk); such an error carries a stable
+`code` and a sentence that names the thing. *Invariant*: this program is wrong; whoever sees one stops the
+volume. The third family of the house, *peer*, does not exist here: devices talk to no client. Errors of
+single requests are no exceptions at all but errno values given to `done`.
 """
 
 
