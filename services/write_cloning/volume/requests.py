@@ -1,8 +1,9 @@
 """One application request on its way through a volume. Hot: a slots object, created once for each request, no methods.
 
-The export fills in the first group and hands it to `Volume.submit`; the volume owns the second group until it calls
-`request.complete(request)`, with `request.error` 0 or a positive errno. The buffer belongs to the request until then; after it, the
-export releases it.
+The export fills in the first group and hands the request to `Volume.submit`; from then on it is the volume's, until the
+volume calls `request.complete(request)` with `request.error` 0 or a positive errno. That call never comes from inside
+`submit`. The buffer stays pinned until then; the volume retains it when a device may use it for longer, so the export
+releases its own reference and nothing else.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,12 @@ class Kind(IntEnum):
 
 
 class Request:
-    """See the module's docstring. `offset` and `length` are bytes, already checked against the volume's size."""
+    """See the module's docstring. `offset` and `length` are bytes, already checked against the volume's size.
+
+    `buffer` holds a write's payload from byte `start` on, at an address that the volume's alignment divides. For a read the
+    export brings a buffer of at least `length` bytes, plus twice the alignment where that is above 1, and finds the
+    bytes at `start` when the request completes (in `buffer` as it is then: the volume may have replaced it).
+    """
 
     __slots__ = (
         "blockers",
@@ -34,17 +40,18 @@ class Request:
         "error",
         "fast",
         "flags",
-        "held_back",
+        "high",
         "kind",
         "last_region",
         "length",
+        "low",
         "may_punch",
         "offset",
         "owner",
         "region",
         "sides",
         "start",
-        "started_at",
+        "started_tick",
         "waiting",
     )
 
@@ -65,9 +72,12 @@ class Request:
         self.owner = owner  # the connection that it came from
         self.cookie = cookie  # the client's name for it
         self.flags = 0  # for the owner's use
-        self.buffer: Buffer | None = None  # READ: filled by the volume; WRITE: the payload
+        self.buffer: Buffer | None = None
         self.start = 0  # where in the buffer the bytes begin
         self.durable = False  # FUA
         self.may_punch = False  # ZERO without NO_HOLE; TRIM
         self.fast = False  # ZERO with FAST_ZERO: fail with ENOTSUP rather than write zeroes
         self.error = 0
+        # The volume's, set when the request is admitted: `low` and `high` (the range, rounded out to the alignment), `region`
+        # and `last_region`, `blockers` (earlier overlapping writes that are not done), `sides` (that it was sent to),
+        # `waiting` (what it still waits for), `started_tick`.
