@@ -1,0 +1,67 @@
+# Cutover's commands. Each does its own set-up: .venv from requirements.lock, and the Debian packages that it needs.
+
+PYTHON ?= python3
+SOURCE ?=
+TARGET ?=
+PYTEST_ARGS ?=
+MYPY_PATHS := $(wildcard services shared tests benchmarks demo)
+
+# mkfs, losetup and their like are in /usr/sbin, which an ordinary PATH lacks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test lint format bench bench-full lock clean packages-demo packages-test packages-bench nats-cli
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED) packages-demo ## Migrate a live volume from end to end and prove it; or SOURCE=... TARGET=... of your own
+	@$(BIN)/python -m demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(TARGET),--target "$(TARGET)")
+
+test: $(INSTALLED) packages-test nats-cli ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## Linters, formatter, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(MYPY_PATHS)
+	@$(BIN)/lint-imports --no-cache
+
+format: $(INSTALLED) ## Mend what ruff can mend by itself
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(INSTALLED) packages-bench ## Measure what the ratios need, under 10 minutes; writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks
+
+bench-full: $(INSTALLED) packages-bench ## Measure every case; writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks --full
+
+venv: $(INSTALLED) ## Only make .venv, with the `cutover` command in .venv/bin
+
+lock: ## Renew requirements.lock; LOCK_ARGS=--upgrade takes the newest versions
+	@PYTHON="$(PYTHON)" tools/lock $(LOCK_ARGS)
+
+clean: ## Remove everything that the other commands made
+	rm -rf $(VENV) .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(LOCKED): requirements.lock tools/make-venv
+	@tools/make-venv "$(PYTHON)" $(VENV)
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+
+packages-demo packages-test packages-bench: packages-%:
+	@tools/debian-packages $*
+
+nats-cli:
+	@tools/nats-cli

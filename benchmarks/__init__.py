@@ -1,0 +1,1 @@
+"""Cutover beside its peers, measured in one run."""

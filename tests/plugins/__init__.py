@@ -1,0 +1,1 @@
+"""What our pytest does beyond pytest."""

@@ -1,0 +1,83 @@
+"""Leaves out the tests that this machine cannot run, and says so.
+
+A test that needs something that a machine may rightly lack carries a marker; where it is lacking, the tests with that
+marker are deselected and the end of the run has a sentence for it. Deselected, not skipped, so that nobody takes the
+closing line for more than it is; and CI's `--nothing-left-out` fails on it.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+_BUILT_HERE = ".cache/nats-cli/*/nats"  # by tools/nats-cli
+
+
+class Need(NamedTuple):
+    """A marker, what is true where its tests can run, and the sentence for where it is not."""
+
+    marker: str
+    is_met: Callable[[Path], bool]
+    sentence: str
+
+
+def find_nats_cli(root: Path) -> Path | None:
+    """The stock `nats` program: the pinned one that `make test` builds, or none. Never just any that is on PATH."""
+    built = sorted(root.glob(_BUILT_HERE))
+    return built[-1] if built else None
+
+
+NEEDS = (
+    Need(
+        "nats_cli",
+        lambda root: find_nats_cli(root) is not None,
+        "the stock `nats` program is not there: `make test` builds it where there is a Go toolchain",
+    ),
+    Need("needs_root", lambda _root: os.geteuid() == 0, "loop devices and mounts need root"),
+)
+
+
+class LeftOut:
+    """Deselects what cannot run here, and remembers it for the summary."""
+
+    def __init__(self, root: Path) -> None:
+        self._unmet = [need for need in NEEDS if not need.is_met(root)]
+        self._counts: dict[Need, int] = {}
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Take out the tests whose need is not met; the first unmet one is counted."""
+        kept: list[pytest.Item] = []
+        left_out: list[pytest.Item] = []
+        for item in items:
+            need = next((need for need in self._unmet if item.get_closest_marker(need.marker)), None)
+            if need is None:
+                kept.append(item)
+            else:
+                left_out.append(item)
+                self._counts[need] = self._counts.get(need, 0) + 1
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = kept
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what was left out, and why."""
+        for need, count in self._counts.items():
+            terminalreporter.write_line(
+                f"LEFT OUT: {count} tests marked {need.marker}: {need.sentence}.", yellow=True
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the plugin for this run."""
+    config.pluginmanager.register(LeftOut(config.rootpath), "left_out")
+
+
+@pytest.fixture(scope="session")
+def nats_cli(pytestconfig: pytest.Config) -> Path:
+    """The stock `nats` program; for tests marked `nats_cli`."""
+    program = find_nats_cli(pytestconfig.rootpath)
+    assert program is not None, "a test that uses this fixture carries the marker `nats_cli`"
+    return program

@@ -1,0 +1,105 @@
+"""`--nothing-left-out`: the run fails unless every test there is was run and passed. CI runs with it.
+
+pytest's own exit status is 0 when tests are skipped, deselected or expected to fail, and it cannot know about tests
+that it never collected. Here each of them is an error: skipped, xfailed, xpassed, deselected, and *uncollected*, which
+is a function or method named `test_…` in a file below `testpaths` from which no test came (a file whose name does not
+match, a class that pytest passes over, a name that is defined twice).
+
+For a run of everything: a path or a `-k` on the command line leaves tests out, and fails.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_OUTCOMES = ("skipped", "xfailed", "xpassed", "deselected")
+_MOST_SHOWN = 20
+
+TestName = tuple[str, str]  # a file below the root, and `function` or `Class::method` in it
+
+
+def defined_tests(file: Path, name: str) -> Iterator[TestName]:
+    """Everything in one file that is named like a test, whether pytest would look at it or not."""
+    tree = ast.parse(file.read_bytes(), filename=name)
+    pending: list[tuple[str, ast.AST]] = [("", tree)]
+    while pending:
+        prefix, parent = pending.pop()
+        for node in ast.iter_child_nodes(parent):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if node.name.startswith("test_"):
+                    yield name, prefix + node.name
+            elif isinstance(node, ast.ClassDef):
+                pending.append((f"{prefix}{node.name}::", node))
+            else:
+                pending.append((prefix, node))  # a definition under `if` or `try` counts as well
+
+
+def collected_test(item: pytest.Item) -> TestName:
+    """The same name for a test that pytest has collected."""
+    file, *names = item.nodeid.split("[", 1)[0].split("::")
+    return file, "::".join(names)
+
+
+class NothingLeftOut:
+    """Watches one run; `problems` is empty when nothing was left out."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._root = config.rootpath
+        self._folders = [config.rootpath / folder for folder in config.getini("testpaths")]
+        self._collected: set[TestName] = set()
+        self.problems: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Note what was collected, before anything is deselected: that is told apart."""
+        self._collected = {collected_test(item) for item in items}
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
+        """Turn what was left out into problems, and success into failure when there is one."""
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        stats = reporter.stats if reporter is not None else {}
+        for outcome in _OUTCOMES:
+            self.problems += [f"{outcome}: {_name(report)}" for report in stats.get(outcome, [])]
+        self.problems += [f"uncollected: {file}::{name}" for file, name in self._uncollected()]
+        if self.problems and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name what was left out."""
+        if not self.problems:
+            return
+        terminalreporter.section("left out", red=True)
+        for problem in self.problems[:_MOST_SHOWN]:
+            terminalreporter.write_line(problem)
+        if len(self.problems) > _MOST_SHOWN:
+            terminalreporter.write_line(f"… and {len(self.problems) - _MOST_SHOWN} more")
+
+    def _uncollected(self) -> list[TestName]:
+        defined: set[TestName] = set()
+        for folder in self._folders:
+            for file in folder.rglob("*.py"):
+                defined |= set(defined_tests(file, file.relative_to(self._root).as_posix()))
+        return sorted(defined - self._collected)
+
+
+def _name(report: object) -> str:
+    return str(getattr(report, "nodeid", report))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption(
+        "--nothing-left-out",
+        action="store_true",
+        help="fail unless every test was collected, run and passed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the run when asked to."""
+    if config.getoption("--nothing-left-out"):
+        config.pluginmanager.register(NothingLeftOut(config), "nothing_left_out")
