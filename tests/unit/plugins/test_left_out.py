@@ -12,7 +12,9 @@ MARKED = "import pytest\n@pytest.mark.nats_cli\ndef test_marked(): pass\ndef tes
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A small project with a marked test and a plain one."""
-    pytester.makepyprojecttoml("[tool.pytest]\nmarkers = ['nats_cli']")
+    pytester.makepyprojecttoml(
+        "[tool.pytest]\nmarkers = ['nats_cli']\nasyncio_default_fixture_loop_scope = 'function'"
+    )
     pytester.makepyfile(test_it=MARKED)
     return pytester
 

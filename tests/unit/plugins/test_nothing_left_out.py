@@ -8,7 +8,9 @@ PASSING = "def test_passes(): pass"
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> pytest.Pytester:
     """A small project with one folder of tests, one of them passing."""
-    pytester.makepyprojecttoml("[tool.pytest]\ntestpaths = ['checks']")
+    pytester.makepyprojecttoml(
+        "[tool.pytest]\ntestpaths = ['checks']\nasyncio_default_fixture_loop_scope = 'function'"
+    )
     pytester.mkdir("checks")
     add(pytester, "test_good.py", PASSING)
     return pytester
