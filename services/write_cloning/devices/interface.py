@@ -11,12 +11,13 @@ This file must not know how a device does its work, nor what a volume or a migra
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.write_cloning.devices.buffers import Buffer
 from shared.migration.devices import DeviceIdentity
 
-Done = Callable[[object, int], None]
+Done = Callable[[Any, int], None]
+"""Takes the context that the request was started with, and 0 or a positive errno."""
 
 
 class ZeroMode(Enum):

@@ -55,6 +55,16 @@ class Request:
         "waiting",
     )
 
+    # The volume's, set when the request is admitted.
+    low: int  # the range, rounded out to the alignment
+    high: int
+    region: int
+    last_region: int
+    blockers: int  # earlier overlapping writes that are not done
+    sides: int  # that it was sent to
+    waiting: int  # what it still waits for
+    started_tick: int
+
     def __init__(
         self,
         kind: Kind,
@@ -78,6 +88,3 @@ class Request:
         self.may_punch = False  # ZERO without NO_HOLE; TRIM
         self.fast = False  # ZERO with FAST_ZERO: fail with ENOTSUP rather than write zeroes
         self.error = 0
-        # The volume's, set when the request is admitted: `low` and `high` (the range, rounded out to the alignment), `region`
-        # and `last_region`, `blockers` (earlier overlapping writes that are not done), `sides` (that it was sent to),
-        # `waiting` (what it still waits for), `started_tick`.
