@@ -1,0 +1,42 @@
+"""CloudEvents 1.0 in NATS's binary mode: headers by which tools that know nothing of Cutover can route its messages.
+
+See the CloudEvents specification and its NATS protocol binding. The payload is the data, untouched; nothing in Cutover
+reads these headers.
+"""
+
+from shared.migration.records import AnyRecord
+
+_SPECIFICATION = "1.0"
+_TYPE_PREFIX = "io.cutover"
+
+
+def record_headers(record: AnyRecord) -> dict[str, str]:
+    """Of a record of the journal. Its place in the chain of its UUID makes it unique."""
+    return _headers(
+        identifier=f"{record.uuid}/{record.index}",
+        source=f"/cutover/hosts/{record.host}",
+        kind=f"{_TYPE_PREFIX}.journal.{record.kind}.v{record.version}",
+        at=record.recorded_at,
+        subject=record.migration,
+    )
+
+
+def event_headers(*, identifier: str, source: str, nats_subject: str, at: str) -> dict[str, str]:
+    """Of something told to whoever listens on `cutover.WHAT.ABOUT`."""
+    _, _, rest = nats_subject.partition(".")
+    what, _, about = rest.partition(".")
+    return _headers(
+        identifier=identifier, source=source, kind=f"{_TYPE_PREFIX}.{what}.v1", at=at, subject=about
+    )
+
+
+def _headers(*, identifier: str, source: str, kind: str, at: str, subject: str) -> dict[str, str]:
+    headers = {
+        "ce-specversion": _SPECIFICATION,
+        "ce-id": identifier,
+        "ce-source": source,
+        "ce-type": kind,
+        "ce-time": at,
+        "content-type": "application/json",
+    }
+    return headers | ({"ce-subject": subject} if subject else {})
