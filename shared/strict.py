@@ -35,7 +35,8 @@ def read_json(shape: type[T], payload: bytes, *, unknown: Literal["forbid", "ign
         raise Mistakes(tuple(_sentences(error))) from None
 
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}  # one for each shape that was ever read: as many as there are dataclasses
+# One for each shape that was ever read: as many as there are dataclasses.
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 def _adapter(shape: type[T]) -> TypeAdapter[T]:

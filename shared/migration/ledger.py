@@ -17,6 +17,7 @@ from shared.migration.records import (
     FlagClearRecord,
     FlagSetRecord,
     IntentRecord,
+    Kind,
     RepairRecord,
     StateRecord,
     TombstoneRecord,
@@ -94,9 +95,19 @@ class Ledger:
             for entry in self.entries
         )
 
-    def operation(self, operation_id: str) -> Entry | None:
-        """The record that an operation left, however often it was asked for."""
-        return next((entry for entry in self.entries if entry.record.operation_id == operation_id), None)
+    def operation(self, operation_id: str, kind: Kind | None = None) -> Entry | None:
+        """The record, of this kind, that an operation left, however often it was asked for.
+
+        One operation may leave records of several kinds: a commit its intent and then its decision.
+        """
+        return next(
+            (
+                entry
+                for entry in self.entries
+                if entry.record.operation_id == operation_id and kind in {None, entry.record.kind}
+            ),
+            None,
+        )
 
 
 def fold(migration: str, stored: Iterable[Entry]) -> Ledger:
