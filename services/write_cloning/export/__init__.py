@@ -1,0 +1,13 @@
+"""NBD exports of this host's volumes: a thin asyncio adapter over `shared.nbd`.
+
+exported     what an export asks of a volume
+limits       every bound of this package
+errors       what may go wrong on the operating side
+listener     sockets: Unix, TCP on loopback, inherited
+client       who is connected
+negotiation  the handshake over a socket
+outbox       replies on their way out
+inbox        the bytes that came in
+connection   one client in the transmission phase (hot)
+server       exports by name, and their connections
+"""

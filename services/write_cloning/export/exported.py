@@ -1,0 +1,32 @@
+"""What an export asks of a volume. It must not know how a volume keeps its promises."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from services.write_cloning.volume.requests import Request
+
+
+class ExportedVolume(Protocol):
+    """A volume as its clients see it."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Fixed while it is exported."""
+
+    @property
+    def alignment_bytes(self) -> int:
+        """What buffers, and well-behaved clients' requests, are aligned to; a power of two."""
+
+    def submit(self, request: Request) -> None:
+        """Carry out a request and call `request.complete(request)` once, with `request.error` set.
+
+        The volume checks nothing that the export has checked: the range lies within the volume, and is not empty. It
+        takes requests that are not aligned. It does not raise for anything that can be told by an errno.
+        """
+
+    async def block_status(self, offset: int, length: int, context: str) -> Sequence[tuple[int, int]]:
+        """Lengths and flags of consecutive extents from `offset` on, as the metadata context defines them.
+
+        Raises:
+            OSError: it cannot be told.
+        """

@@ -1,0 +1,30 @@
+"""Every bound of the export, in one place."""
+
+from dataclasses import dataclass
+
+RECEIVE_BYTES = 256 << 10
+"""The buffer that requests arrive in: a batch of small writes, payloads and all."""
+
+INLINE_PAYLOAD_BYTES = 64 << 10
+"""Payloads up to this stay where they arrived; a longer one gets a buffer of its own. Far below RECEIVE_BYTES."""
+
+SPARE_ROOM_BYTES = 64 << 10
+"""A receive buffer with less room than this is exchanged, so that one read still brings a whole batch."""
+
+MAX_UNIX_PATH_BYTES = 107
+"""`sun_path` without its NUL (unix(7))."""
+
+MAX_PIECES_PER_SEND = 1024
+"""IOV_MAX on Linux: more than this, sendmsg refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one server and each of its connections may hold."""
+
+    connections: int = 256
+    requests_per_connection: int = 256  # with their replies, until these are sent
+    payload_bytes_per_connection: int = 64 << 20  # likewise; one request more may be admitted
+    handshake_seconds: float = 10.0
+    linger_seconds: float = 5.0  # for a client that does not take its last replies
+    sweep_seconds: float = 10.0  # a client without progress for this long gives way when memory is short

@@ -1,0 +1,178 @@
+"""Sockets that clients connect to: a Unix socket, TCP on loopback, or what was inherited (LISTEN_FDS).
+
+It must not know NBD, nor who serves the clients that it accepts.
+"""
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+
+from services.write_cloning.export.errors import (
+    ActivationError,
+    NotLoopbackError,
+    SocketInUseError,
+    SocketPathError,
+)
+from services.write_cloning.export.limits import MAX_UNIX_PATH_BYTES
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 128
+_FIRST_INHERITED_FD = 3  # sd_listen_fds(3)
+_MAX_INHERITED = 64
+_OUR_MISTAKE = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+_RETRY_SECONDS = 1.0
+
+
+class Listener:
+    """One listening socket, and the file that stands for it if it is ours to remove."""
+
+    def __init__(self, listening: socket.socket, path: Path | None = None) -> None:
+        self._socket = listening
+        self._path = path
+        self._inode = path.stat().st_ino if path is not None else None
+        listening.setblocking(False)
+
+    @property
+    def address(self) -> str:
+        """Where clients find it."""
+        name = self._socket.getsockname()
+        if self._socket.family == socket.AF_UNIX:
+            return str(name)
+        return f"[{name[0]}]:{name[1]}" if self._socket.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+    async def accept(self, on_client: Callable[[socket.socket], None]) -> None:
+        """Hand over every client that connects, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._socket)
+            except ConnectionAbortedError:
+                continue  # it was gone before we looked
+            except OSError as error:
+                if error.errno in _OUR_MISTAKE:
+                    raise
+                # Out of descriptors or memory: the client stays in the queue, and without a pause this would spin.
+                log.warning("no client can be accepted on %s: %s", self.address, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            on_client(connection)
+
+    def close(self) -> None:
+        """Stop listening; the socket's file goes if it is still the one that we made."""
+        self._socket.close()
+        if self._path is None:
+            return
+        try:
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+        except FileNotFoundError:
+            log.info("%s was removed by somebody else", self._path)
+
+
+def listen_unix(path: Path) -> Listener:
+    """Listen on a Unix socket that only this user can connect to. A file left over by a dead server is replaced.
+
+    Raises:
+        SocketPathError: the path is too long, or something else is there.
+        SocketInUseError: somebody listens there.
+        OSError: the directory does not allow it.
+    """
+    length = len(os.fsencode(path))
+    if length > MAX_UNIX_PATH_BYTES:
+        raise SocketPathError(
+            f"{path}: a socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, not {length}"
+        )
+    _remove_stale(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The mode of the descriptor becomes the mode of the file, so that there is no moment of a wider one.
+        os.fchmod(listening.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+        listening.bind(os.fspath(path))
+        listening.listen(_BACKLOG)
+        return Listener(listening, path)
+    except BaseException:
+        listening.close()
+        raise
+
+
+def listen_tcp(host: str, port: int) -> Listener:
+    """Listen on a TCP port of a loopback address; port 0 picks a free one.
+
+    Raises:
+        NotLoopbackError: the address is reachable from elsewhere, or is none.
+        SocketInUseError: somebody listens there.
+    """
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        raise NotLoopbackError(f"{host!r} is not an address; give 127.0.0.1 or ::1") from None
+    if not address.is_loopback:
+        raise NotLoopbackError(
+            f"{host} can be reached from other hosts, and this export has no TLS; use 127.0.0.1, ::1 or a Unix socket"
+        )
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004 (IPv6)
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((str(address), port))
+        listening.listen(_BACKLOG)
+        return Listener(listening)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SocketInUseError(f"somebody listens on {host} port {port} already") from error
+        raise
+
+
+def inherited_listeners(environment: MutableMapping[str, str], pid: int) -> list[Listener]:
+    """Take the listening sockets that a parent left for this process (LISTEN_FDS), or none.
+
+    The variables are removed, so that no child takes them for its own.
+
+    Raises:
+        ActivationError: the variables make no sense, or a descriptor is not a listening stream socket.
+    """
+    meant_for = environment.pop("LISTEN_PID", None)
+    count_text = environment.pop("LISTEN_FDS", None)
+    environment.pop("LISTEN_FDNAMES", None)
+    if meant_for is None or count_text is None or meant_for != str(pid):
+        return []
+    if not count_text.isdecimal() or not 1 <= int(count_text) <= _MAX_INHERITED:
+        raise ActivationError(f"LISTEN_FDS={count_text!r} is not a number from 1 to {_MAX_INHERITED}")
+    return [_inherit(_FIRST_INHERITED_FD + index) for index in range(int(count_text))]
+
+
+def _inherit(fd: int) -> Listener:
+    try:
+        listening = socket.socket(fileno=fd)
+    except OSError as error:
+        raise ActivationError(f"descriptor {fd} is no socket: {error.strerror}") from error
+    os.set_inheritable(fd, False)
+    is_listening = bool(listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    if listening.type != socket.SOCK_STREAM or not is_listening:
+        listening.detach()  # not ours to close
+        raise ActivationError(f"descriptor {fd} is not a listening stream socket")
+    return Listener(listening)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket file of a server that is no more."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SocketPathError(f"{path} is there already, and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        error = probe.connect_ex(os.fspath(path))
+    if error != errno.ECONNREFUSED:
+        raise SocketInUseError(f"somebody listens on {path} already")
+    path.unlink()

@@ -1,0 +1,161 @@
+"""Replies on their way out: what one loop iteration answers leaves in one system call. Hot.
+
+Pieces are sent in order. A buffer is released when its last byte is in the socket. When the socket is full, sending
+goes on as soon as it can be written to. It must not know what the pieces mean.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from services.write_cloning.devices.buffers import Buffer
+from services.write_cloning.export.limits import MAX_PIECES_PER_SEND
+
+
+class Outbox:
+    """The sending half of one connection.
+
+    `after_send` is called after every attempt to send, `when_broken` once if the connection turns out to be; from then
+    on everything is dropped.
+    """
+
+    __slots__ = (
+        "_after_send",
+        "_flush_callback",
+        "_is_broken",
+        "_is_scheduled",
+        "_is_watching",
+        "_lent",
+        "_loop",
+        "_pushed_bytes",
+        "_socket",
+        "_when_broken",
+        "pieces",
+        "sent_bytes",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: socket.socket,
+        after_send: Callable[[], None],
+        when_broken: Callable[[OSError], None],
+    ) -> None:
+        self._loop = loop
+        self._socket = connection
+        self._after_send = after_send
+        self._when_broken = when_broken
+        self._flush_callback = self._flush
+        self._is_scheduled = False  # a flush is due, by itself or when the socket can be written to
+        self._is_watching = False
+        self._is_broken = False
+        self._lent: deque[tuple[int, Buffer]] = (
+            deque()
+        )  # buffers, with the position in the stream where each ends
+        self._pushed_bytes = 0
+        self.sent_bytes = 0
+        self.pieces: list[bytes | memoryview] = []
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the client has not taken."""
+        return self._pushed_bytes - self.sent_bytes
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the socket is full."""
+        return self._is_watching
+
+    def push(self, piece: bytes) -> None:
+        """Send a reply without data."""
+        if self._is_broken:
+            return
+        self.pieces.append(piece)
+        self._pushed_bytes += len(piece)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush_callback)
+
+    def push_data(self, header: bytes, buffer: Buffer, length: int) -> None:
+        """Send a reply with the first `length` bytes of a buffer; takes over the reference to it."""
+        if self._is_broken:
+            buffer.release()
+            return
+        pieces = self.pieces
+        pieces.append(header)
+        pieces.append(buffer.view[:length])
+        self._pushed_bytes += len(header) + length
+        self._lent.append((self._pushed_bytes, buffer))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._flush_callback)
+
+    def drop(self) -> None:
+        """Send no more: release every buffer, and forget what comes."""
+        self._is_broken = True
+        self._stop_watching()
+        self.pieces.clear()
+        self.sent_bytes = self._pushed_bytes
+        self._release_sent()
+
+    def _flush(self) -> None:
+        if self._is_broken:
+            return
+        try:
+            self._send()
+        except (BlockingIOError, InterruptedError):
+            self._watch()
+        except OSError as error:
+            self.drop()
+            self._when_broken(error)
+            return
+        self._after_send()
+
+    def _send(self) -> None:
+        pieces = self.pieces
+        while pieces:
+            if not self._lent:  # headers alone: cheaper in one piece
+                sent = self._socket.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            elif len(pieces) <= MAX_PIECES_PER_SEND:
+                sent = self._socket.sendmsg(pieces)
+            else:
+                sent = self._socket.sendmsg(pieces[:MAX_PIECES_PER_SEND])
+            self.sent_bytes += sent
+            if self.sent_bytes == self._pushed_bytes:
+                pieces.clear()
+            else:
+                self._cut(sent)
+            if self._lent:
+                self._release_sent()
+        self._is_scheduled = False
+        if self._is_watching:
+            self._stop_watching()
+
+    def _cut(self, sent: int) -> None:
+        """Drop what was sent from the front."""
+        whole = 0
+        for piece in self.pieces:
+            if sent < len(piece):
+                break
+            sent -= len(piece)
+            whole += 1
+        del self.pieces[:whole]
+        if sent:
+            self.pieces[0] = memoryview(self.pieces[0])[sent:]
+
+    def _release_sent(self) -> None:
+        lent = self._lent
+        while lent and lent[0][0] <= self.sent_bytes:
+            lent.popleft()[1].release()
+
+    def _watch(self) -> None:
+        self._is_scheduled = True
+        if not self._is_watching:
+            self._is_watching = True
+            self._loop.add_writer(self._socket, self._flush_callback)
+
+    def _stop_watching(self) -> None:
+        if self._is_watching:
+            self._is_watching = False
+            self._loop.remove_writer(self._socket)
