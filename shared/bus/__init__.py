@@ -1,1 +1,1 @@
-"""How services reach each other and the journal: small interfaces, their NATS implementation, and in-memory doubles for tests."""
+"""How services reach each other and the journal: small interfaces, NATS behind them, and an in-memory bus for tests."""

@@ -1,0 +1,125 @@
+"""The journal over a stream: what makes appending safe to interrupt and to repeat, whatever stores the bytes.
+
+A record is stored conditionally on the last sequence of *all* subjects of its migration, so that of two writers who
+read the same tail only one succeeds. A publish whose outcome is unknown — it timed out, it was cancelled, it lost against a
+writer who may have been itself — is looked up by its operation id before anything else is tried.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from shared.messages.cloudevents import record_headers
+from shared.messages.codec import decode_record, encode
+from shared.migration.ledger import Entry, Ledger, Tail, fold
+from shared.migration.records import AnyRecord, Subjects, digest_of
+from shared.migration.refusals import Code, Refusal
+
+APPEND_ATTEMPTS_MAX = 3  # with the same position: a stream that answers none of them is away
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message of a stream."""
+
+    sequence: int
+    payload: bytes
+
+
+class WrongLastSequence(Exception):
+    """The stream has a later message on the subjects than the publisher expected: nothing was stored."""
+
+
+class OutcomeUnknown(Exception):
+    """The stream did not answer: the message may be stored, or be stored yet."""
+
+
+class Stream(Protocol):
+    """The stream of the journal, as bytes."""
+
+    async def read(self, subjects: str) -> Sequence[Stored]:
+        """Every message on the subjects that was stored before the call, in order; perhaps later ones.
+
+        Raises:
+            Refusal: `journal-away`.
+        """
+
+    async def publish(
+        self, subject: str, payload: bytes, headers: dict[str, str], *, subjects: str, last_sequence: int
+    ) -> int:
+        """Store, provided that `last_sequence` is the last on `subjects` (0: none). Durable on return.
+
+        Returns:
+            The sequence that it got.
+
+        Raises:
+            WrongLastSequence: it is not.
+            OutcomeUnknown: no answer came.
+            Refusal: `journal-away`, with nothing stored.
+        """
+
+    async def subjects(self) -> Sequence[str]:
+        """Every subject that has a message."""
+
+
+class ChainJournal:
+    """Implements `Journal` over a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def read(self, migration: str) -> Ledger:
+        """See `Journal`."""
+        stored = await self._stream.read(Subjects.chain(migration))
+        return fold(migration, [_entry(message) for message in stored])
+
+    async def append(self, record: AnyRecord, tail: Tail) -> Entry:
+        """See `Journal`."""
+        placed = replace(record, index=tail.index + 1, previous_digest=tail.digest)
+        for _attempt in range(APPEND_ATTEMPTS_MAX):
+            try:
+                return await self._store(placed, tail)
+            except WrongLastSequence:
+                return await self._found(placed) or _raise_busy(placed)
+            except OutcomeUnknown:
+                ledger = await self.read(record.migration)
+                entry = ledger.operation(record.operation_id, record.kind)
+                if entry is not None:
+                    return entry
+                if ledger.tail.sequence != tail.sequence:
+                    _raise_busy(placed)
+        raise Refusal(
+            Code.JOURNAL_AWAY,
+            f"The journal does not acknowledge the {record.kind} record of {record.migration!r}; "
+            "it may be stored all the same.",
+        )
+
+    async def migrations(self) -> Sequence[str]:
+        """See `Journal`."""
+        return sorted({subject.split(".")[2] for subject in await self._stream.subjects()})
+
+    async def _store(self, record: AnyRecord, tail: Tail) -> Entry:
+        payload = encode(record)
+        sequence = await self._stream.publish(
+            Subjects.of(record),
+            payload,
+            record_headers(record),
+            subjects=Subjects.chain(record.migration),
+            last_sequence=tail.sequence,
+        )
+        return Entry(sequence, record, digest_of(payload))
+
+    async def _found(self, record: AnyRecord) -> Entry | None:
+        ledger = await self.read(record.migration)
+        return ledger.operation(record.operation_id, record.kind)
+
+
+def _entry(message: Stored) -> Entry:
+    return Entry(message.sequence, decode_record(message.payload), digest_of(message.payload))
+
+
+def _raise_busy(record: AnyRecord) -> Entry:
+    raise Refusal(
+        Code.BUSY,
+        f"Another record of {record.migration!r} was stored just now; look at the migration and ask again.",
+    )
