@@ -219,7 +219,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         before=State.TARGET_SELECTED,
         trigger=Trigger.SOURCE_FAULT,
         after=State.TARGET_SELECTED,
-        guards=(Guard.NO_TARGET_FAULT,),
+        guards=(Guard.AUTHORITY_IS_SOURCE, Guard.NO_TARGET_FAULT),
         authority=Side.TARGET,
         steps=(
             Step.FLUSH_TARGET,

@@ -68,6 +68,7 @@ class Volume:
         """Begin closed: every request is refused with ESHUTDOWN until `route` and `open`."""
         self.size_bytes = size_bytes
         self.alignment_bytes = alignment_bytes
+        self.state: State | None = None
         self.reads = self.writes = self.read_bytes = self.write_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._mask = alignment_bytes - 1
@@ -85,6 +86,8 @@ class Volume:
         self._flushing: Request | None = None
         self._flush_next: list[Request] = []
         self._withheld = 0
+        self._failed_on_source: set[Request] = set()  # whose errors a move of the authority undoes
+        self._failed_in_move: list[tuple[Failure, Request | None]] | None = None
         self._tick = 0
         self._reads = Side.SOURCE
         self._write_sides = 0
@@ -95,11 +98,18 @@ class Volume:
 
     def route(self, state: State, routing: Routing) -> None:
         """Send every request from here on by this routing; those under way finish by the one that they were started with."""
+        self.state = state
         self._reads = routing.reads
         self._write_sides = _bits(routing.writes)
         self._flush_sides = _bits(routing.flushes)
         both = self._write_sides == SOURCE | TARGET
         self._in_sync = both and state in CLONING_STATES and state is not State.SYNCING
+
+    def sides_by_authority(self) -> tuple[Side, Side | None]:
+        """The side that must have every write, and the one that gets them too, if any."""
+        if self._write_sides & SOURCE:
+            return Side.SOURCE, Side.TARGET if self._write_sides & TARGET else None
+        return Side.TARGET, None
 
     def replace(self, side: Side, device: Device) -> None:
         """Give a side another device. The side must not be in the routing."""
@@ -128,6 +138,7 @@ class Volume:
             self._orphan_read(request, bit)
         for request in list(self._active):
             self._forget_side(request, bit)
+        self._failed_on_source.clear()
         if withhold and self._idle is not None and not self._idle.done():
             self._idle.set_exception(DroppedError())
 
@@ -144,6 +155,25 @@ class Volume:
             if request.waiting & WITNESS:
                 request.waiting &= ~WITNESS
                 self._advance(request)
+
+    def begin_move(self) -> None:
+        """The authority is about to move to the target: until `end_move` it is open whose errors the target's are."""
+        self._failed_in_move = []
+
+    def end_move(self, *, moved: bool) -> None:
+        """Moved: the target's errors meanwhile are the application's. Not moved: the target has failed, as ever."""
+        failed, self._failed_in_move = self._failed_in_move or [], None
+        if moved:
+            for _, request in failed:
+                if request is not None and not self._withheld:
+                    request.waiting &= ~WITNESS
+                    self._advance(request)
+            return
+        for _, request in failed:
+            if request is not None:
+                request.error = 0
+        if failed:
+            self._target_failed(failed[0][0])
 
     def settle(self, request: Request) -> None:
         """Both sides hold the same again where the source failed this write: answer it, with the source's error."""
@@ -205,6 +235,10 @@ class Volume:
         """Treat a request that the target does not answer as failed."""
         self._target_failed(Failure.of_request(Side.TARGET, request, errno.ETIMEDOUT, TIMEOUT))
 
+    def target_failed(self, failure: Failure) -> None:
+        """Take note of a failure that the copier, or a flush of its own, met on the target; acts like a failed write."""
+        self._target_failed(failure)
+
     # ------------------------------------------------------------------ for the copier
 
     async def exclude(self, low: int, high: int) -> Exclusion:
@@ -242,6 +276,8 @@ class Volume:
             self._flush(request)
         elif kind is Kind.CACHE:
             self._reader().prefetch(request.offset, request.length, self._advised, request)
+        elif request.fast and not self._zeroes_fast():
+            self._refuse(request, errno.ENOTSUP)
         else:
             self.writes += 1
             self.write_bytes += request.length
@@ -249,6 +285,11 @@ class Volume:
                 self._admit(request)
             else:
                 self._held.append(request)
+
+    def _zeroes_fast(self) -> bool:
+        sides = self._write_sides
+        source = not sides & SOURCE or self._source.can_zero_fast
+        return source and (not sides & TARGET or self._target.can_zero_fast)
 
     def _refuse(self, request: Request, error: int) -> None:
         request.error = error
@@ -515,6 +556,7 @@ class Volume:
         request.error = error
         failure = Failure.of_request(Side.SOURCE, request, error)
         if self._reads is Side.TARGET and self._write_sides & SOURCE:
+            self._failed_on_source.add(request)
             self.withhold()
             self._listener.source_lost(failure)
         elif request.kind is Kind.FLUSH:
@@ -536,10 +578,18 @@ class Volume:
             request.error = error  # the target is the authority: its errors are the application's
             self._advance(request)
             return
-        self._target_failed(Failure.of_request(Side.TARGET, request, error))
+        failure = Failure.of_request(Side.TARGET, request, error)
+        if self._failed_in_move is None:
+            self._target_failed(failure)
+        else:
+            request.error = error
+            request.waiting |= WITNESS
+            self._failed_in_move.append((failure, request))
 
     def _target_failed(self, failure: Failure) -> None:
-        if self._write_sides & TARGET and self._write_sides & SOURCE:
+        if self._failed_in_move is not None:
+            self._failed_in_move.append((failure, None))
+        elif self._write_sides & TARGET and self._write_sides & SOURCE:
             self.drop(Side.TARGET, withhold=True)
             self._listener.target_failed(failure)
 
@@ -551,7 +601,8 @@ class Volume:
                 request.buffer.retain()
             self._orphans[request, bit] = request.buffer
         if bit == SOURCE:
-            request.error = 0  # whatever the source said: the target has it, and holds the authority
+            if request in self._failed_on_source:
+                request.error = 0  # the target has it, and holds the authority
         else:
             waiting &= ~RECOPY
         request.waiting = waiting | self._withheld

@@ -1,0 +1,246 @@
+"""What one migration works with: its two devices, its volume and its copier, and the moves that decisions make with them.
+
+It knows how each move is made, not when one is allowed.
+"""
+
+import asyncio
+import errno
+from collections.abc import Callable
+
+from services.write_cloning.copier import Copier, TargetFailedError
+from services.write_cloning.devices import transfers
+from services.write_cloning.devices.absent import AbsentDevice
+from services.write_cloning.devices.interface import Device
+from services.write_cloning.surroundings import Surroundings
+from services.write_cloning.throttle import Throttle
+from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
+from services.write_cloning.volume.repair import copy_again
+from services.write_cloning.volume.requests import Request
+from services.write_cloning.volume.volume import DroppedError, Volume
+from shared.migration.devices import Side
+from shared.migration.records import DevicePair
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import CLONING_STATES, State, routing_of
+
+TICKS_PER_TIMEOUT = 8
+
+
+class Apparatus:
+    """The moving parts of one migration."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        devices: DevicePair,
+        source: Device,
+        target: Device,
+        listener: FailureListener,
+        around: Surroundings,
+    ) -> None:
+        """Take over two devices; a side that is not open is an `AbsentDevice`. The volume is closed at first."""
+        self.name = name
+        self.source = source
+        self.target = target
+        self.throttle = Throttle()
+        self.copier: Copier | None = None
+        self.volume = Volume(
+            size_bytes=devices.source.size_bytes,
+            alignment_bytes=max(source.alignment_bytes, target.alignment_bytes),
+            region_size_bytes=around.limits.region_size_bytes,
+            pool=around.copy_pool,
+            listener=listener,
+            source=source,
+            target=target,
+        )
+        self._devices = devices
+        self._listener = listener
+        self._around = around
+        self._copying: asyncio.Task[None] | None = None
+        self._retired: list[Device] = []  # devices that have not let go of their last requests yet
+
+    @property
+    def outstanding_requests(self) -> int:
+        """Requests of earlier attempts that may still land on a device."""
+        return sum(device.outstanding for device in self._retired)
+
+    # ------------------------------------------------------------------ the target
+
+    async def open_target(self) -> None:
+        """Open the target unless it is open.
+
+        Raises:
+            Refusal: it cannot be opened, or requests of an earlier attempt may still land on it.
+        """
+        if count := self.outstanding_requests:
+            message = f"{count} requests of an earlier attempt are outstanding on {self._devices.target.name}"
+            raise Refusal(Code.OUTSTANDING_REQUESTS, f"{message}; try again when they are done.")
+        if isinstance(self.target, AbsentDevice):
+            device = await self._around.opener.open_recorded(self._devices.target, is_target=True)
+            if device.alignment_bytes > self.volume.alignment_bytes:
+                await device.close()
+                message = f"{device.identity.name} takes blocks of {device.alignment_bytes} bytes now"
+                raise Refusal(Code.DEVICE_CHANGED, f"{message}; the volume was opened for smaller ones.")
+            self.target = device
+            self.volume.replace(Side.TARGET, device)
+
+    async def flush_target(self) -> None:
+        """Flush the target; a failure takes it out of the routing.
+
+        Raises:
+            Refusal: it failed.
+        """
+        failure = await self._flush(self.target, Side.TARGET)
+        if failure is not None:
+            self.volume.target_failed(failure)
+            message = f"The target of {self.name} could not be flushed ({failure.cause})"
+            raise Refusal(Code.DEVICE_FAILED, f"{message}; the migration goes back to setup.")
+
+    async def flush_all(self) -> Failure | None:
+        """Flush what the last state wrote to; returns the failure of the authority, if there was one.
+
+        A target that fails while the source is the authority is reported to the listener, like any other fault.
+        """
+        authority, other = self.volume.sides_by_authority()
+        if other is not None and (failure := await self._flush(self._device(other), other)):
+            self.volume.target_failed(failure)
+        return await self._flush(self._device(authority), authority)
+
+    async def release_target(self) -> None:
+        """Close the target, once it has let go of its last request; nobody waits for that."""
+        device, self.target = self.target, AbsentDevice(self._devices.target)
+        self.volume.replace(Side.TARGET, self.target)
+        self._retire(device)
+
+    async def release_source(self) -> None:
+        """Close the source, likewise."""
+        device, self.source = self.source, AbsentDevice(self._devices.source)
+        self.volume.replace(Side.SOURCE, self.source)
+        self._retire(device)
+
+    def _retire(self, device: Device) -> None:
+        self._retired.append(device)
+        self._around.tasks.create_task(self._close_retired(device), name=f"close {device.identity.name}")
+
+    async def _close_retired(self, device: Device) -> None:
+        await device.close()
+        self._retired.remove(device)
+
+    def _device(self, side: Side) -> Device:
+        return self.source if side is Side.SOURCE else self.target
+
+    async def _flush(self, device: Device, side: Side) -> Failure | None:
+        cause = None
+        try:
+            async with asyncio.timeout(self._around.limits.io_timeout_s):
+                error = await transfers.flush(device)
+        except TimeoutError:
+            error, cause = errno.ETIMEDOUT, TIMEOUT
+        if not error:
+            return None
+        cause = cause or errno.errorcode.get(error, str(error))
+        return Failure(side=side, operation="flush", cause=cause, errno=error)
+
+    # ------------------------------------------------------------------ routing
+
+    async def hold_writes(self) -> None:
+        """Wait until no write is under way; new ones wait for `release_writes`.
+
+        Raises:
+            Refusal: the target failed meanwhile, or the writes took longer than `io_timeout`; they go on as before.
+        """
+        try:
+            async with asyncio.timeout(self._around.limits.io_timeout_s):
+                await self.volume.quiesce()
+        except DroppedError:
+            self.volume.release()
+            raise Refusal(Code.DEVICE_FAILED, f"The target of {self.name} failed meanwhile.") from None
+        except TimeoutError:
+            self.volume.release()
+            message = f"Writes to {self.name} did not finish within {self._around.limits.io_timeout_s:g} s"
+            raise Refusal(Code.BUSY, f"{message}; nothing has changed.") from None
+
+    def switch_routing(self, state: State, authority: Side) -> None:
+        """Route by the new state; a source that is no longer the authority is dropped."""
+        if authority is Side.TARGET:
+            self.volume.drop(Side.SOURCE, withhold=False)
+        self.volume.route(state, routing_of(state, authority))
+
+    def release_writes(self) -> None:
+        """Start what was held, answer what was withheld."""
+        self.volume.release()
+        self.volume.answer_withheld()
+
+    async def make_equal(self, failure: Failure, request: Request) -> None:
+        """Copy a range again that the source failed to write, then answer the write with the source's error."""
+        try:
+            async with asyncio.timeout(self._around.limits.io_timeout_s):
+                error = await copy_again(
+                    self.source, self.target, request.low, request.high, self._around.copy_pool
+                )
+        except TimeoutError:
+            error = errno.ETIMEDOUT
+        if error:
+            cause = f"not equal to the source after its {failure.operation} failed"
+            self.volume.target_failed(
+                Failure(side=Side.TARGET, operation="write", cause=cause, errno=error, offset=request.offset)
+            )
+        self.volume.settle(request)
+
+    # ------------------------------------------------------------------ the copier
+
+    def start_copying(self, *, paused: bool, copied: Callable[[Copier], None]) -> None:
+        """Copy every region, and call `copied` when all are the same on both sides."""
+        limits = self._around.limits
+        self.copier = copier = Copier(
+            volume=self.volume,
+            listener=self._listener,
+            source=self.source,
+            target=self.target,
+            pool=self._around.copy_pool,
+            region_size_bytes=limits.region_size_bytes,
+            throttle=self.throttle,
+            io_timeout_s=limits.io_timeout_s,
+        )
+        if paused:
+            copier.pause()
+        self._copying = self._around.tasks.create_task(self._copy(copier, copied), name=f"copy {self.name}")
+
+    async def stop_copying(self) -> None:
+        """Begin no further region, and wait until those begun are given up."""
+        task, self._copying, self.copier = self._copying, None, None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _copy(self, copier: Copier, copied: Callable[[Copier], None]) -> None:
+        try:
+            is_complete = await copier.run()
+        except TargetFailedError:
+            return  # the volume has dropped the target and told the decision point
+        if is_complete:
+            copied(copier)
+
+    # ------------------------------------------------------------------ watching
+
+    async def watch(self) -> None:
+        """Look after the target: requests that it does not answer, and errors that only a flush brings out. Endless."""
+        limits = self._around.limits
+        loop = asyncio.get_running_loop()
+        flush_at = loop.time() + limits.target_flush_interval_s
+        while True:
+            await asyncio.sleep(limits.io_timeout_s / TICKS_PER_TIMEOUT)
+            tick = self.volume.tick()
+            overdue = self.volume.overdue_target_request(tick - TICKS_PER_TIMEOUT)
+            if overdue is not None:
+                self.volume.target_timed_out(overdue)
+            if loop.time() >= flush_at:
+                flush_at = loop.time() + limits.target_flush_interval_s
+                await self._flush_clone()
+
+    async def _flush_clone(self) -> None:
+        target = self.target
+        if self.volume.state in CLONING_STATES and self.volume.sides_by_authority()[1] is Side.TARGET:
+            failure = await self._flush(target, Side.TARGET)
+            if failure is not None and target is self.target:
+                self.volume.target_failed(failure)

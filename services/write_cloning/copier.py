@@ -1,0 +1,254 @@
+"""The copier: brings every region of the source to the target while the application keeps writing.
+
+A region is copied under exclusion: writes to it that came before are done on both sides, those that come meanwhile wait.
+So the copier never overwrites newer data with older (rule R4), and because its place in the order is that of its arrival,
+an application that saturates the volume cannot keep it out.
+
+Holes of the source are not read: the target gets a hole where it can have one, and nothing at all where it has one already.
+"""
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Coroutine, Sequence
+
+from services.write_cloning.devices import transfers
+from services.write_cloning.devices.buffers import Buffer, BufferPool
+from services.write_cloning.devices.interface import Device, Extent, ZeroMode
+from services.write_cloning.throttle import Throttle
+from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
+from services.write_cloning.volume.volume import Volume
+from shared.migration.devices import Side
+
+COPIES_IN_FLIGHT = 4
+LOOK_AHEAD_BYTES = 256 << 20  # how far the source is asked for holes at once
+RATE_WINDOW_S = 4.0
+UNREADABLE_SHOWN_MAX = 16
+
+
+class TargetFailedError(Exception):
+    """The target failed while a region was copied; the volume knows."""
+
+
+class Copier:
+    """Copies regions until none is due. One per attempt."""
+
+    def __init__(
+        self,
+        *,
+        volume: Volume,
+        listener: FailureListener,
+        source: Device,
+        target: Device,
+        pool: BufferPool,
+        region_size_bytes: int,
+        throttle: Throttle,
+        io_timeout_s: float,
+    ) -> None:
+        """Begin with every region due, and not paused."""
+        self._volume = volume
+        self._listener = listener
+        self._source = source
+        self._target = target
+        self._pool = pool
+        self._region_size_bytes = region_size_bytes
+        self._throttle = throttle
+        self._io_timeout_s = io_timeout_s
+        self._region_count = -(-volume.size_bytes // region_size_bytes)
+        self._next_region = 0
+        self._going = asyncio.Event()
+        self._going.set()
+        self._data_hint = (0, 0)  # bytes that held data when the source was last asked
+        self._hint_asked_to = 0
+        self._samples: deque[tuple[float, int]] = deque()
+        self._copied_regions = 0
+        self.synced_bytes = 0
+        self.unreadable: list[int] = []
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether `pause` is in force."""
+        return not self._going.is_set()
+
+    def pause(self) -> None:
+        """Begin no further region; those begun are finished."""
+        self._going.clear()
+        self._samples.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._going.set()
+
+    def rate_bytes_per_s(self) -> float:
+        """Progress over the last few seconds."""
+        now = asyncio.get_running_loop().time()
+        while self._samples and self._samples[0][0] < now - RATE_WINDOW_S:
+            self._samples.popleft()
+        if len(self._samples) < 2 or self.is_paused:
+            return 0.0
+        since, base = self._samples[0]
+        return (self.synced_bytes - base) / max(now - since, 0.001)
+
+    async def run(self) -> bool:
+        """Copy what is due; returns whether every region is the same on both sides now.
+
+        Raises:
+            TargetFailedError: the target failed; the volume has dropped it.
+        """
+        try:
+            async with asyncio.TaskGroup() as copies:
+                for _ in range(COPIES_IN_FLIGHT):
+                    copies.create_task(self._copy_regions())
+        except* TargetFailedError as failed:
+            raise TargetFailedError(str(failed.exceptions[0])) from failed
+        return not self.unreadable
+
+    async def _copy_regions(self) -> None:
+        buffer = await _take(self._pool, self._region_size_bytes)
+        try:
+            while self._next_region < self._region_count:
+                await self._going.wait()
+                region, self._next_region = self._next_region, self._next_region + 1
+                if region < self._region_count:
+                    await self._copy_region(region, buffer)
+        finally:
+            buffer.release()
+
+    async def _copy_region(self, region: int, buffer: Buffer) -> None:
+        low = region * self._region_size_bytes
+        high = min(low + self._region_size_bytes, self._volume.size_bytes)
+        is_all_data = await self._was_all_data(low, high)
+        await self._throttle.take(high - low)
+        exclusion = await self._volume.exclude(low, high)
+        try:
+            is_readable = await self._copy_range(low, high, is_all_data, buffer)
+        finally:
+            self._volume.include(exclusion)
+        if is_readable:
+            self.synced_bytes += high - low
+            self._samples.append((asyncio.get_running_loop().time(), self.synced_bytes))
+        else:
+            self.unreadable.append(region)
+
+    async def _was_all_data(self, low: int, high: int) -> bool:
+        """Whether the whole range held data when the source was last asked: then it is read without asking again.
+
+        Data that has become a hole meanwhile is read as zeroes, which costs time and no more. The other way round a write
+        could be lost, so a hole is only believed under exclusion.
+        """
+        if high > self._hint_asked_to:
+            self._hint_asked_to = min(low + LOOK_AHEAD_BYTES, self._volume.size_bytes)
+            for extent in await self._extents_of_source(low, self._hint_asked_to - low):
+                if not extent.is_hole:
+                    self._data_hint = (extent.offset, extent.offset + extent.length)
+                    break
+        begin, end = self._data_hint
+        return begin <= low and high <= end
+
+    async def _extents_of_source(self, offset: int, length: int) -> Sequence[Extent]:
+        try:
+            return await self._source.extents(offset, length)
+        except OSError:
+            # Not being told is no fault: every byte is read instead, and a source that cannot be read says so then.
+            return (Extent(offset, length, is_hole=False),)
+
+    async def _copy_range(self, low: int, high: int, is_all_data: bool, buffer: Buffer) -> bool:
+        extents: Sequence[Extent] = (Extent(low, high - low, is_hole=False),)
+        if not is_all_data:
+            extents = await self._extents_of_source(low, high - low)
+        for extent in _aligned(extents, self._volume.alignment_bytes, high):
+            if extent.is_hole:
+                await self._make_hole(extent)
+                self._throttle.give_back(extent.length)
+            elif not await self._copy_data(extent, buffer):
+                return False
+        return True
+
+    async def _copy_data(self, extent: Extent, buffer: Buffer) -> bool:
+        error = await transfers.read(self._source, extent.offset, buffer, extent.length)
+        if error:
+            self._listener.source_failed(_failure(Side.SOURCE, "read", extent, error))
+            return False
+        await self._on_target(
+            "write", extent, transfers.write(self._target, extent.offset, buffer, 0, extent.length)
+        )
+        return True
+
+    async def _make_hole(self, hole: Extent) -> None:
+        for extent in await self._extents_of_target(hole):
+            if not extent.is_hole:
+                zeroing = transfers.zero(self._target, extent.offset, extent.length, ZeroMode.PUNCH)
+                await self._on_target("zero", extent, zeroing)
+
+    async def _extents_of_target(self, hole: Extent) -> Sequence[Extent]:
+        try:
+            return await self._target.extents(hole.offset, hole.length)
+        except OSError:
+            return (Extent(hole.offset, hole.length, is_hole=False),)  # not known to be zero
+
+    async def _on_target(
+        self, operation: str, extent: Extent, transfer: Coroutine[object, object, int]
+    ) -> None:
+        cause = None
+        try:
+            async with asyncio.timeout(self._io_timeout_s):
+                error = await transfer
+        except TimeoutError:
+            error, cause = errno.ETIMEDOUT, TIMEOUT
+        if error:
+            failure = _failure(Side.TARGET, operation, extent, error, cause)
+            self._volume.target_failed(failure)
+            raise TargetFailedError(f"{operation} at {extent.offset}: {failure.cause}")
+
+
+async def _take(pool: BufferPool, length: int) -> Buffer:
+    buffer = pool.try_take(length)
+    if buffer is not None:
+        return buffer
+    taken: asyncio.Future[Buffer | None] = asyncio.get_running_loop().create_future()
+
+    def take_now() -> None:
+        if not taken.done():
+            taken.set_result(pool.try_take(length))
+
+    pool.when_room(take_now, length)
+    try:
+        return await taken or await _take(pool, length)
+    except asyncio.CancelledError:
+        pool.forget(take_now)
+        if taken.done() and not taken.cancelled() and (orphan := taken.result()) is not None:
+            orphan.release()
+        raise
+
+
+def _failure(side: Side, operation: str, extent: Extent, error: int, cause: str | None = None) -> Failure:
+    return Failure(
+        side=side,
+        operation=operation,
+        cause=cause or errno.errorcode.get(error, str(error)),
+        errno=error,
+        offset=extent.offset,
+        length=extent.length,
+    )
+
+
+def _aligned(extents: Sequence[Extent], alignment_bytes: int, end: int) -> Sequence[Extent]:
+    """The extents with holes shrunk to whole blocks and data grown to them, for direct I/O."""
+    if alignment_bytes == 1:
+        return extents
+    mask = alignment_bytes - 1
+    aligned: list[Extent] = []
+    at = extents[0].offset
+    for extent in extents:
+        if not extent.is_hole:
+            continue
+        begin = extent.offset + mask & ~mask
+        stop = min(extent.offset + extent.length & ~mask, end)
+        if begin < stop:
+            if at < begin:
+                aligned.append(Extent(at, begin - at, is_hole=False))
+            aligned.append(Extent(begin, stop - begin, is_hole=True))
+            at = stop
+    if at < end:
+        aligned.append(Extent(at, end - at, is_hole=False))
+    return aligned

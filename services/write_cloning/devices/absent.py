@@ -1,0 +1,34 @@
+"""A side that is not open. Whoever asks it for anything has a bug, and is told so."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from services.write_cloning.devices.interface import Extent
+from shared.migration.devices import DeviceIdentity
+from shared.migration.refusals import InvariantError
+
+
+class AbsentDevice:
+    """Stands for a device that is closed, and refuses everything but closing."""
+
+    alignment_bytes = 1
+    outstanding = 0
+    can_zero_fast = False
+    engine_name = "closed"
+
+    def __init__(self, identity: DeviceIdentity) -> None:
+        """Remember which device is absent."""
+        self.identity = identity
+        self.size_bytes = identity.size_bytes
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise InvariantError(f"{self.identity.name} was asked for I/O while it is closed")
+
+    read = write = zero = flush = prefetch = _refuse
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """Refuse, like everything else."""
+        self._refuse(offset, length)
+
+    async def close(self) -> None:
+        """It is closed already."""

@@ -1,0 +1,201 @@
+"""The reporter: tells the journal's owners what the host has decided, again and again, until the journal holds it.
+
+Faults go first, then the last decision, then the clear of the flag, which is asked for only when everything else is stored
+and the journal is sound. The application never waits for any of this.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+
+from services.write_cloning.keeper import Keeper
+from services.write_cloning.surroundings import Surroundings
+from services.write_cloning.witness import Witness
+from shared.messages.recording import (
+    ClearFlagRequest,
+    DecisionRequest,
+    FaultReport,
+    Origin,
+    RecordFaultRequest,
+    StoredReply,
+    decision_subject,
+    record_subject,
+)
+from shared.migration.ledger import Ledger
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import Flag
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 0.25
+RETRY_MAX_S = 5.0
+REQUEST_TIMEOUT_S = 5.0
+
+
+class Reporter:
+    """What one migration has to tell. `want_…` is called at any time; `run` is a task of the host."""
+
+    def __init__(self, keeper: Keeper, around: Surroundings) -> None:
+        """Begin with nothing to tell."""
+        self._keeper = keeper
+        self._around = around
+        self._decision: DecisionRequest | None = None
+        self._faults: list[FaultReport] = []
+        self._clear = False
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self.trouble: str | None = None  # why the journal does not hold everything yet
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the journal holds everything."""
+        return self._settled.is_set()
+
+    @property
+    def unstored_faults(self) -> tuple[FaultReport, ...]:
+        """Faults that the journal is not known to hold."""
+        return tuple(self._faults)
+
+    def want_faults(self, *faults: FaultReport) -> None:
+        """Have faults recorded."""
+        self._faults.extend(faults)
+        self._ask()
+
+    def want_decision(self, decision: DecisionRequest) -> None:
+        """Have a decision recorded; it replaces an older one that is still on its way."""
+        self._decision = decision
+        self._ask()
+
+    def want_clear(self) -> None:
+        """Have the flag cleared, after everything else."""
+        self._clear = True
+        self._ask()
+
+    async def settled(self, timeout_s: float) -> bool:
+        """Wait until the journal holds everything; False when that takes longer."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Report for ever. Cancelled when the host stops."""
+        delay_s = RETRY_FIRST_S
+        while True:
+            await self._wake.wait()
+            try:
+                await self._report()
+            except Refusal as refusal:
+                self._note(refusal)
+                await self._pause(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+            else:
+                delay_s = RETRY_FIRST_S
+
+    def _ask(self) -> None:
+        self._settled.clear()
+        self._wake.set()
+
+    def _note(self, refusal: Refusal) -> None:
+        if self.trouble != refusal.message:
+            log.warning("%s: not in the journal yet: %s", self._keeper.witness.migration, refusal.message)
+        self.trouble = refusal.message
+
+    async def _pause(self, delay_s: float) -> None:
+        # The wait ends early when something new is to be told: it may replace what could not be stored.
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            self._wake.set()
+
+    async def _report(self) -> None:
+        while self._faults:
+            fault = self._faults[0]
+            await self._store(
+                "fault", RecordFaultRequest(origin=self._origin(fault.operation_id), fault=fault)
+            )
+            self._faults.remove(fault)
+        if (decision := self._decision) is not None:
+            await self._store_decision(decision)
+            return
+        if self._clear:
+            await self._clear_flag()
+            self._clear = False
+            return
+        self.trouble = None
+        self._wake.clear()
+        self._settled.set()
+
+    async def _store_decision(self, decision: DecisionRequest) -> None:
+        subject = decision_subject(decision.origin.migration)
+        stored = await self._around.requests.request(
+            subject, decision, StoredReply, timeout_s=REQUEST_TIMEOUT_S
+        )
+        await self._keeper.rely_on(stored.digest)
+        if self._decision is decision:
+            self._decision = None
+
+    async def _store(self, what: str, request: RecordFaultRequest | ClearFlagRequest) -> None:
+        subject = record_subject(what, request.origin.migration)
+        stored = await self._around.requests.request(
+            subject, request, StoredReply, timeout_s=REQUEST_TIMEOUT_S
+        )
+        await self._keeper.rely_on(stored.digest)
+
+    async def _clear_flag(self) -> None:
+        witness = self._keeper.witness
+        ledger = await sound_ledger(self._around, witness)
+        if ledger.flag is not Flag.SET or ledger.flag_entry is None:
+            return
+        if ledger.state is not witness.state or ledger.decision != witness.decision:
+            raise Refusal(Code.BUSY, "the journal does not record this host's last decision yet")
+        set_digest = ledger.flag_entry.digest
+        await self._keeper.spend_flag(set_digest)
+        request = ClearFlagRequest(
+            origin=self._origin(f"{witness.uuid}:clear:{set_digest}"),
+            set_digest=set_digest,
+            tail_digest=ledger.tail.digest,
+            faults=witness.faults,
+        )
+        await self._store("flag-clear", request)
+
+    def _origin(self, operation_id: str) -> Origin:
+        return origin_of(replace(self._keeper.witness, operation_id=operation_id))
+
+
+def origin_of(witness: Witness) -> Origin:
+    """Who speaks, of what, as the witness has it."""
+    return Origin(
+        migration=witness.migration,
+        uuid=witness.uuid,
+        attempt=witness.attempt,
+        host=witness.host,
+        run=witness.run,
+        decision=witness.decision,
+        operation_id=witness.operation_id,
+    )
+
+
+async def sound_ledger(around: Surroundings, witness: Witness) -> Ledger:
+    """The journal of a migration, proved to be whole and to contain what the witness relied on.
+
+    Raises:
+        Refusal: `journal-unsound` when it has gone back or is damaged; `journal-away`.
+    """
+    ledger = await around.journal.read(witness.migration)
+    if ledger.broken is not None:
+        raise Refusal(
+            Code.JOURNAL_UNSOUND, f"The journal of {witness.migration} is damaged: {ledger.broken}."
+        )
+    if not ledger.contains(witness.tail_digest):
+        message = (
+            f"The journal of {witness.migration} has gone back: it lacks a record that this host relied on."
+        )
+        raise Refusal(Code.JOURNAL_UNSOUND, f"{message} Restart the host to have it repaired.")
+    return ledger

@@ -1,0 +1,147 @@
+"""The witness: the host's own durable memory of one migration. What it says was decided is decided.
+
+It holds the last decision, the faults of the attempt, the flag that cloning was entered with, and the last journal record
+that all this relied on. It is written before a decision is acted on. Its file carries a checksum over the whole, so that a
+torn or damaged witness is known for what it is.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import orjson
+
+from services.write_cloning.storage import Storage
+from shared.messages.admission import UnreadableWitness, WitnessView
+from shared.messages.codec import decode, encode
+from shared.messages.recording import FaultReport
+from shared.migration.devices import Side
+from shared.migration.records import DevicePair
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
+from shared.migration.table import Facts
+
+VERSION = 1
+SUFFIX = ".witness"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """One migration, as its host has decided."""
+
+    version: int = VERSION
+    migration: str
+    uuid: str
+    host: str
+    run: int
+    state: State | None  # None: it is being removed
+    authority: Side = Side.SOURCE
+    attempt: int = 0
+    decision: int
+    operation_id: str  # of the last decision
+    trigger: str
+    detail: str = ""
+    tail_digest: str = ""  # the last journal record that was relied on
+    flag_digest: str = ""  # the flag-set record that cloning was entered with
+    spent_flag_digest: str = (
+        ""  # the flag-set record whose clear was last asked for: nobody enters with it again
+    )
+    faults: tuple[FaultReport, ...] = ()  # of the attempt
+    devices: DevicePair
+    paused: bool = False
+    throttle_bytes_per_s: int | None = None
+
+    def fault_count(self, side: Side) -> int:
+        """Faults of one side in this attempt."""
+        return sum(fault.side is side for fault in self.faults)
+
+    @property
+    def facts(self) -> Facts:
+        """What the state table decides on; the flag is the journal's affair and left at its default."""
+        return Facts(
+            state=self.state,
+            authority=self.authority,
+            source_faults=self.fault_count(Side.SOURCE),
+            target_faults=self.fault_count(Side.TARGET),
+        )
+
+    def view(self) -> WitnessView:
+        """What startup needs to know of it."""
+        return WitnessView(
+            migration=self.migration,
+            uuid=self.uuid,
+            host=self.host,
+            run=self.run,
+            state=self.state,
+            authority=self.authority,
+            attempt=self.attempt,
+            decision=self.decision,
+            operation_id=self.operation_id,
+            trigger=self.trigger,
+            detail=self.detail,
+            tail_digest=self.tail_digest,
+            flag_digest=self.flag_digest,
+            faults=self.faults,
+            devices=self.devices,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sealed:
+    """What stands in the file."""
+
+    sha256: str
+    witness: Witness
+
+
+class Witnesses:
+    """All witnesses of a host."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Keep them in `storage`, a file each."""
+        self._storage = storage
+
+    async def write(self, witness: Witness) -> None:
+        """Make a witness durable."""
+        await self._storage.put(
+            witness.migration + SUFFIX, encode(_Sealed(sha256=_seal(witness), witness=witness))
+        )
+
+    async def forget(self, migration: str) -> None:
+        """Remove a witness; its migration exists no more."""
+        await self._storage.remove(migration + SUFFIX)
+
+    async def read_all(self) -> tuple[list[Witness], list[UnreadableWitness]]:
+        """Every witness, and those that cannot be believed, with the reason."""
+        readable: list[Witness] = []
+        unreadable: list[UnreadableWitness] = []
+        for name in await self._storage.names():
+            if not name.endswith(SUFFIX):
+                continue
+            migration = name.removesuffix(SUFFIX)
+            try:
+                readable.append(_open_seal(migration, await self._storage.get(name) or b""))
+            except Refusal as refusal:
+                unreadable.append(UnreadableWitness(migration=migration, reason=refusal.message))
+        return readable, unreadable
+
+
+def with_fault(witness: Witness, fault: FaultReport) -> Witness:
+    """The witness with one more fault."""
+    return replace(witness, faults=(*witness.faults, fault))
+
+
+def _seal(witness: Witness) -> str:
+    return hashlib.sha256(orjson.dumps(witness, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _open_seal(migration: str, content: bytes) -> Witness:
+    """Raises Refusal when the content is torn, foreign, or of a newer version."""
+    sealed = decode(_Sealed, content)
+    witness = sealed.witness
+    if witness.version > VERSION:
+        raise Refusal(Code.NEWER_VERSION, f"it is of version {witness.version}, this program reads {VERSION}")
+    if _seal(witness) != sealed.sha256:
+        raise Refusal(Code.BAD_REQUEST, "its checksum does not match its content")
+    if witness.migration != migration:
+        raise Refusal(Code.BAD_REQUEST, f"it is of migration {witness.migration}")
+    return witness
