@@ -11,10 +11,10 @@ _UCRED = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """A connected client: its name for people, and since when (seconds since the epoch)."""
+    """A connected client: its name for people, and since when (RFC 3339)."""
 
     name: str
-    connected_at: float
+    connected_at: str
 
 
 def name_peer(connection: socket.socket) -> str:

@@ -74,6 +74,7 @@ class Connection:
         self._next = 0
         self._inbox = Inbox(self._take)
         self._receive_into = connection.recv_into
+        self._block_mask = volume.alignment_bytes - 1
         self._in_place = volume.alignment_bytes == 1
         self._has_structured_replies = entered.agreement.has_structured_replies
 
@@ -264,7 +265,9 @@ class Connection:
     # --------------------------------------------------------------------------------------------------- large payloads
 
     def _begin_large(self, pending: WireRequest) -> bool:
-        """Give a large payload its own buffer, with what came of it; False when there is no memory now."""
+        """Give a large payload its own buffer, with what came of it; False when window or memory has no room now."""
+        if self._is_window_full():
+            return False
         length = pending[4]
         buffer = self._take(length)
         if buffer is None:
@@ -286,6 +289,7 @@ class Connection:
         request = Request(_WRITE_KIND, offset, length, self._on_write, self, cookie)
         request.buffer = buffer
         request.durable = flags & _FUA != 0
+        request.flags = length
         self._payload_bytes += length
         self._in_flight += 1
         self._submit(request)
@@ -296,10 +300,7 @@ class Connection:
         """Submit what was parsed; False when the window is full or memory is short."""
         found = self._found
         while self._next < len(found):
-            if (
-                self._in_flight + len(self._outbox.pieces) >= self._max_in_flight
-                or self._payload_bytes + self._outbox.unsent_bytes >= self._max_payload_bytes
-            ):
+            if self._is_window_full():
                 return False
             command, flags, cookie, offset, length, position = found[self._next]
             if command == _WRITE:
@@ -311,24 +312,32 @@ class Connection:
                 if self._in_place:
                     request.start = position
                 request.durable = flags & _FUA != 0
-                self._payload_bytes += length
             elif command == _READ:
-                buffer = self._take(length)
+                aligned = not (offset | length) & self._block_mask
+                buffer = self._take(length if aligned else length + 2 * self._block_mask)
                 if buffer is None:
                     return False
                 request = Request(_READ_KIND, offset, length, self._on_read, self, cookie)
                 request.buffer = buffer
-                self._payload_bytes += length
             else:
                 self._next += 1
                 self._submit_other(command, flags, cookie, offset, length)
                 continue
+            request.flags = length  # what this request counts in the window, whatever the volume makes of it
+            self._payload_bytes += length
             self._next += 1
             self._in_flight += 1
             self._submit(request)
         self._found = []
         self._next = 0
         return True
+
+    def _is_window_full(self) -> bool:
+        outbox = self._outbox
+        return (
+            self._in_flight + len(outbox.pieces) >= self._max_in_flight
+            or self._payload_bytes + outbox.unsent_bytes >= self._max_payload_bytes
+        )
 
     def _submit_other(self, command: int, flags: int, cookie: int, offset: int, length: int) -> None:
         """Submit what has no payload in either direction."""
@@ -381,7 +390,7 @@ class Connection:
 
     def _write_done(self, request: Request) -> None:
         self._in_flight -= 1
-        self._payload_bytes -= request.length
+        self._payload_bytes -= request.flags
         buffer = request.buffer
         if buffer is not None:
             buffer.release()
@@ -395,7 +404,7 @@ class Connection:
     def _read_done(self, request: Request) -> None:
         self._in_flight -= 1
         length = request.length
-        self._payload_bytes -= length
+        self._payload_bytes -= request.flags
         buffer = request.buffer
         if buffer is None:
             raise RuntimeError("a read without its buffer")
@@ -403,9 +412,10 @@ class Connection:
             buffer.release()
             self._answer_error(request)
         elif self._has_structured_replies:
-            self._outbox.push_data(replies.data_chunk(request.cookie, request.offset, length), buffer, length)
+            header = replies.data_chunk(request.cookie, request.offset, length)
+            self._outbox.push_data(header, buffer, request.start, length)
         else:
-            self._outbox.push_data(replies.success(request.cookie), buffer, length)
+            self._outbox.push_data(replies.success(request.cookie), buffer, request.start, length)
         if not self._in_flight:
             self._rest()
 

@@ -21,7 +21,9 @@ class ExportedVolume(Protocol):
         """Carry out a request and call `request.complete(request)` once, with `request.error` set.
 
         The volume checks nothing that the export has checked: the range lies within the volume, and is not empty. It
-        takes requests that are not aligned. It does not raise for anything that can be told by an errno.
+        takes requests that are not aligned: a read's buffer has room for the whole blocks around its range, and its
+        bytes are found at `request.start` in the end. It may change a write's offset, length and buffer on the way. It
+        does not raise for anything that can be told by an errno.
         """
 
     async def block_status(self, offset: int, length: int, context: str) -> Sequence[tuple[int, int]]:

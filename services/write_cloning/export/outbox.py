@@ -77,14 +77,14 @@ class Outbox:
             self._is_scheduled = True
             self._loop.call_soon(self._flush_callback)
 
-    def push_data(self, header: bytes, buffer: Buffer, length: int) -> None:
-        """Send a reply with the first `length` bytes of a buffer; takes over the reference to it."""
+    def push_data(self, header: bytes, buffer: Buffer, start: int, length: int) -> None:
+        """Send a reply with `length` bytes of a buffer from `start` on; takes over the reference to it."""
         if self._is_broken:
             buffer.release()
             return
         pieces = self.pieces
         pieces.append(header)
-        pieces.append(buffer.view[:length])
+        pieces.append(buffer.view[start : start + length])
         self._pushed_bytes += len(header) + length
         self._lent.append((self._pushed_bytes, buffer))
         if not self._is_scheduled:

@@ -6,8 +6,8 @@ It must not know what a migration is: it is told what to export, whom to disconn
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -19,10 +19,12 @@ from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.limits import Limits
 from services.write_cloning.export.listener import Listener
 from services.write_cloning.export.negotiation import ClientLeftError, negotiate
+from shared.clock import Clock
 from shared.nbd.constants import (
     ALLOCATION_CONTEXT,
     DEFAULT_PREFERRED_BLOCK_BYTES,
     LARGEST_MINIMUM_BLOCK_BYTES,
+    MAX_PAYLOAD_BYTES,
     REGION_CONTEXT,
     TransmissionFlag,
 )
@@ -68,9 +70,9 @@ class _Export:
 class ExportServer:
     """Use it as an async context; leaving it closes it. Everything that it starts lives in its task group."""
 
-    def __init__(self, now: Callable[[], float], limits: Limits | None = None) -> None:
-        """`now` is the wall clock, in seconds since the epoch."""
-        self._now = now
+    def __init__(self, clock: Clock, limits: Limits | None = None) -> None:
+        """`clock` only tells people since when a client is connected."""
+        self._clock = clock
         self._limits = limits or Limits()
         self._exports: dict[str, _Export] = {}
         self._tasks = asyncio.TaskGroup()
@@ -117,7 +119,9 @@ class ExportServer:
         """
         if name in self._exports:
             raise ExportNameError(f"an export named {name!r} is there already")
-        self._exports[name] = _Export(_describe(name, volume, description, read_only=read_only), volume, pool)
+        told = _describe(name, volume, description, read_only=read_only)
+        told = replace(told, blocks=replace(told.blocks, maximum=_largest_payload(pool)))
+        self._exports[name] = _Export(told, volume, pool)
 
     async def remove(self, name: str) -> None:
         """Offer it no more, and hang up on its clients after what they have under way.
@@ -200,7 +204,7 @@ class ExportServer:
 
     async def _serve(self, connection: socket.socket, handshake: ServerHandshake) -> None:
         """A client's whole stay."""
-        client = Client(name=name_peer(connection), connected_at=self._now())
+        client = Client(name=name_peer(connection), connected_at=self._clock.now_rfc3339())
         entered = await self._negotiate(connection, handshake, client)
         del self._handshakes[connection]
         if entered is not None:
@@ -269,3 +273,11 @@ def _describe(name: str, volume: ExportedVolume, description: str, *, read_only:
         blocks=BlockSizes(minimum=minimum, preferred=max(DEFAULT_PREFERRED_BLOCK_BYTES, minimum)),
         contexts=_CONTEXTS,
     )
+
+
+def _largest_payload(pool: BufferPool) -> int:
+    """A quarter of the pool: a payload may need twice its size, and other clients hold something all the time."""
+    largest = MAX_PAYLOAD_BYTES
+    while largest > pool.budget_bytes // 4:
+        largest //= 2
+    return largest
