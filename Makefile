@@ -1,8 +1,7 @@
 # Cutover's commands. Each does its own set-up: .venv from requirements.lock, and the Debian packages that it needs.
+# What is set on the command line (SOURCE=... TARGET=...) reaches the programs as environment variables: make exports it.
 
 PYTHON ?= python3
-SOURCE ?=
-TARGET ?=
 PYTEST_ARGS ?=
 MYPY_PATHS := $(wildcard services shared tests benchmarks demo)
 
@@ -22,7 +21,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED) packages-demo ## Migrate a live volume from end to end and prove it; or SOURCE=... TARGET=... of your own
-	@$(BIN)/python -m demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(TARGET),--target "$(TARGET)")
+	@$(BIN)/python -m demo
 
 test: $(INSTALLED) packages-test nats-cli ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)

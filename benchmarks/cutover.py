@@ -1,0 +1,152 @@
+"""Cutover itself, through the commands that anyone would use.
+
+One life of `cutover up` gives two stages: the volume in `setup`, and the same volume in `source-selected`. The initial
+copy is timed from the `sync` request to the moment at which the journal says `source-selected`, both on the bus:
+starting the `cutover` command takes about as long as copying a gibibyte.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from benchmarks.files import Files
+from benchmarks.peers import Stage
+from benchmarks.processes import stop
+from benchmarks.workloads import Caching, System
+
+_NAME = "bench"
+_PROGRAM = Path(sysconfig.get_path("scripts")) / "cutover"
+_COMMAND_TIMEOUT_S = 60
+_COPY_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A `cutover up` that is ready, and where its bus is."""
+
+    server_url: str
+    environment: dict[str, str]
+
+    def command(self, *arguments: str) -> dict[str, Any]:
+        """Run one command of the operator and return what it says.
+
+        Raises:
+            RuntimeError: it was refused or failed.
+        """
+        result = subprocess.run(
+            [_PROGRAM, *arguments, "--json"],
+            env={**self.environment, "CUTOVER_NATS_URL": self.server_url},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise RuntimeError(
+                f"cutover {' '.join(arguments)}: {result.stdout.strip()} {result.stderr.strip()}"
+            )
+        answer: dict[str, Any] = json.loads(result.stdout)
+        return answer
+
+
+class Cutover:
+    """Everything that `cutover up` starts, with buffered or direct I/O."""
+
+    systems: tuple[System, ...] = (System.CUTOVER_PLAIN, System.CUTOVER_CLONED)
+    clones: bool = True
+
+    def stages(self, files: Files, folder: Path) -> Generator[Stage]:
+        """Two stages: before the copy and, with the time that it took, after it."""
+        with _running(files, folder) as running:
+            source, target = str(files.source), str(files.target)
+            running.command("setup", _NAME, "--source", source, "--target", target, "--overwrite-target")
+            uri: str = running.command("query", _NAME)["export_uri"]
+            yield Stage(System.CUTOVER_PLAIN, uri)
+            seconds = asyncio.run(_time_copy(running.server_url))
+            yield Stage(System.CUTOVER_CLONED, uri, seconds)
+
+
+@contextmanager
+def _running(files: Files, folder: Path) -> Iterator[Running]:
+    """Start Cutover with a state directory of its own; stop it as SIGTERM does, which must succeed."""
+    state = Path(tempfile.mkdtemp(prefix="state-", dir=folder))
+    environment = dict(os.environ)
+    if files.caching is Caching.DIRECT:
+        environment["CUTOVER_HOST_DIRECT_IO"] = "always"
+    with (state / "errors.txt").open("w+b") as errors:
+        process = subprocess.Popen(
+            [_PROGRAM, "up", "--state-dir", state, "--allow", f"{folder}/*.img"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+        try:
+            url = _ready(process)
+            yield Running(url, environment)
+        except BaseException:
+            stop(process)
+            errors.seek(0)
+            print(errors.read().decode(errors="replace"))
+            raise
+        status = stop(process)
+    if status != 0:
+        raise RuntimeError(f"cutover up: status {status} after a clean stop")
+    shutil.rmtree(state)
+
+
+def _ready(process: subprocess.Popen[bytes]) -> str:
+    """Wait for the line that says that everything runs, which names the NATS server."""
+    if process.stdout is None:
+        raise RuntimeError("cutover up has no output")
+    for line in process.stdout:
+        if found := re.search(rb"nats://[^\s,;]+", line):
+            return found[0].decode()
+    raise RuntimeError("cutover up ended before it was ready")
+
+
+async def _time_copy(server_url: str) -> float:
+    client = await nats.connect(server_url)
+    try:
+        states = await client.subscribe(f"cutover.journal.{_NAME}.state")
+        await client.flush()
+        begin = time.monotonic()
+        await _sync(client)
+        async with asyncio.timeout(_COPY_TIMEOUT_S):
+            await _state_reached(states, "source-selected")
+        return time.monotonic() - begin
+    finally:
+        await client.close()
+
+
+async def _sync(client: Client) -> None:
+    reply = json.loads(
+        (await client.request(f"cutover.control.sync.{_NAME}", b"", timeout=_COMMAND_TIMEOUT_S)).data
+    )
+    if "error" in reply or "code" in reply:
+        raise RuntimeError(f"sync was refused: {reply}")
+
+
+async def _state_reached(states: Subscription, wanted: str) -> None:
+    async for message in states.messages:
+        state = json.loads(message.data)["state"]
+        if state == wanted:
+            return
+        if state == "setup":
+            raise RuntimeError(f"the copy failed: {message.data.decode()}")
