@@ -1,8 +1,8 @@
 """The journal over a stream: what makes appending safe to interrupt and to repeat, whatever stores the bytes.
 
 A record is stored conditionally on the last sequence of *all* subjects of its migration, so that of two writers who
-read the same tail only one succeeds. A publish whose outcome is unknown — it timed out, it was cancelled, it lost against a
-writer who may have been itself — is looked up by its operation id before anything else is tried.
+read the same tail only one succeeds. A publish whose outcome is unknown — it timed out, it was cancelled, it lost
+against a writer who may have been itself — is looked up by its operation id before anything else is tried.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,139 @@
+"""The one step that creates the streams: `python -m shared.bus.bootstrap`, once for a NATS server; again, it checks.
+
+A stream that is there with another setting is refused, by the name of the setting, and never changed: what it holds may
+have been stored under rules that lose it.
+"""
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+
+import nats.errors
+import nats.js.errors
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from shared.bus.connection import Bus, connect
+from shared.clock import SystemClock
+from shared.config.load import ConfigError, load
+from shared.migration.records import Subjects
+from shared.migration.refusals import Code, Refusal
+from shared.process import config_argument
+
+PROGRESS_STREAM = "CUTOVER_PROGRESS"
+PROGRESS_SUBJECTS = "cutover.progress.*"
+
+
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """A stream, and the reason for each setting that matters."""
+
+    config: StreamConfig
+    checked: tuple[str, ...]
+
+
+_JOURNAL = _Demand(
+    StreamConfig(
+        name=Subjects.STREAM,
+        description="States, error flags and device faults of every migration",
+        subjects=[Subjects.ALL],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        # Full is full: a record that finds no room is refused, and never makes room by dropping an older one.
+        discard=DiscardPolicy.NEW,
+        max_msgs=-1,
+        max_bytes=-1,
+        max_age=0,
+        max_msgs_per_subject=-1,
+        deny_delete=True,
+        deny_purge=True,
+        allow_rollup_hdrs=False,
+        # A direct get may be answered by a replica that lags.
+        allow_direct=False,
+    ),
+    checked=(
+        "subjects",
+        "retention",
+        "storage",
+        "discard",
+        "max_msgs",
+        "max_bytes",
+        "max_age",
+        "max_msgs_per_subject",
+        "deny_delete",
+        "deny_purge",
+        "allow_rollup_hdrs",
+        "allow_direct",
+    ),
+)
+_PROGRESS = _Demand(
+    StreamConfig(
+        name=PROGRESS_STREAM,
+        description="How far each migration is: the last word of its host",
+        subjects=[PROGRESS_SUBJECTS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.MEMORY,
+        discard=DiscardPolicy.OLD,
+        max_msgs_per_subject=1,
+        allow_direct=True,
+    ),
+    checked=("subjects", "storage", "max_msgs_per_subject"),
+)
+
+
+async def bootstrap(bus: Bus) -> None:
+    """Create the streams that are missing, and check the others.
+
+    Raises:
+        Refusal: `journal-unsound` naming the settings that differ; `journal-away`.
+    """
+    for demand in (_JOURNAL, _PROGRESS):
+        await _ensure(bus, demand)
+
+
+async def _ensure(bus: Bus, demand: _Demand) -> None:
+    jetstream = bus.client.jetstream()
+    name = str(demand.config.name)
+    try:
+        info = await jetstream.stream_info(name)
+    except nats.js.errors.NotFoundError:
+        info = await jetstream.add_stream(config=demand.config)
+    except (nats.errors.Error, nats.js.errors.Error) as error:
+        raise Refusal(Code.JOURNAL_AWAY, f"JetStream at {bus.url} does not answer: {error}.") from error
+    differing = [
+        f"{setting} is {_shown(found)}, not {_shown(wanted)}"
+        for setting in demand.checked
+        if (found := getattr(info.config, setting)) != (wanted := getattr(demand.config, setting))
+    ]
+    if differing:
+        raise Refusal(
+            Code.JOURNAL_UNSOUND,
+            f"The stream {name} at {bus.url} is there with other settings: {'; '.join(differing)}.",
+        )
+
+
+def _shown(value: object) -> str:
+    return f"{value!s}".lower() if isinstance(value, bool) else str(value)
+
+
+async def _main() -> int:
+    try:
+        config = load(
+            config_argument("shared.bus.bootstrap", "Create the streams, or check them."), os.environ
+        )
+        bus = await connect(config.nats.url, name="cutover-bootstrap", clock=SystemClock())
+        try:
+            await bootstrap(bus)
+        finally:
+            await bus.close()
+    except (ConfigError, Refusal) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stderr.write(
+        f"The streams {Subjects.STREAM} and {PROGRESS_STREAM} are there, with the right settings.\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))

@@ -1,0 +1,118 @@
+"""Answering requests over NATS. Implements `Endpoints`; found and counted by the micro service protocol.
+
+nats-py hands a subscription's messages over one at a time. Each request is passed on to a task at once, as many as
+`CONCURRENCY_MAX` for each endpoint, so that a long one keeps no other waiting; beyond that they wait
+in the subscription.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import perf_counter_ns
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from shared.bus.answering import answer, queue_group
+from shared.bus.connection import Bus, unsubscribe
+from shared.bus.interface import Endpoint, ServiceDescription
+from shared.bus.micro import EndpointStatistics, MicroService, discovery_subjects, error_headers
+from shared.messages.codec import encode
+
+_log = logging.getLogger(__name__)
+
+CONCURRENCY_MAX = 32
+FINISH_TIMEOUT_S = 10.0  # for the answers that are under way when a service stops
+
+
+class NatsEndpoints:
+    """Serves endpoints on one connection."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    @asynccontextmanager
+    async def serve(self, service: ServiceDescription, endpoints: Sequence[Endpoint]) -> AsyncIterator[None]:
+        """See `Endpoints`."""
+        micro = MicroService(
+            service=service,
+            instance_id=self._bus.client.new_inbox().rpartition(".")[2],
+            group=queue_group(service),
+            started=self._bus.clock.now_rfc3339(),
+        )
+        async with asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
+            running = _Running(self._bus, tasks)
+            stack.push_async_callback(running.finish)
+            subscriptions: list[Subscription] = []
+            stack.push_async_callback(unsubscribe, subscriptions)
+            for endpoint in endpoints:
+                subscriptions += [await self._listen(endpoint, micro, running)]
+            subscriptions += await self._describe(micro)
+            await self._bus.client.flush()
+            yield
+
+    async def _listen(self, endpoint: Endpoint, micro: MicroService, running: "_Running") -> Subscription:
+        receive = running.receiver(endpoint, micro.add(endpoint))
+        return await self._bus.client.subscribe(endpoint.subject, queue=micro.group, cb=receive)
+
+    async def _describe(self, micro: MicroService) -> list[Subscription]:
+        subscriptions = []
+        for verb, subject in discovery_subjects(micro.service.name, micro.instance_id):
+
+            async def tell(message: Msg, verb: str = verb) -> None:
+                await _send(self._bus, message, encode(micro.describe(verb)), None)
+
+            subscriptions.append(await self._bus.client.subscribe(subject, cb=tell))
+        return subscriptions
+
+
+class _Running:
+    """The requests that are being answered."""
+
+    def __init__(self, bus: Bus, tasks: asyncio.TaskGroup) -> None:
+        self._bus = bus
+        self._tasks = tasks
+        self._answering: set[asyncio.Task[None]] = set()
+
+    def receiver(
+        self, endpoint: Endpoint, statistics: EndpointStatistics
+    ) -> Callable[[Msg], Awaitable[None]]:
+        """What is called with every message of an endpoint."""
+        free = asyncio.Semaphore(CONCURRENCY_MAX)
+
+        async def respond(message: Msg) -> None:
+            try:
+                began_ns = perf_counter_ns()
+                answered = await answer(endpoint, message.subject, message.data)
+                statistics.count(answered, began_ns)
+                await _send(self._bus, message, answered.payload, error_headers(answered))
+            finally:
+                free.release()
+
+        async def receive(message: Msg) -> None:
+            await free.acquire()
+            task = self._tasks.create_task(respond(message))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+        return receive
+
+    async def finish(self) -> None:
+        """Wait for what is under way; what takes too long is cancelled, and its asker left without an answer."""
+        if not self._answering:
+            return
+        _done, late = await asyncio.wait(self._answering, timeout=FINISH_TIMEOUT_S)
+        for task in late:
+            _log.warning("A request is left unanswered: the service stops")
+            task.cancel()
+
+
+async def _send(bus: Bus, message: Msg, payload: bytes, headers: dict[str, str] | None) -> None:
+    if not message.reply:
+        return
+    try:
+        await bus.client.publish(message.reply, payload, headers=headers)
+    except nats.errors.Error as error:
+        _log.warning("The answer to a request on %s is lost: %s", message.subject, error)

@@ -1,0 +1,141 @@
+"""The journal's stream on JetStream. Implements `Stream`.
+
+A read asks the stream's leader for the last sequence, then takes the messages up to it from a short-lived pull
+consumer. One request for each message is too slow for a long chain, a direct get may be answered by a replica that lags,
+and push consumers can stay deaf for long after a server restart.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import nats.js.errors
+import orjson
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, Header
+
+from shared.bus.chain import OutcomeUnknown, Stored, WrongLastSequence
+from shared.bus.connection import Bus, unsubscribe
+from shared.bus.interface import Unanswered
+from shared.migration.records import Subjects
+from shared.migration.refusals import Code, Refusal
+
+READ_TIMEOUT_S = 4.0
+PUBLISH_TIMEOUT_S = 4.0
+_BATCH_MAX = 256
+_CONSUMER_INACTIVE_S = 10.0  # a consumer that was left behind goes by itself
+
+_API = "$JS.API"
+_EXPECTED_SUBJECTS = "Nats-Expected-Last-Subject-Sequence-Subject"
+_NO_MESSAGE = 10037
+_WRONG_LAST_SEQUENCE = frozenset({10071, 10164})  # the second where the sequence is not told
+
+
+class JetStreamStream:
+    """The stream `CUTOVER_JOURNAL`, on one connection."""
+
+    def __init__(self, bus: Bus, stream: str = Subjects.STREAM) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._jetstream: JetStreamContext = bus.client.jetstream()
+
+    async def read(self, subjects: str) -> Sequence[Stored]:
+        """See `Stream`."""
+        last_sequence = await self._last_sequence(subjects)
+        if last_sequence == 0:
+            return ()
+        stored: list[Stored] = []
+        try:
+            async with (
+                self._bus.waiting(f"{_API}.CONSUMER", READ_TIMEOUT_S),
+                self._consumer(subjects) as consumer,
+            ):
+                while not stored or stored[-1].sequence < last_sequence:
+                    messages = await consumer.fetch(_BATCH_MAX, timeout=READ_TIMEOUT_S)
+                    stored += [Stored(message.metadata.sequence.stream, message.data) for message in messages]
+        except Unanswered as unanswered:
+            raise _away(unanswered.message) from unanswered
+        return stored
+
+    async def publish(
+        self, subject: str, payload: bytes, headers: dict[str, str], *, subjects: str, last_sequence: int
+    ) -> int:
+        """See `Stream`."""
+        conditions = {
+            Header.EXPECTED_STREAM: self._stream,
+            Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(last_sequence),
+            _EXPECTED_SUBJECTS: subjects,
+        }
+        try:
+            message = await self._bus.request_bytes(
+                subject, payload, timeout_s=PUBLISH_TIMEOUT_S, headers={**headers, **conditions}
+            )
+        except Unanswered as unanswered:
+            raise OutcomeUnknown(unanswered.message) from unanswered
+        except Refusal as refusal:
+            raise self._no_stream(refusal) from refusal
+        return self._acknowledged(message.data)
+
+    async def subjects(self) -> Sequence[str]:
+        """See `Stream`."""
+        try:
+            async with self._bus.waiting(f"{_API}.STREAM.INFO", READ_TIMEOUT_S):
+                info = await self._jetstream.stream_info(self._stream, subjects_filter=Subjects.ALL)
+        except nats.js.errors.NotFoundError as error:
+            raise self._missing() from error
+        except Unanswered as unanswered:
+            raise _away(unanswered.message) from unanswered
+        return tuple(info.state.subjects or ())
+
+    async def _last_sequence(self, subjects: str) -> int:
+        asked = orjson.dumps({"last_by_subj": subjects})
+        try:
+            message = await self._bus.request_bytes(
+                f"{_API}.STREAM.MSG.GET.{self._stream}", asked, timeout_s=READ_TIMEOUT_S
+            )
+        except Unanswered as unanswered:
+            raise _away(unanswered.message) from unanswered
+        except Refusal as refusal:
+            raise self._no_stream(refusal) from refusal
+        answer = orjson.loads(message.data)
+        if (error := answer.get("error")) is None:
+            return int(answer["message"]["seq"])
+        if error.get("err_code") == _NO_MESSAGE:
+            return 0
+        raise self._missing(error.get("description", ""))
+
+    @asynccontextmanager
+    async def _consumer(self, subjects: str) -> AsyncIterator[JetStreamContext.PullSubscription]:
+        config = ConsumerConfig(
+            ack_policy=AckPolicy.NONE,
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=_CONSUMER_INACTIVE_S,
+        )
+        consumer = await self._jetstream.pull_subscribe(subjects, stream=self._stream, config=config)
+        try:
+            yield consumer
+        finally:
+            await unsubscribe([consumer])
+        if config.name:  # given by nats-py; where reading failed, the consumer goes by itself
+            await self._jetstream.delete_consumer(self._stream, config.name)
+
+    def _acknowledged(self, payload: bytes) -> int:
+        answer = orjson.loads(payload)
+        if (error := answer.get("error")) is None:
+            return int(answer["seq"])
+        if error.get("err_code") in _WRONG_LAST_SEQUENCE:
+            raise WrongLastSequence
+        raise _away(f"The journal does not take the record: {error.get('description', 'no reason given')}.")
+
+    def _no_stream(self, refusal: Refusal) -> Refusal:
+        return self._missing() if refusal.code is Code.SERVICE_AWAY else refusal
+
+    def _missing(self, why: str = "") -> Refusal:
+        because = f": {why}" if why else ""
+        return _away(
+            f"The stream {self._stream} is not there{because}; `python -m shared.bus.bootstrap` creates it."
+        )
+
+
+def _away(why: str) -> Refusal:
+    return Refusal(Code.JOURNAL_AWAY, why)
