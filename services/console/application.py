@@ -1,0 +1,87 @@
+"""The `cutover` command line: its commands, and how each of them ends."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from services.console.failures import ConsoleError, Exit, usage
+from services.console.looking import looking
+from services.console.moving import moving
+from services.console.options import DEFAULT_SERVER, SERVER_VARIABLE
+from services.console.output import Output
+from shared.migration.refusals import Refusal
+
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
+application = typer.Typer(
+    name="cutover",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done, 1 refused or failed, 2 the command line is wrong.",
+)
+
+
+@application.callback()
+def _before_any_command(
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            "-s",
+            metavar="URL",
+            envvar=SERVER_VARIABLE,
+            help=f"Where NATS is.",
+            show_default=DEFAULT_SERVER,
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")
+    ] = False,
+) -> None:
+    """Move a volume from one device to another while applications use it.
+
+    The way: setup → sync → (wait for source-selected) → select-target → commit → cleanup. `cutover migrate` goes it in one
+    command; `cutover up` runs everything that is needed on this machine.
+    """
+
+
+application.add_typer(moving)
+application.add_typer(looking)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit status."""
+    out = Output(json="--json" in arguments)
+    try:
+        status = application(list(arguments), prog_name="cutover", standalone_mode=False)
+    except typer.TyperException as error:
+        return _wrong_usage(out, error)
+    except (ConsoleError, Refusal) as error:
+        out.error(error)
+        return error.status if isinstance(error, ConsoleError) else Exit.FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return status if isinstance(status, int) else Exit.DONE
+
+
+def _wrong_usage(out: Output, error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "cutover"
+    message = error.format_message()
+    if not message.strip() or type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(message + "\n")
+        return Exit.USAGE
+    out.error(usage(f"{message.rstrip('.')}. See `{command} --help`."))
+    return Exit.USAGE
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    # What the connection goes through is told by the refusal in the end; its log lines would only repeat it.
+    logging.getLogger("shared.bus").addHandler(logging.NullHandler())
+    logging.getLogger("shared.bus").propagate = False
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,137 @@
+"""The commands that change nothing: `list`, `query`, `faults`, `events`, `wait`."""
+
+from typing import Annotated
+
+import typer
+
+from services.console.asking import check_name, fault_log, list_migrations, status_of
+from services.console.events import EVERYTHING, Event, event_text, progress_gist, read_event
+from services.console.options import JsonOption, NameArgument, ServerOption, Session, names_beginning
+from services.console.views import faults_table, list_table, state_text, status_view
+from services.console.waiting import wait_for
+from services.console.watching import watch
+from shared.bus.connection import Bus
+from shared.clock import SystemClock
+from shared.migration.states import State
+
+looking = typer.Typer()
+_PANEL = "Look"
+
+
+@looking.command("list", rich_help_panel=_PANEL)
+def list_all(context: typer.Context, server: ServerOption = None, json: JsonOption = False) -> None:
+    """Every migration, a row each. With --json an array of what `query` tells."""
+    session = Session(context, server, json)
+
+    async def work(bus: Bus) -> None:
+        statuses = await list_migrations(bus)
+        session.out.answer(statuses, lambda: list_table(statuses))
+
+    session.run(work)
+
+
+@looking.command(rich_help_panel=_PANEL)
+def query(
+    context: typer.Context,
+    name: NameArgument,
+    follow: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on telling until Ctrl-C, or until it is cleaned up.")
+    ] = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Everything about one migration: state, progress, faults, export, clients, what is allowed now."""
+    session = Session(context, server, json)
+    check_name(name)
+
+    async def once(bus: Bus) -> None:
+        status = await status_of(bus, name)
+        session.out.answer(status, lambda: status_view(status))
+
+    async def until_told(bus: Bus) -> None:
+        await watch(bus, name, session.out)
+
+    session.run(until_told if follow else once)
+
+
+@looking.command(rich_help_panel=_PANEL)
+def faults(
+    context: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Only this migration's.",
+            autocompletion=names_beginning,
+            show_default=False,
+        ),
+    ] = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The fault log, oldest first, earlier attempts included."""
+    session = Session(context, server, json)
+    if name is not None:
+        check_name(name)
+
+    async def work(bus: Bus) -> None:
+        log = await fault_log(bus, name)
+        session.out.answer(log, lambda: faults_table(log))
+
+    session.run(work)
+
+
+@looking.command(rich_help_panel=_PANEL)
+def events(context: typer.Context, server: ServerOption = None, json: JsonOption = False) -> None:
+    """Follow everything that passes on the bus, live, until Ctrl-C. With --json one object a line."""
+    session = Session(context, server, json)
+    clock = SystemClock()
+    told: dict[str, object] = {}
+
+    def is_news(event: Event) -> bool:
+        gist = progress_gist(event)
+        if gist is None:
+            return True
+        is_other = told.get(event.subject) != gist
+        told[event.subject] = gist
+        return is_other
+
+    async def work(bus: Bus) -> None:
+        async with bus.listen(EVERYTHING) as news:
+            async for message in news:
+                event = read_event(message.subject, message.payload, clock.now_rfc3339())
+                if session.out.json:
+                    session.out.result(event)
+                elif is_news(event):
+                    session.out.show(event_text(event))
+
+    session.run(work)
+
+
+@looking.command(rich_help_panel=_PANEL)
+def wait(
+    context: typer.Context,
+    name: NameArgument,
+    state: Annotated[
+        State, typer.Argument(metavar="STATE", help=f"One of {', '.join(State)}.", show_default=False)
+    ],
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0, help="Give up after so long; never unless given."),
+    ] = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Return when the migration is in STATE.
+
+    Returns at once, with exit status 1, when it can no longer come to it: after a fault or an abort ended the attempt, after
+    a commit, after a cleanup.
+    """
+    session = Session(context, server, json)
+    check_name(name)
+
+    async def work(bus: Bus) -> None:
+        status = await wait_for(bus, name, state, timeout)
+        session.out.answer(status, lambda: state_text(status.state))
+
+    session.run(work)

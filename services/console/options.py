@@ -1,0 +1,86 @@
+"""The options that commands share, and the session that they make: a connection and an output."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+import uvloop
+
+from services.console.asking import list_migrations
+from services.console.output import Output
+from shared.bus.connection import Bus, connect
+from shared.clock import SystemClock
+from shared.migration.refusals import Refusal
+
+DEFAULT_SERVER = "nats://127.0.0.1:4222"
+SERVER_VARIABLE = "CUTOVER_NATS_URL"
+CONNECT_TIMEOUT_S = 3.0
+COMPLETION_TIMEOUT_S = 1.0
+
+
+class Session:
+    """What one command line works with."""
+
+    def __init__(self, context: typer.Context, server: str | None, json: bool) -> None:
+        """Options may stand before or behind the command's name; behind it they count."""
+        before = context.find_root().params
+        self.server: str = server or before.get("server") or DEFAULT_SERVER
+        self.out = Output(json=json or bool(before.get("json")))
+
+    def run(self, work: Callable[[Bus], Awaitable[None]]) -> None:
+        """Connect, work, disconnect.
+
+        Raises:
+            Refusal: `journal-away` when there is no NATS; or whatever the work was refused for.
+        """
+        uvloop.run(self._connected(work))
+
+    async def _connected(self, work: Callable[[Bus], Awaitable[None]]) -> None:
+        bus = await connect(self.server, name="console", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S)
+        try:
+            await work(bus)
+        finally:
+            await bus.close()
+
+
+def names_beginning(context: typer.Context, incomplete: str) -> list[str]:
+    """The names of migrations, for shell completion; none when nobody can be asked."""
+    server = context.find_root().params.get("server") or DEFAULT_SERVER
+    try:
+        return uvloop.run(_names_beginning(server, incomplete))
+    except (Refusal, OSError):
+        return []
+
+
+async def _names_beginning(server: str, incomplete: str) -> list[str]:
+    bus = await connect(server, name="console", clock=SystemClock(), timeout_s=COMPLETION_TIMEOUT_S)
+    try:
+        return [status.name for status in await list_migrations(bus) if status.name.startswith(incomplete)]
+    finally:
+        await bus.close()
+
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server", "-s",
+        metavar="URL",
+        envvar=SERVER_VARIABLE,
+        help=f"Where NATS is; {DEFAULT_SERVER} unless given.",
+        show_default=False,
+    ),
+]  # fmt: skip
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on standard output and nothing else; errors, too."),
+]
+YesOption = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Do it without asking; needed where there is no terminal to ask on."),
+]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="The migration's name.", autocompletion=names_beginning, show_default=False
+    ),
+]

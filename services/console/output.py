@@ -1,0 +1,71 @@
+"""Where the console's words go: people read sentences and tables, programs read JSON and nothing else on standard output.
+
+Nothing here interprets markup: names and messages come from elsewhere.
+"""
+
+import sys
+from collections.abc import Callable
+
+import orjson
+from rich.console import Console, RenderableType
+
+from services.console.failures import ConsoleError, as_reply
+from services.console.plain import plain
+from shared.migration.refusals import Refusal
+
+
+PIPE_COLUMNS = 160  # of a table that no terminal limits
+
+
+class Output:
+    """One command's standard output and standard error."""
+
+    def __init__(self, *, json: bool) -> None:
+        """With `json`, sentences and tables are left out, and errors become objects."""
+        self.json = json
+        width = None if sys.stdout.isatty() else PIPE_COLUMNS
+        self.people = Console(markup=False, emoji=False, highlight=False, quiet=json, width=width)
+        self.aside = Console(markup=False, emoji=False, highlight=False, stderr=True)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a person watches: lines may be drawn over."""
+        return self.people.is_terminal and not self.json
+
+    def say(self, text: str) -> None:
+        """One line for people; the text may come from elsewhere."""
+        self.people.print(plain(text), soft_wrap=True)
+
+    def show(self, renderable: RenderableType) -> None:
+        """A table or a styled text for people; whoever made it has made foreign text plain."""
+        self.people.print(renderable)
+
+    def note(self, text: str) -> None:
+        """One line on standard error, with or without `--json`."""
+        self.aside.print(plain(text), soft_wrap=True)
+
+    def result(self, value: object) -> None:
+        """One JSON document on a line of standard output, with `--json` only."""
+        if self.json:
+            sys.stdout.write(orjson.dumps(value, default=_as_json).decode() + "\n")
+            sys.stdout.flush()
+
+    def answer(self, value: object, for_people: Callable[[], RenderableType]) -> None:
+        """The same answer, for whichever of the two reads."""
+        if self.json:
+            self.result(value)
+        else:
+            self.show(for_people())
+
+    def error(self, error: ConsoleError | Refusal) -> None:
+        """Say no: on standard error for people, on standard output for programs."""
+        if self.json:
+            self.result(as_reply(error))
+        else:
+            self.note(f"{error.code}: {error.message}")
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, (frozenset, set)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,119 @@
+"""The folder that `cutover up` keeps everything in, and the lock that makes it the only one there."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from services.console.failures import ConsoleError
+
+FOLDER_MODE = 0o700
+SOCKET_PATH_BYTES_MAX = 107  # of a Unix socket's address
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """Where things are in it."""
+
+    path: Path
+
+    @property
+    def nats(self) -> Path:
+        """The NATS server's store: the journal."""
+        return self.path / "nats"
+
+    @property
+    def host(self) -> Path:
+        """The host's own state: witnesses."""
+        return self.path / "host"
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket of the NBD exports."""
+        return self.path / "nbd.sock"
+
+    @property
+    def config(self) -> Path:
+        """The configuration that the services run with; written anew by every `up`."""
+        return self.path / "services.toml"
+
+    @property
+    def running(self) -> Path:
+        """What `up` has running, as JSON; for people and for the refusal of a second one."""
+        return self.path / "up.json"
+
+    def log_of(self, service: str) -> Path:
+        """Where a service's words go when there is no terminal for them."""
+        return self.path / "logs" / f"{service}.log"
+
+
+def default_path(environment: Mapping[str, str], *, is_root: bool) -> Path:
+    """Where state is kept unless the operator says otherwise."""
+    if is_root:
+        return Path("/var/lib/cutover")
+    base = environment.get("XDG_STATE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "cutover"
+
+
+def prepare(path: Path) -> StateDirectory:
+    """Make the folder and those inside it.
+
+    Raises:
+        ConsoleError: it cannot be made, or its path is too long for the socket in it.
+    """
+    directory = StateDirectory(path.absolute())
+    if len(os.fsencode(directory.socket)) > SOCKET_PATH_BYTES_MAX:
+        raise ConsoleError(
+            "state-directory",
+            f"{directory.socket} is too long for a Unix socket ({SOCKET_PATH_BYTES_MAX} bytes at most): "
+            "choose a shorter --state-dir.",
+        )
+    try:
+        for folder in (directory.path, directory.nats, directory.host, directory.path / "logs"):
+            folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConsoleError(
+            "state-directory", f"{path} cannot be used as state directory: {error}."
+        ) from error
+    return directory
+
+
+@contextmanager
+def locked(directory: StateDirectory) -> Iterator[int]:
+    """Hold the folder. Whoever inherits the descriptor holds it too, so a service that was left behind keeps others out.
+
+    Raises:
+        ConsoleError: (`already-running`) someone else holds it.
+    """
+    descriptor = os.open(directory.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in {errno.EAGAIN, errno.EACCES}:
+            raise
+        raise ConsoleError("already-running", _held_by(directory)) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _held_by(directory: StateDirectory) -> str:
+    try:
+        running = orjson.loads(directory.running.read_bytes())
+        keeper, children = running["pid"], dict(running["services"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{directory.path} is in use by another `cutover up`."
+    if Path(f"/proc/{keeper}").exists():
+        return f"{directory.path} is in use by another `cutover up`, process {keeper}, with NATS at {running.get('nats_url')}."
+    left = ", ".join(f"{name} {pid}" for name, pid in children.items() if Path(f"/proc/{pid}").exists())
+    return (
+        f"{directory.path} is in use by services whose `cutover up` has gone: {left}. "
+        "End them with SIGTERM, write_cloning first, then start again."
+    )

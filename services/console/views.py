@@ -1,0 +1,234 @@
+"""Statuses, faults and progress, drawn for people. Every text that came from elsewhere goes through `plain`."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from services.console.plain import plain
+from services.console.units import bytes_text, duration_text, rate_text
+from shared.messages.control import CommandReply
+from shared.messages.status import FaultView, MigrationStatus, RoutingView
+from shared.migration.devices import DeviceIdentity, Side
+from shared.migration.states import CLONING_STATES, State
+
+BAR_CELLS = 24
+_STATE_STYLES = {
+    State.SETUP: "bold",
+    State.SYNCING: "bold yellow",
+    State.SOURCE_SELECTED: "bold cyan",
+    State.TARGET_SELECTED: "bold magenta",
+    State.COMMITTED: "bold green",
+}
+
+
+def state_text(state: State) -> Text:
+    """A state in its colour."""
+    return Text(state.value, style=_STATE_STYLES[state])
+
+
+def reply_text(reply: CommandReply, done: str) -> RenderableType:
+    """What a command did: one line, and a second where the services have something to add."""
+    line = Text.assemble((plain(reply.name), "bold"), f": {done}")
+    if not reply.journal:
+        line.append(
+            " Decided and durable at the host; the journal does not hold it yet and will follow.",
+            style="yellow",
+        )
+    rest = [Text(plain(reply.message))] if reply.message else []
+    return Group(line, *rest)
+
+
+def status_line(status: MigrationStatus) -> Text:
+    """One line: state, bar, percent, rate, what remains, when it ends, faults."""
+    line = Text.assemble((plain(status.name), "bold"), "  ", state_text(status.state), "  ")
+    if status.state is State.SYNCING and status.synced_bytes is not None:
+        line.append_text(bar_text(status.synced_bytes, status.size_bytes))
+        line.append(f" of {bytes_text(status.size_bytes)}  {_pace(status)}  ")
+    faults = len(current_faults(status))
+    line.append(f"faults {faults}", style="bold red" if faults else "dim")
+    if status.authority is Side.TARGET and status.state in CLONING_STATES:
+        line.append("  the source has failed: commit", style="bold red")
+    if not status.host_answers:
+        line.append("  the host does not answer", style="bold red")
+    if status.journal_pending:
+        line.append("  journal behind", style="yellow")
+    return line
+
+
+def bar_text(done_bytes: int, size_bytes: int) -> Text:
+    """A bar and a percentage; it says 100 % only when nothing remains."""
+    share = done_bytes / size_bytes if size_bytes else 1.0
+    cells = int(share * BAR_CELLS)
+    percent = int(share * 1000) / 10
+    return Text.assemble(("━" * cells, "green"), ("─" * (BAR_CELLS - cells), "dim"), f" {percent:5.1f} %")
+
+
+def _pace(status: MigrationStatus) -> str:
+    remaining = f"{bytes_text(status.remaining_bytes)} left, " if status.remaining_bytes is not None else ""
+    if status.paused or status.rate_bytes_per_s is None:
+        return f"{remaining}{'paused' if status.paused else 'rate unknown'}"
+    eta = f", {duration_text(status.eta_s)} to go" if status.eta_s is not None else ""
+    return f"{remaining}{rate_text(status.rate_bytes_per_s)}{eta}"
+
+
+def list_table(statuses: Sequence[MigrationStatus]) -> RenderableType:
+    """One row for each migration."""
+    if not statuses:
+        return Text("No migration. `cutover setup NAME --source URI --target URI` begins one.")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("NAME", "STATE", "ATTEMPT", "IN SYNC", "RATE", "FAULTS", "HOST", "SOURCE → TARGET"):
+        table.add_column(heading, overflow="fold")
+    for status in statuses:
+        away = Text(f"{plain(status.host)} (away)", style="red")
+        table.add_row(
+            Text(plain(status.name), style="bold"),
+            state_text(status.state),
+            str(status.attempt),
+            _percent(status),
+            rate_text(status.rate_bytes_per_s) if status.rate_bytes_per_s else "-",
+            _count_text(len(current_faults(status))),
+            plain(status.host) if status.host_answers else away,
+            Text(f"{plain(status.source)} → {plain(status.target)}"),
+        )
+    return table
+
+
+def current_faults(status: MigrationStatus) -> tuple[FaultView, ...]:
+    """The faults of the attempt that the migration is in."""
+    return tuple(fault for fault in status.faults if fault.attempt == status.attempt)
+
+
+def _count_text(count: int) -> Text:
+    return Text(str(count), style="bold red" if count else "dim")
+
+
+def _percent(status: MigrationStatus) -> str:
+    if status.state not in CLONING_STATES or status.synced_percent is None:
+        return "-"
+    return f"{int(status.synced_percent * 10) / 10:.1f} %"
+
+
+def status_view(status: MigrationStatus) -> RenderableType:
+    """Everything that is known of one migration."""
+    head = Text.assemble(
+        (plain(status.name), "bold"), "  ", state_text(status.state), f"  attempt {status.attempt}"
+    )
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for label, value in _fields(status):
+        table.add_row(label, value)
+    return Group(head, table)
+
+
+def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
+    yield "uuid", status.uuid
+    yield "source", _device(status.source, status.devices.source)
+    yield "target", _device(status.target, status.devices.target)
+    if status.state is State.SYNCING:
+        yield from _copy_fields(status)
+    if status.routing is not None:
+        yield "routing", _routing(status.routing)
+    yield "authority", _authority(status)
+    yield "error flag", "set: writes are being cloned" if status.error_flag else "clear"
+    yield "export", plain(status.export_uri or "closed")
+    yield "clients", _clients(status)
+    yield "host", _host(status)
+    yield "faults", _faults(status)
+    if status.unreadable_regions:
+        yield (
+            "unreadable",
+            Text(f"source regions {', '.join(map(str, status.unreadable_regions))}", style="red"),
+        )
+    yield "allowed", ", ".join(map(plain, status.allowed)) or "nothing"
+    yield "as of", plain(status.as_of)
+    for warning in status.warnings:
+        yield "warning", Text(plain(warning), style="yellow")
+
+
+def _copy_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
+    if status.synced_bytes is not None:
+        yield "in sync", bar_text(status.synced_bytes, status.size_bytes)
+    yield "copier", Text(_pace(status), style="yellow" if status.paused else "")
+    if status.throttle_bytes_per_s is not None:
+        yield "throttle", rate_text(status.throttle_bytes_per_s)
+
+
+def _device(uri: str, identity: DeviceIdentity) -> str:
+    return f"{plain(uri)}  ({identity.kind}, {bytes_text(identity.size_bytes)})"
+
+
+def _routing(routing: RoutingView) -> str:
+    writes, flushes = (" and ".join(sorted(sides)) for sides in (routing.writes, routing.flushes))
+    return f"reads from {routing.reads}, writes to {writes}, flushes to {flushes}"
+
+
+def _authority(status: MigrationStatus) -> str:
+    if status.authority is Side.TARGET and status.state in CLONING_STATES:
+        return "target: the source has failed and misses writes; `cutover commit` leads out"
+    return status.authority.value
+
+
+def _clients(status: MigrationStatus) -> str:
+    if not status.connections:
+        return "none"
+    return ", ".join(
+        f"{plain(client.peer)} (since {plain(client.connected_at)})" for client in status.connections
+    )
+
+
+def _host(status: MigrationStatus) -> RenderableType:
+    if status.host_error is not None:
+        return Text(f"{plain(status.host)}: {plain(status.host_error)}", style="red")
+    if not status.host_answers:
+        return Text(f"{plain(status.host)}: does not answer", style="red")
+    return f"{plain(status.host)} ({plain(status.io_engine or 'unknown engine')})"
+
+
+def _faults(status: MigrationStatus) -> RenderableType:
+    current, all_of_them = len(current_faults(status)), len(status.faults)
+    if not all_of_them:
+        return "none"
+    earlier = f", {all_of_them - current} in earlier ones" if all_of_them > current else ""
+    return Text(f"{current} in this attempt{earlier}; see `cutover faults`", style="red" if current else "")
+
+
+def faults_table(faults: Sequence[FaultView]) -> RenderableType:
+    """The fault log, oldest first."""
+    if not faults:
+        return Text("No device fault is recorded.")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in (
+        "DETECTED",
+        "MIGRATION",
+        "ATTEMPT",
+        "STATE",
+        "SIDE",
+        "OPERATION",
+        "CAUSE",
+        "WHERE",
+        "RECORDED",
+    ):
+        table.add_column(heading, overflow="fold")
+    for fault in faults:
+        table.add_row(
+            plain(fault.detected_at),
+            Text(plain(fault.migration), style="bold"),
+            str(fault.attempt),
+            state_text(fault.state),
+            fault.side.value,
+            plain(fault.operation),
+            Text(plain(fault.cause), style="red"),
+            fault_place(fault.offset, fault.length),
+            plain(fault.recorded_at) if fault.recorded_at else Text("not yet", style="yellow"),
+        )
+    return table
+
+
+def fault_place(offset: int | None, length: int | None) -> str:
+    """Where on the device a fault happened."""
+    if offset is None:
+        return "-"
+    return f"{length} bytes at {offset}" if length is not None else f"at {offset}"
