@@ -37,6 +37,14 @@ _INSTANCES_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A NATS server, as it told of itself when the connection was made."""
+
+    server_id: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Info:
     """What is read of the answer to `$SRV.INFO`; the field names are the protocol's."""
 
@@ -61,6 +69,12 @@ class Bus:
     def is_connected(self) -> bool:
         """Whether there is a connection right now."""
         return bool(self.client.is_connected)
+
+    @property
+    def server(self) -> "Server":
+        """The server that is connected."""
+        told = self.client._server_info  # noqa: SLF001 # nats-py has the version in public, but not the id
+        return Server(server_id=str(told.get("server_id", "")), version=str(told.get("version", "0")))
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever the connection was lost and is there again, perhaps to another server."""
@@ -128,7 +142,7 @@ class Bus:
         subscriptions = [await self.client.subscribe(subject, cb=hear) for subject in subjects]
         try:
             await self.client.flush()
-            yield _drained(queue)
+            yield _Heard(queue)
         finally:
             await unsubscribe(subscriptions)
 
@@ -245,9 +259,17 @@ async def unsubscribe(subscriptions: Sequence[_Endable]) -> None:
             continue
 
 
-async def _drained(queue: asyncio.Queue[Told]) -> AsyncIterator[Told]:
-    while True:
-        yield await queue.get()
+class _Heard:
+    """What was told, in order. Not a generator, which a timeout around one step would end for good."""
+
+    def __init__(self, queue: asyncio.Queue[Told]) -> None:
+        self._queue = queue
+
+    def __aiter__(self) -> AsyncIterator[Told]:
+        return self
+
+    async def __anext__(self) -> Told:
+        return await self._queue.get()
 
 
 def _instance(payload: bytes) -> ServiceInstance:
