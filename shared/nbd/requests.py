@@ -50,6 +50,7 @@ class RequestParser:
 
     __slots__ = (
         "_careful_mask",
+        "_flush_words",
         "_inline_limit",
         "_max_payload",
         "_read_only_words",
@@ -70,7 +71,7 @@ class RequestParser:
         self._careful_mask = agreement.enforced_block_bytes - 1
         self._supports_df = agreement.has_structured_replies
         self._inline_limit = inline_limit
-        self._rules, self._read_only_words = rules_for(agreement)
+        self._rules, self._flush_words, self._read_only_words = _rules_for(agreement)
         self._skip_bytes = 0
         self.needed_bytes = REQUEST_BYTES
         self.verdicts: list[Verdict] = []
@@ -153,7 +154,7 @@ class RequestParser:
         flags, command = word >> 16 & 0xFFFF, word & 0xFFFF
         if word in self._read_only_words:
             return NbdError.EPERM, "the export is read-only"
-        if word not in self._rules:
+        if word not in self._rules and word not in self._flush_words:
             return NbdError.EINVAL, f"command {command} with flags {flags:#x} is unknown or was not offered"
         if command == Command.FLUSH:
             wrong = offset or length
@@ -179,22 +180,26 @@ class RequestParser:
 _Rule = tuple[int, int, bool]
 
 
-def rules_for(agreement: Agreement) -> tuple[dict[int, _Rule], frozenset[int]]:
+def _rules_for(agreement: Agreement) -> tuple[dict[int, _Rule], frozenset[int], frozenset[int]]:
     """Every word that a client may send under this agreement, with command, flags, and whether a payload follows.
 
-    The words that only a read-only export refuses are kept apart, so that they are refused for what they are.
+    Kept apart are flushes, whose length must be 0, and what only a read-only export refuses, so that it is refused for
+    what it is.
     """
     is_read_only = TransmissionFlag.READ_ONLY in agreement.flags
     rules: dict[int, _Rule] = {}
+    flush_words: set[int] = set()
     read_only_words: set[int] = set()
     for command, allowed in _allowed_flags(agreement).items():
         for flags in _subsets(allowed):
             word = REQUEST_MAGIC << 32 | flags << 16 | command
-            if is_read_only and command in _WRITES:
+            if command is Command.FLUSH:
+                flush_words.add(word)
+            elif is_read_only and command in _WRITES:
                 read_only_words.add(word)
             else:
                 rules[word] = (int(command), flags, command is Command.WRITE)
-    return rules, frozenset(read_only_words)
+    return rules, frozenset(flush_words), frozenset(read_only_words)
 
 
 def _allowed_flags(agreement: Agreement) -> dict[Command, CommandFlag]:

@@ -156,7 +156,7 @@ class ServerHandshake:
         if len(self._received) < options.CLIENT_FLAGS.size:
             return False
         (flags,) = options.CLIENT_FLAGS.unpack(self._take(options.CLIENT_FLAGS.size))
-        if flags & ~OFFERED_FLAGS:
+        if flags & ~int(OFFERED_FLAGS):  # of the flag itself, ~ would forget the bits that have no name
             raise FatalPeerError(f"client flags {flags:#x} are not among those offered")
         self._client_flags = HandshakeFlag(flags)
         self.state = State.HAGGLING

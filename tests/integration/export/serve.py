@@ -7,6 +7,7 @@ Without --socket it serves the sockets that it inherited (LISTEN_FDS).
 
 import argparse
 import asyncio
+import cProfile
 import os
 import signal
 import sys
@@ -28,7 +29,9 @@ async def serve(options: argparse.Namespace) -> None:
     make = NullVolume if options.null else MemoryVolume
     async with ExportServer(SystemClock()) as server:
         for name, _, size in (export.partition("=") for export in options.exports):
-            server.add(name, make(int(size), options.alignment), BufferPool(), description=f"memory of {name}")
+            server.add(
+                name, make(int(size), options.alignment), BufferPool(), description=f"memory of {name}"
+            )
         if options.socket is not None:
             server.listen(listen_unix(options.socket))
         else:
@@ -47,8 +50,6 @@ def main() -> None:
     parser.add_argument("exports", nargs="+")
     options = parser.parse_args()
     if options.profile:
-        import cProfile
-
         with cProfile.Profile() as profile:
             uvloop.run(serve(options))
         profile.dump_stats(options.profile)
