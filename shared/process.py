@@ -1,8 +1,8 @@
 """What every service's process has in common: its command line, its log, its loop, and how it is stopped.
 
 SIGTERM and SIGINT ask for an orderly stop, once: the service's own code notices, and leaves its contexts in the fixed
-order in which they are nested. A second signal changes nothing; who cannot wait sends SIGKILL, and the next startup knows
-what to do.
+order in which they are nested. A second signal changes nothing; who cannot wait sends SIGKILL, and the next startup
+knows what to do.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import uvloop
@@ -39,11 +39,13 @@ def run_service(name: str, description: str, service: Service) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_USAGE
     set_up_logging()
+    status = EXIT_FAILED
     try:
-        return uvloop.run(_serve(name, service, config))
-    except Refusal as refusal:
-        _log.error("%s stops: %s", name, refusal.message)  # noqa: TRY400 # a sentence, not a defect
-        return EXIT_FAILED
+        status = uvloop.run(_serve(name, service, config))
+    except* Refusal as refusals:  # a sentence for the operator, not a defect of ours
+        for refusal in _leaves(refusals):
+            _log.error("%s stops: %s", name, refusal)
+    return status
 
 
 def config_argument(name: str, description: str) -> Path | None:
@@ -79,6 +81,14 @@ async def _serve(name: str, service: Service, config: Config) -> int:
     status = await service(config, stop)
     _log.info("%s has stopped", name)
     return status
+
+
+def _leaves(group: BaseExceptionGroup[Refusal]) -> Iterator[Refusal]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 def _ask_to_stop(name: str, stop: asyncio.Event, number: signal.Signals) -> None:

@@ -61,6 +61,7 @@ class Bus:
         self.url = url  # without secrets
         self.name = name
         self.clock = clock
+        self._is_closing = False
         self._waiting: set[asyncio.Timeout] = set()
         self._event_numbers = count(1)
         self._on_reconnect: list[Callable[[], None]] = []
@@ -165,6 +166,7 @@ class Bus:
 
     async def close(self) -> None:
         """Send what is left to send, and close. Never waits for anyone's subscription to be consumed."""
+        self._is_closing = True
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 if self.is_connected:
@@ -175,6 +177,8 @@ class Bus:
 
     def connection_lost(self) -> None:
         """Wake everyone who waits for an answer: none will come on this connection."""
+        if not self._is_closing:
+            _log.warning("The connection to NATS at %s is lost", self.url)
         for deadline in tuple(self._waiting):
             if deadline.expired():
                 continue
@@ -182,6 +186,7 @@ class Bus:
 
     def connection_back(self) -> None:
         """Tell those who asked to be told."""
+        _log.info("The connection to NATS at %s is back", self.url)
         for callback in self._on_reconnect:
             callback()
 
@@ -213,11 +218,9 @@ async def connect(url: str, *, name: str, clock: Clock, timeout_s: float = CONNE
         _log.warning("NATS: %s", reasons[0])
 
     async def on_disconnected() -> None:
-        _log.warning("The connection to NATS at %s is lost", bus.url)
         bus.connection_lost()
 
     async def on_reconnected() -> None:
-        _log.info("The connection to NATS at %s is back", bus.url)
         bus.connection_back()
 
     try:

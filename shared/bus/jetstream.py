@@ -1,8 +1,8 @@
 """The journal's stream on JetStream. Implements `Stream`.
 
 A read asks the stream's leader for the last sequence, then takes the messages up to it from a short-lived pull
-consumer. One request for each message is too slow for a long chain, a direct get may be answered by a replica that lags,
-and push consumers can stay deaf for long after a server restart.
+consumer. One request for each message is too slow for a long chain, a direct get may be answered by a replica that
+lags, and push consumers can stay deaf for long after a server restart.
 """
 
 from collections.abc import AsyncIterator, Sequence
