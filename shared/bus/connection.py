@@ -214,13 +214,16 @@ async def connect(url: str, *, name: str, clock: Clock, timeout_s: float = CONNE
     reasons: list[str] = []
 
     async def on_error(error: Exception) -> None:
-        reasons[:] = [str(error) or type(error).__name__]
-        _log.warning("NATS: %s", reasons[0])
+        reason = str(error) or type(error).__name__
+        if reasons != [reason]:  # one line for a server that is away, not four a second
+            _log.warning("NATS at %s: %s", bus.url, reason)
+        reasons[:] = [reason]
 
     async def on_disconnected() -> None:
         bus.connection_lost()
 
     async def on_reconnected() -> None:
+        reasons.clear()
         bus.connection_back()
 
     try:
@@ -238,7 +241,7 @@ async def connect(url: str, *, name: str, clock: Clock, timeout_s: float = CONNE
                 pending_size=0,  # nothing is held back for a later connection
             )
     except TimeoutError:
-        await client.close()
+        await bus.close()
         because = f": {reasons[0]}" if reasons else ""
         raise Refusal(Code.JOURNAL_AWAY, f"NATS at {bus.url} cannot be reached{because}.") from None
     except (nats.errors.Error, ValueError) as error:
