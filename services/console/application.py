@@ -12,6 +12,8 @@ from services.console.looking import looking
 from services.console.moving import moving
 from services.console.options import DEFAULT_SERVER, SERVER_VARIABLE
 from services.console.output import Output
+from services.console.running import running
+from services.console.whole_job import migrating
 from shared.migration.refusals import Refusal
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
@@ -20,6 +22,7 @@ application = typer.Typer(
     name="cutover",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done, 1 refused or failed, 2 the command line is wrong.",
 )
@@ -34,7 +37,7 @@ def _before_any_command(
             "-s",
             metavar="URL",
             envvar=SERVER_VARIABLE,
-            help=f"Where NATS is.",
+            help="Where NATS is.",
             show_default=DEFAULT_SERVER,
         ),
     ] = None,
@@ -44,11 +47,13 @@ def _before_any_command(
 ) -> None:
     """Move a volume from one device to another while applications use it.
 
-    The way: setup → sync → (wait for source-selected) → select-target → commit → cleanup. `cutover migrate` goes it in one
-    command; `cutover up` runs everything that is needed on this machine.
+    The way: setup → sync → (wait for source-selected) → select-target → commit → cleanup.
+    `cutover migrate` goes it in one command; `cutover up` runs everything that is needed on this machine.
     """
 
 
+application.add_typer(running)
+application.add_typer(migrating)
 application.add_typer(moving)
 application.add_typer(looking)
 

@@ -4,7 +4,6 @@ import secrets
 from typing import Protocol
 
 from services.console.failures import usage
-
 from shared.bus.interface import Listening, Requests
 from shared.messages.control import (
     FAULTS_SUBJECT,
@@ -19,7 +18,7 @@ from shared.messages.status import FaultView, MigrationStatus
 from shared.migration.names import NAME_RULE, is_valid_name
 
 QUESTION_TIMEOUT_S = 5.0
-# State control itself gives the host a minute for what must be flushed; its answer says more than our own timeout would.
+# State control itself gives the host a minute for what must be flushed, and its answer says more than our timeout.
 COMMAND_TIMEOUT_S = 90.0
 
 

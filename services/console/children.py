@@ -29,7 +29,7 @@ class ChildError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildPlan:
-    """How to run a child. `stop_patience_s` is the time that its clean stop may take; `log` None means our standard error."""
+    """How to run a child. A clean stop may take `stop_patience_s`; without `log` it speaks on our standard error."""
 
     name: str
     command: Sequence[str]
@@ -60,7 +60,7 @@ class Child:
         Raises:
             ChildError: it cannot be started.
         """
-        log = self.plan.log.open("ab") if self.plan.log is not None else None  # noqa: ASYNC230 - once for each start
+        log = self.plan.log.open("ab") if self.plan.log is not None else None
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self.plan.command,
@@ -83,6 +83,14 @@ class Child:
             raise ChildError(f"{self.plan.name} was never started.")
         return ending(await self._process.wait())
 
+    async def ended_within(self, time_s: float) -> str | None:
+        """How the process ended; None when it has not within the time."""
+        try:
+            async with asyncio.timeout(time_s):
+                return await self.ended()
+        except TimeoutError:
+            return None
+
     async def keep(self) -> None:
         """Restart the process whenever it ends by itself; return once it is being stopped."""
         loop = asyncio.get_running_loop()
@@ -96,17 +104,24 @@ class Child:
             delay_s = BACKOFF_S[min(in_a_row, len(BACKOFF_S) - 1)]
             in_a_row += 1
             self._tell(f"{self.plan.name} {how}; starting it again in {delay_s:g} s.{self._see_log()}")
-            if not await self._restarted_after(delay_s):
+            if await self._told_to_stop_within(delay_s):
                 return
+            await self._start_again()
 
-    async def _restarted_after(self, delay_s: float) -> bool:
+    async def _told_to_stop_within(self, delay_s: float) -> bool:
         try:
             async with asyncio.timeout(delay_s):
-                await self._stopping.wait()
+                return await self._stopping.wait()
         except TimeoutError:
+            return False
+
+    async def _start_again(self) -> None:
+        try:
             await self.start()
-            return True
-        return False
+        except ChildError as error:
+            self._tell(str(error))
+        else:
+            self._tell(f"{self.plan.name} runs again, as process {self.pid}.")
 
     async def stop(self) -> bool:
         """Stop the process, cleanly if it can within its patience. Whether the stop was clean."""

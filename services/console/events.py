@@ -1,7 +1,7 @@
 """What passes on the bus, told in a line each. Pure.
 
-Read leniently, unlike anything that decides: a field that is missing or new makes no line fail, for a monitor that stops at
-what it does not know is no monitor.
+Read leniently, unlike anything that decides: a field that is missing or new makes no line fail, for a monitor that
+stops at what it does not know is no monitor.
 """
 
 from collections.abc import Mapping

@@ -124,8 +124,8 @@ def wait(
 ) -> None:
     """Return when the migration is in STATE.
 
-    Returns at once, with exit status 1, when it can no longer come to it: after a fault or an abort ended the attempt, after
-    a commit, after a cleanup.
+    Returns at once, with exit status 1, when it can no longer come to it: after a fault or an abort ended the
+    attempt, after a commit, after a cleanup.
     """
     session = Session(context, server, json)
     check_name(name)

@@ -14,7 +14,6 @@ from services.console.confirming import (
     cleanup_question,
     commit_question,
     confirm,
-    would_be_tried,
 )
 from services.console.failures import usage
 from services.console.options import JsonOption, NameArgument, ServerOption, Session, YesOption
@@ -156,7 +155,7 @@ def commit(
 
     async def work(bus: Bus) -> None:
         status = await status_of(bus, name)
-        _ask(session, "commit", status, commit_question(status), yes=yes)
+        await _ask(session, "commit", status, commit_question(status), yes=yes)
         reply = await command(bus, "commit", name, PlainRequest(operation_id=operation_id()))
         said = Group(reply_text(reply, "committed"), Text(plain(after_commit(status.source)), style="yellow"))
         session.out.answer(reply, lambda: said)
@@ -179,7 +178,7 @@ def abort(
     async def work(bus: Bus) -> None:
         if not yes:
             status = await status_of(bus, name)
-            _ask(session, "abort", status, abort_question(status), yes=yes)
+            await _ask(session, "abort", status, abort_question(status), yes=yes)
         reply = await command(bus, "abort", name, PlainRequest(operation_id=operation_id()))
         session.out.answer(reply, lambda: reply_text(reply, _state_words(reply)))
 
@@ -207,7 +206,7 @@ def cleanup(
     async def work(bus: Bus) -> None:
         if not yes:
             status = await status_of(bus, name)
-            _ask(session, "cleanup", status, cleanup_question(status, disconnect=disconnect), yes=yes)
+            await _ask(session, "cleanup", status, cleanup_question(status, disconnect=disconnect), yes=yes)
         request = CleanupRequest(disconnect=disconnect, operation_id=operation_id())
         reply = await command(bus, "cleanup", name, request)
         session.out.answer(reply, lambda: reply_text(reply, "cleaned up; the name is free"))
@@ -215,9 +214,10 @@ def cleanup(
     session.run(work)
 
 
-def _ask(session: Session, verb: str, status: MigrationStatus, question: str, *, yes: bool) -> None:
-    if not yes and would_be_tried(status, verb):
-        confirm(session.out, verb, question)
+async def _ask(session: Session, verb: str, status: MigrationStatus, question: str, *, yes: bool) -> None:
+    # A command that will be refused is better refused than confirmed.
+    if not yes and verb in status.allowed:
+        await confirm(session.out, verb, question)
 
 
 def _plain(

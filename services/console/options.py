@@ -24,7 +24,9 @@ class Session:
     def __init__(self, context: typer.Context, server: str | None, json: bool) -> None:
         """Options may stand before or behind the command's name; behind it they count."""
         before = context.find_root().params
-        self.server: str = server or before.get("server") or DEFAULT_SERVER
+        named = server or before.get("server")
+        self.server_was_named = named is not None
+        self.server: str = named or DEFAULT_SERVER
         self.out = Output(json=json or bool(before.get("json")))
 
     def run(self, work: Callable[[Bus], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""Where the console's words go: people read sentences and tables, programs read JSON and nothing else on standard output.
+"""Where the console's words go: people read sentences and tables; programs read JSON, and find nothing else.
 
 Nothing here interprets markup: names and messages come from elsewhere.
 """
@@ -11,9 +11,12 @@ from rich.console import Console, RenderableType
 
 from services.console.failures import ConsoleError, as_reply
 from services.console.plain import plain
-from shared.migration.refusals import Refusal
+from shared.migration.refusals import Code, Refusal
 
-
+_HINTS = {
+    Code.JOURNAL_AWAY: "`cutover up` starts one; --server or CUTOVER_NATS_URL names another.",
+    Code.SERVICE_AWAY: "`cutover up` starts the services.",
+}
 PIPE_COLUMNS = 160  # of a table that no terminal limits
 
 
@@ -62,7 +65,8 @@ class Output:
         if self.json:
             self.result(as_reply(error))
         else:
-            self.note(f"{error.code}: {error.message}")
+            hint = _HINTS.get(error.code) if isinstance(error, Refusal) else None
+            self.note(f"{error.code}: {error.message}{f' {hint}' if hint else ''}")
 
 
 def _as_json(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, made safe to show: no escape sequence, no line break, no text direction trick gets through."""
+"""Text that came from elsewhere, made safe to show: no escape sequence or line break in it is obeyed."""
 
 import unicodedata
 
@@ -8,7 +8,7 @@ _UNSHOWN = frozenset(
 
 
 def plain(text: str) -> str:
-    """The text with every character that a terminal would obey, or hide, written out as `\\x1b` is."""
+    """The text with every character that a terminal would obey, or hide, written out in hexadecimal."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(character) for character in text)

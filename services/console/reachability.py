@@ -59,9 +59,9 @@ def why_out_of_reach(facts: Facts, wanted: State, *, attempt: int, attempt_ended
     if facts.state is wanted:
         return None
     if facts.state is State.SETUP and facts.target_faults:
-        return f"a target fault ended attempt {attempt}, see `cutover faults`; only another `cutover sync` can lead there"
+        return f"a target fault ended attempt {attempt} (see `cutover faults`); only another `cutover sync` leads there"
     if facts.state is State.SETUP and attempt_ended:
-        return f"attempt {attempt} has ended in setup; only another `cutover sync` can lead there"
+        return f"attempt {attempt} has ended in setup; only another `cutover sync` leads there"
     if wanted in reachable(facts):
         return None
     return f"from {_where(facts)} no way leads there"

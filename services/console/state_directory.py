@@ -85,7 +85,7 @@ def prepare(path: Path) -> StateDirectory:
 
 @contextmanager
 def locked(directory: StateDirectory) -> Iterator[int]:
-    """Hold the folder. Whoever inherits the descriptor holds it too, so a service that was left behind keeps others out.
+    """Hold the folder. Whoever inherits the descriptor holds it too: a service that was left behind keeps others out.
 
     Raises:
         ConsoleError: (`already-running`) someone else holds it.
@@ -111,7 +111,10 @@ def _held_by(directory: StateDirectory) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return f"{directory.path} is in use by another `cutover up`."
     if Path(f"/proc/{keeper}").exists():
-        return f"{directory.path} is in use by another `cutover up`, process {keeper}, with NATS at {running.get('nats_url')}."
+        nats_url = running.get("nats_url")
+        return (
+            f"{directory.path} is in use by another `cutover up`, process {keeper}, with NATS at {nats_url}."
+        )
     left = ", ".join(f"{name} {pid}" for name, pid in children.items() if Path(f"/proc/{pid}").exists())
     return (
         f"{directory.path} is in use by services whose `cutover up` has gone: {left}. "

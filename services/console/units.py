@@ -1,5 +1,6 @@
 """Rates, sizes and times, as people write and read them. Pure."""
 
+import math
 import re
 
 _FACTORS = {
@@ -8,6 +9,8 @@ _FACTORS = {
     "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4,
 }  # fmt: skip
 _RATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)(?:/s)?")
+_KIB = 1024
+_TWO_DIGITS = 10  # from here on one decimal is enough
 _BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 RATE_RULE = "a number and a unit of bytes per second, such as 50MiB/s, 800KB/s or 1.5GiB/s; or off"
 RATE_MAX_BYTES_PER_S = 2**63 - 1
@@ -51,17 +54,13 @@ def _factor(unit: str, text: str) -> int:
 
 
 def bytes_text(count: float) -> str:
-    """A size with three digits or more: `512 MiB`, `1.50 GiB`, `17 bytes`."""
-    if count < 1024:
+    """A size with three digits or so: `512 MiB`, `1.50 GiB`, `17 bytes`."""
+    if count < _KIB:
         return "1 byte" if count == 1 else f"{count:.0f} bytes"
-    unit = _BINARY_UNITS[0]
-    for unit in _BINARY_UNITS:
-        count /= 1024
-        if count < 1024:
-            break
-    if count == int(count):
-        return f"{count:.0f} {unit}"
-    return f"{count:.2f} {unit}" if count < 10 else f"{count:.1f} {unit}"
+    power = min(int(math.log(count, _KIB)), len(_BINARY_UNITS))
+    scaled, unit = count / _KIB**power, _BINARY_UNITS[power - 1]
+    decimals = 0 if scaled == int(scaled) else 2 if scaled < _TWO_DIGITS else 1
+    return f"{scaled:.{decimals}f} {unit}"
 
 
 def rate_text(bytes_per_s: float) -> str:

@@ -1,7 +1,7 @@
 """`cutover wait`: until a migration is in a state, or can no longer come to it.
 
-What wakes it is a record in the journal, or the host's word on the progress subject; a check now and then stands in for an
-event that was missed. Each check asks for the status anew, so nothing is concluded from an event itself.
+What wakes it is a record in the journal, or the host's word on the progress subject; a check now and then stands in for
+an event that was missed. Each check asks for the status anew, so nothing is concluded from an event itself.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Following one migration: a line that is drawn over on a terminal, a line for each change elsewhere, an object each in JSON.
+"""Following one migration: on a terminal a line that is drawn over, elsewhere a line for each change, or JSON objects.
 
 Whatever the host tells of its progress, and every record in the journal, has the status asked for anew.
 """
@@ -43,7 +43,7 @@ async def _tell(link: Link, name: str, telling: "Telling") -> None:
 
 
 async def statuses(link: Link, name: str) -> AsyncIterator[MigrationStatus | Refusal]:
-    """The status now and after every piece of news, until the migration is gone; refusals, but for the first, are passed on."""
+    """The status now and after every piece of news, until the migration is gone. Refusals come like statuses."""
     async with link.listen(f"cutover.progress.{name}", f"cutover.journal.{name}.>") as news:
         yield await status_of(link, name)
         while True:

@@ -1,0 +1,251 @@
+"""NATS and all services on this machine: started in order, kept alive, stopped in the order that keeps data safe.
+
+write_cloning is stopped first, while everyone whom its clean shutdown needs is still there, and NATS last.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from services.console.children import Child, ChildError, ChildPlan
+from services.console.failures import ConsoleError
+from services.console.local_nats import LOOPBACK, any_port, choose_port, server_command
+from services.console.services_config import Document, filled_in, names_nats, read_document, write_config
+from services.console.state_directory import StateDirectory, locked, prepare
+from shared.bus.bootstrap import bootstrap
+from shared.bus.connection import Bus, connect
+from shared.clock import SystemClock
+from shared.config.model import Config, HostConfig
+from shared.messages.control import PlainRequest
+from shared.messages.host import HostStatusReply, host_status_subject
+from shared.migration.refusals import Code, Refusal
+
+# In the order of their start; all but NATS are stopped in the opposite order.
+RECORDING, CONTROL, STARTUP, CLONING = "fault_recording", "state_control", "startup", "write_cloning"
+SERVICES = (RECORDING, CONTROL, STARTUP, CLONING)
+
+READY_TIMEOUT_S = 60.0
+READY_CHECK_S = 0.05
+CONNECT_TIMEOUT_S = 4.0
+STOP_PATIENCE_S = 20.0
+CLONING_STOP_MARGIN_S = 10.0  # beyond `host.shutdown_timeout_s`, which write_cloning keeps itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the operator asked for."""
+
+    state_dir: Path
+    config_file: Path | None = None
+    allow: tuple[str, ...] = ()
+    port: int | None = None
+    logs_to_files: bool = False  # else the services speak on our standard error
+
+
+class Ensemble:
+    """The running whole. Made by `running`."""
+
+    def __init__(
+        self, directory: StateDirectory, config: Config, host: HostConfig, tell: Callable[[str], None]
+    ) -> None:
+        """Nothing runs yet."""
+        self.directory = directory
+        self.config = config
+        self.host = host
+        self.children: dict[str, Child] = {}
+        self.stopped_cleanly = True
+        self.tell = tell
+
+    @property
+    def nats_url(self) -> str:
+        """Where NATS is, with its secrets."""
+        return self.config.nats.url
+
+    @property
+    def export_addresses(self) -> tuple[str, ...]:
+        """Where volumes are exported."""
+        return self.config.nbd.listen
+
+    async def start(self, plan: ChildPlan) -> Child:
+        """Start one child and remember it for the stop."""
+        child = Child(plan, self._told)
+        await child.start()
+        self.children[plan.name] = child
+        self._write_running()
+        return child
+
+    def _told(self, sentence: str) -> None:
+        self.tell(sentence)
+        self._write_running()
+
+    def _write_running(self) -> None:
+        running = {
+            "pid": os.getpid(),
+            "nats_url": self.config.nats.shown_url,
+            "export": list(self.export_addresses),
+            "services": {name: child.pid for name, child in self.children.items()},
+        }
+        self.directory.running.write_bytes(orjson.dumps(running, option=orjson.OPT_INDENT_2))
+
+    async def keep(self) -> None:
+        """Keep every child alive until it is stopped."""
+        async with asyncio.TaskGroup() as keepers:
+            for child in self.children.values():
+                keepers.create_task(child.keep())
+
+    async def stop(self) -> None:
+        """Stop every child, the last started first. Each has its own patience, so this ends."""
+        while self.children:
+            _, child = self.children.popitem()
+            self.stopped_cleanly = await child.stop() and self.stopped_cleanly
+        self.directory.running.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def running(wish: Wish, tell: Callable[[str], None]) -> AsyncIterator[Ensemble]:
+    """Everything up and ready for as long as the context is open, and stopped in order on leaving it.
+
+    Raises:
+        ConsoleError: the state directory is taken, the configuration is wrong, or something does not start.
+        Refusal: the NATS server that the operator named is away, or its streams are not as they have to be.
+    """
+    directory = prepare(wish.state_dir)
+    with locked(directory) as lock:
+        document = filled_in(read_document(wish.config_file), directory, wish.allow)
+        ports: tuple[int, int] | None = None
+        if not names_nats(document, os.environ):
+            ports = choose_port(wish.port, _last_port(directory)), any_port()
+            document["nats"] = _own_nats(document, *ports)
+        config = write_config(document, directory, os.environ)
+        if config.host is None:
+            raise ConsoleError("usage", "The configuration names no host.")
+        ensemble = Ensemble(directory, config, config.host, tell)
+        try:
+            if ports is not None:
+                await ensemble.start(_nats_plan(ensemble, *ports, lock))
+            await _start_services(ensemble, _service_plans(ensemble, wish, lock))
+            async with _kept(ensemble):
+                yield ensemble
+        except ChildError as error:
+            raise ConsoleError("not-started", str(error)) from error
+        finally:
+            await ensemble.stop()
+
+
+@asynccontextmanager
+async def _kept(ensemble: Ensemble) -> AsyncIterator[None]:
+    """Keep the children alive meanwhile. What the body raises leaves as it is, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ensemble.keep())
+            try:
+                yield
+            finally:
+                await ensemble.stop()
+    except BaseExceptionGroup as several:
+        if len(several.exceptions) == 1:
+            raise several.exceptions[0] from None
+        raise
+
+
+def _own_nats(document: Document, port: int, monitor_port: int) -> dict[str, object]:
+    ours = {"url": f"nats://{LOOPBACK}:{port}", "monitor_url": f"http://{LOOPBACK}:{monitor_port}"}
+    return document.get("nats", {}) | ours
+
+
+def _last_port(directory: StateDirectory) -> int | None:
+    """The port in the configuration of last time, so that whoever knows it finds us again."""
+    try:
+        url = str(read_document(directory.config)["nats"]["url"])
+        return int(url.rpartition(":")[2])
+    except (ConsoleError, KeyError, ValueError):
+        return None
+
+
+def _nats_plan(ensemble: Ensemble, port: int, monitor_port: int, lock: int) -> ChildPlan:
+    return ChildPlan(
+        name="nats",
+        command=server_command(ensemble.directory.nats, port, monitor_port),
+        environment=os.environ,
+        stop_patience_s=STOP_PATIENCE_S,
+        log=ensemble.directory.log_of("nats"),  # it says much, and nothing that an operator waits for
+        held_open=(lock,),
+    )
+
+
+def _service_plans(ensemble: Ensemble, wish: Wish, lock: int) -> list[ChildPlan]:
+    cloning_patience_s = ensemble.host.shutdown_timeout_s + CLONING_STOP_MARGIN_S
+    return [
+        ChildPlan(
+            name=service,
+            command=(sys.executable, "-m", f"services.{service}", "--config", str(ensemble.directory.config)),
+            environment=os.environ,
+            stop_patience_s=cloning_patience_s if service == CLONING else STOP_PATIENCE_S,
+            log=ensemble.directory.log_of(service) if wish.logs_to_files else None,
+            held_open=(lock,),
+        )
+        for service in SERVICES
+    ]
+
+
+async def _start_services(ensemble: Ensemble, plans: list[ChildPlan]) -> None:
+    bus = await _connected(ensemble)
+    try:
+        await bootstrap(bus)
+        for plan in plans:
+            await _until_ready(ensemble, bus, await ensemble.start(plan))
+    finally:
+        await bus.close()
+
+
+async def _connected(ensemble: Ensemble) -> Bus:
+    try:
+        return await connect(
+            ensemble.nats_url, name="cutover-up", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S
+        )
+    except Refusal as refusal:
+        nats = ensemble.children.get("nats")
+        if nats is not None and nats.pid is None:
+            raise ChildError(
+                f"The NATS server {await nats.ended()}; its log is {nats.plan.log}."
+            ) from refusal
+        raise
+
+
+async def _until_ready(ensemble: Ensemble, bus: Bus, child: Child) -> None:
+    """Return when the service answers.
+
+    Raises:
+        ChildError: it ended before that, or does not answer in time.
+    """
+    log = f" Its log is {child.plan.log}." if child.plan.log is not None else ""
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while not await _answers(ensemble, bus, child.plan.name):
+                how = await child.ended_within(READY_CHECK_S)
+                if how is not None:
+                    raise ChildError(f"{child.plan.name} {how} before it was ready.{log}")
+    except TimeoutError:
+        raise ChildError(f"{child.plan.name} was not ready within {READY_TIMEOUT_S:g} s.{log}") from None
+
+
+async def _answers(ensemble: Ensemble, bus: Bus, service: str) -> bool:
+    # A service does not call when it is ready, so it is asked; while nobody serves the subject, NATS says so at once.
+    try:
+        if service == CLONING:
+            # Its own host, that is: on a shared NATS server others may serve the same name.
+            subject = host_status_subject(ensemble.host.name)
+            await bus.request(subject, PlainRequest(), HostStatusReply, timeout_s=1.0)
+        else:
+            await bus.request_bytes(f"$SRV.PING.cutover-{service.replace('_', '-')}", b"", timeout_s=1.0)
+    except Refusal as refusal:
+        if refusal.code is Code.SERVICE_AWAY:
+            return False
+        raise
+    return True

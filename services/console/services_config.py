@@ -1,0 +1,112 @@
+"""The configuration that `cutover up` runs the services with: the operator's file, and what it lacks."""
+
+import glob
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from services.console.failures import ConsoleError, usage
+from services.console.state_directory import StateDirectory
+from shared.config.load import ConfigError, environment_name, load
+from shared.config.model import Config
+from shared.migration.names import NAME_LENGTH_MAX
+
+Document = dict[str, dict[str, Any]]
+
+
+def read_document(file: Path | None) -> Document:
+    """The operator's file as it stands; its values are checked later, as a whole.
+
+    Raises:
+        ConsoleError: it cannot be read, or is no TOML with sections.
+    """
+    if file is None:
+        return {}
+    try:
+        document = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise usage(f"{file} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise usage(f"{file} is not TOML: {error}.") from None
+    loose = [key for key, value in document.items() if not isinstance(value, dict)]
+    if loose:
+        raise usage(f"{file}: {', '.join(loose)} stands in no section.")
+    return document
+
+
+def names_nats(document: Document, environment: Mapping[str, str]) -> bool:
+    """Whether a NATS server of the operator's is to be used; otherwise `up` starts its own."""
+    return environment_name("nats.url") in environment or "url" in document.get("nats", {})
+
+
+def filled_in(document: Document, directory: StateDirectory, allow: Sequence[str]) -> Document:
+    """The document with a host, a place for its state, a socket, and the devices that `--allow` adds."""
+    host = {"name": host_name(), "state_dir": str(directory.host)} | document.get("host", {})
+    allowed = [
+        *host.get("allowed_devices", []),
+        *(pattern for each in allow for pattern in patterns_of(each)),
+    ]
+    nbd = {"listen": [f"unix://{directory.socket}"]} | document.get("nbd", {})
+    return document | {"host": host | {"allowed_devices": allowed}, "nbd": nbd}
+
+
+def patterns_of(allowed: str) -> list[str]:
+    """The patterns that one `--allow` means: itself; of a folder, what lies in it; of a link, also what it leads to.
+
+    The host compares the path that a device really has, links resolved, so that no link can be swapped in between.
+    """
+    path = os.path.abspath(allowed)  # noqa: PTH100 - makes no link and no pattern of it anything else
+    if not Path(path).exists():
+        return [path]
+    real = sorted({glob.escape(path), glob.escape(os.path.realpath(path))})
+    return [f"{each.rstrip('/')}/*" for each in real] if Path(path).is_dir() else real
+
+
+def host_name() -> str:
+    """This machine's name, as far as a host's name may look like it."""
+    name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")
+    return name[:NAME_LENGTH_MAX] or "local"
+
+
+def write_config(document: Document, directory: StateDirectory, environment: Mapping[str, str]) -> Config:
+    """Write the file that the services read, and read it as they will.
+
+    Raises:
+        ConsoleError: (`usage`) something in it, or in the environment, is wrong.
+    """
+    directory.config.touch(mode=0o600)
+    directory.config.write_text(toml_text(document))
+    try:
+        return load(directory.config, environment)
+    except ConfigError as error:
+        raise usage(str(error)) from None
+
+
+def toml_text(document: Document) -> str:
+    """A document of sections with plain values and lists of them, as TOML."""
+    lines = [
+        "# Written by `cutover up`, anew at every start: the file given with --config, and what was missing in it."
+    ]
+    for section, values in document.items():
+        lines.append(f"\n[{_key(section)}]")
+        lines.extend(f"{_key(key)} = {_value(key, value)}" for key, value in values.items())
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    return orjson.dumps(name).decode()
+
+
+def _value(key: str, value: object) -> str:
+    # What JSON and TOML write alike: strings without control characters but escaped ones, numbers, booleans, lists.
+    if isinstance(value, (str, bool, int, float)):
+        return orjson.dumps(value).decode()
+    if isinstance(value, list) and all(isinstance(part, (str, bool, int, float)) for part in value):
+        return f"[{', '.join(_value(key, part) for part in value)}]"
+    raise ConsoleError("usage", f"{key} has a value that no setting takes: {value!r}.")

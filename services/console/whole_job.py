@@ -1,0 +1,140 @@
+"""`cutover migrate`: the command line of the whole job, and the services that it runs on."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from services.console.asking import check_name, list_migrations
+from services.console.confirming import can_ask
+from services.console.ensemble import Wish
+from services.console.ensemble import running as ensemble_running
+from services.console.failures import ConsoleError, usage
+from services.console.interrupting import Interrupted, interruptible
+from services.console.migrating import Job, Migrating, name_for, path_of
+from services.console.options import CONNECT_TIMEOUT_S, JsonOption, ServerOption, Session, YesOption
+from services.console.running import usual_state_dir
+from shared.bus.connection import Bus, connect
+from shared.clock import SystemClock
+from shared.migration.refusals import Code, Refusal
+
+migrating = typer.Typer()
+_PANEL = "Run"
+
+
+@migrating.command(rich_help_panel=_PANEL)
+def migrate(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    context: typer.Context,
+    source: Annotated[str, typer.Option(metavar="URI", help="The device that has the data.")],
+    target: Annotated[str, typer.Option(metavar="URI", help="The device to move to; at least as large.")],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The migration's name; made of the source's unless given."),
+    ] = None,
+    attach: Annotated[
+        bool,
+        typer.Option(
+            "--attach", help="Begin copying when the first client has connected, instead of at Enter."
+        ),
+    ] = False,
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="As for setup.")] = None,
+    overwrite_target: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite-target", help="Accept a target that carries a filesystem or anything else."
+        ),
+    ] = False,
+    state_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where services that are started here keep everything.")
+    ] = None,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Do the whole job: pair, copy, switch, commit, clean up.
+
+    Uses the services that run; where none do, it starts them, as `cutover up` does, and lets them open these two
+    devices alone. Prints the volume's URI, waits for Enter (or a client, with --attach), shows the progress, and asks
+    before the commit.
+
+    Ctrl-C at any point is safe: nothing is lost, and the same command line goes on from there.
+    """
+    session = Session(context, server, json)
+    job = Job(
+        name=check_name(name or name_for(source)),
+        source=source,
+        target=target,
+        host=host,
+        overwrite_target=overwrite_target,
+        attach=attach,
+        yes=yes,
+    )
+    if not yes and not can_ask():
+        raise usage("migrate asks before it commits, and there is no terminal to ask on: give --yes.")
+    uvloop.run(_migrate(job, session, state_dir or usual_state_dir()))
+
+
+async def _migrate(job: Job, session: Session, state_dir: Path) -> None:
+    out = session.out
+    try:
+        async with interruptible(out), _services(job, session, state_dir) as (bus, is_ours):
+            way = Migrating(bus, job, out)
+            try:
+                status = await way.go()
+                is_gone = await way.offer_cleanup()
+            except (ConsoleError, Refusal) as error:
+                if is_ours and await way.is_there():
+                    out.error(error)
+                    await way.linger()
+                raise
+            if is_ours and not is_gone:
+                await way.linger()
+            out.result(status)
+    except Interrupted:
+        raise ConsoleError(
+            "interrupted", f"{job.name} stays as it is, and nothing is lost. Go on with: {job.again}"
+        ) from None
+
+
+@asynccontextmanager
+async def _services(job: Job, session: Session, state_dir: Path) -> AsyncIterator[tuple[Bus, bool]]:
+    """A connection to services that run, or that are started for as long as the context is open; whether they were.
+
+    Where the operator named a NATS server, that one is meant, and nothing is started.
+    """
+    bus = await _running_services(session.server, must=session.server_was_named)
+    if bus is not None:
+        try:
+            yield bus, False
+        finally:
+            await bus.close()
+        return
+    paths = tuple(path for path in (path_of(job.source), path_of(job.target)) if path is not None)
+    wish = Wish(state_dir=state_dir, allow=paths, logs_to_files=True)
+    session.out.note(f"No services run: starting them here, with their state and logs in {state_dir}.")
+    async with ensemble_running(wish, session.out.note) as ensemble:
+        bus = await connect(ensemble.nats_url, name="console", clock=SystemClock())
+        try:
+            yield bus, True
+        finally:
+            await bus.close()
+
+
+async def _running_services(server: str, *, must: bool) -> Bus | None:
+    try:
+        bus = await connect(server, name="console", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S)
+    except Refusal:
+        if must:
+            raise
+        return None
+    try:
+        await list_migrations(bus)
+    except Refusal as refusal:
+        await bus.close()
+        if must or refusal.code is not Code.SERVICE_AWAY:
+            raise
+        return None
+    return bus
