@@ -54,6 +54,7 @@ class RequestParser:
         "_inline_limit",
         "_max_payload",
         "_read_only_words",
+        "_refused_write",
         "_rules",
         "_size",
         "_skip_bytes",
@@ -72,7 +73,8 @@ class RequestParser:
         self._supports_df = agreement.has_structured_replies
         self._inline_limit = inline_limit
         self._rules, self._flush_words, self._read_only_words = _rules_for(agreement)
-        self._skip_bytes = 0
+        self._skip_bytes = 0  # of a refused write's payload
+        self._refused_write: Verdict | None = None
         self.needed_bytes = REQUEST_BYTES
         self.verdicts: list[Verdict] = []
         self.pending: WireRequest | None = None
@@ -126,8 +128,16 @@ class RequestParser:
         return found, start
 
     def _skip(self, available: int) -> int:
+        """Skip a refused write's payload; how much of it came.
+
+        The verdict waits until all of it has: a client may not look for a reply to what it is still sending (libnbd then
+        takes it for a reply to nothing, and gives the connection up).
+        """
         skipped = min(self._skip_bytes, available)
         self._skip_bytes -= skipped
+        if not self._skip_bytes and self._refused_write is not None:
+            self.verdicts.append(self._refused_write)
+            self._refused_write = None
         return skipped
 
     # ---------------------------------------------------------------------------------- everything out of the ordinary
@@ -144,9 +154,12 @@ class RequestParser:
         error, sentence = self._find_fault(word, offset, length)
         if error is None and (length or command == Command.FLUSH):
             return (command, flags, cookie, offset, length, 0)
-        if command == Command.WRITE:
+        verdict = Verdict(command, cookie, error or 0, sentence)
+        if command == Command.WRITE and length:
             self._skip_bytes = length
-        self.verdicts.append(Verdict(command, cookie, error or 0, sentence))
+            self._refused_write = verdict
+        else:
+            self.verdicts.append(verdict)
         return None
 
     def _find_fault(self, word: int, offset: int, length: int) -> tuple[NbdError | None, str]:

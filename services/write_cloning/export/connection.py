@@ -275,6 +275,8 @@ class Connection:
         self._large_length = length
         self._large_filled = self._inbox.take_out(buffer.view[:length])
         self._large = buffer
+        if not self._inbox.unparsed:
+            self._inbox.let_go()
         if self._large_filled == length:
             self._submit_large(buffer)
         return True

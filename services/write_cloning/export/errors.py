@@ -35,3 +35,9 @@ class ExportNameError(ExportError):
     """The name is taken, or not there."""
 
     code = "export-name"
+
+
+class ExportPoolError(ExportError):
+    """The memory for an export's payloads cannot serve its connections."""
+
+    code = "export-pool"

@@ -14,9 +14,9 @@ from typing import Self
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.export.client import Client, name_peer
 from services.write_cloning.export.connection import Connection
-from services.write_cloning.export.errors import ExportNameError
+from services.write_cloning.export.errors import ExportNameError, ExportPoolError
 from services.write_cloning.export.exported import ExportedVolume
-from services.write_cloning.export.limits import Limits
+from services.write_cloning.export.limits import INLINE_PAYLOAD_BYTES, RECEIVE_BYTES, Limits
 from services.write_cloning.export.listener import Listener
 from services.write_cloning.export.negotiation import ClientLeftError, negotiate
 from shared.clock import Clock
@@ -116,11 +116,12 @@ class ExportServer:
 
         Raises:
             ExportNameError: the name is taken.
+            ExportPoolError: the pool is too small for the number of connections.
         """
         if name in self._exports:
             raise ExportNameError(f"an export named {name!r} is there already")
         told = _describe(name, volume, description, read_only=read_only)
-        told = replace(told, blocks=replace(told.blocks, maximum=_largest_payload(pool)))
+        told = replace(told, blocks=replace(told.blocks, maximum=_largest_payload(pool, self._limits)))
         self._exports[name] = _Export(told, volume, pool)
 
     async def remove(self, name: str) -> None:
@@ -275,9 +276,20 @@ def _describe(name: str, volume: ExportedVolume, description: str, *, read_only:
     )
 
 
-def _largest_payload(pool: BufferPool) -> int:
-    """A quarter of the pool: a payload may need twice its size, and other clients hold something all the time."""
+def _largest_payload(pool: BufferPool, limits: Limits) -> int:
+    """What a pool allows of a payload, so that nobody waits for ever.
+
+    Every connection may hold a receive buffer while it waits for a payload's, and a payload may need twice its length.
+
+    Raises:
+        ExportPoolError: not even the smallest.
+    """
+    left = pool.budget_bytes - limits.connections * RECEIVE_BYTES
     largest = MAX_PAYLOAD_BYTES
-    while largest > pool.budget_bytes // 4:
+    while largest > left // 2:
         largest //= 2
+        if largest < INLINE_PAYLOAD_BYTES:
+            raise ExportPoolError(
+                f"a pool of {pool.budget_bytes} bytes is too small for {limits.connections} connections"
+            )
     return largest

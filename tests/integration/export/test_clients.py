@@ -1,0 +1,411 @@
+"""Clients that vanish, stall, flood, or misbehave in other ways; and what the server says of them."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.export.errors import ExportNameError
+from services.write_cloning.export.limits import Limits
+from services.write_cloning.volume.requests import Kind
+from shared.nbd.constants import Command, CommandFlag, NbdError, Option
+from shared.nbd.errors import NegotiationFailedError
+from shared.nbd.requests import pack_request
+from tests.integration.export.harness import MIB, RawClient, Serving, serving, until
+from tests.integration.export.memory_volume import MemoryVolume
+
+
+async def gone(running: Serving, *, left: int = 0) -> None:
+    """Wait until an export has no more than this number of clients."""
+    for _ in range(1000):
+        if len(running.server.clients("v")) <= left:
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("length", [16 << 10, 64 << 10, 1 * MIB])
+@pytest.mark.parametrize("sent", [0, 1, 1000])
+@pytest.mark.parametrize("alignment", [1, 4096])
+async def test_nothing_of_a_payload_that_breaks_off_is_applied(
+    short_path: Path, length: int, sent: int, alignment: int
+) -> None:
+    volume = MemoryVolume(4 * MIB, alignment)
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        await client.send(pack_request(Command.WRITE, 0, 1, 0, length) + b"x" * sent)
+        other = await running.connect()
+        assert await other.write(2 * MIB, b"y" * 4096) == 0
+        client.close()
+        other.close()
+        await gone(running)
+    assert [request.offset for request in volume.seen] == [2 * MIB]
+    assert volume.data[:length] == bytes(length)
+
+
+async def test_requests_of_a_client_that_vanished_are_finished(short_path: Path) -> None:
+    volume = MemoryVolume(4 * MIB)
+    volume.is_held = True
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        await client.request(Command.WRITE, 0, 4096, b"x" * 4096)
+        await client.request(Command.READ, 0, 4096)
+        await until(volume.arrived)
+        client.close()
+        await asyncio.sleep(0.05)
+        assert len(running.server.clients("v")) == 1  # still there: its write is under way
+        volume.let_go()
+        await gone(running)
+        assert running.pool.in_use_bytes == 0
+    assert volume.data[:4096] == b"x" * 4096
+
+
+async def test_disconnect_command_is_obeyed_after_what_came_before(short_path: Path) -> None:
+    volume = MemoryVolume(4 * MIB)
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        cookie = await client.request(Command.WRITE, 0, 4096, b"x" * 4096)
+        await client.send(pack_request(Command.DISC, 0, 9, 0, 0))
+        assert await client.reply(cookie) == 0
+        assert await client.is_hung_up_on()
+        client.close()
+        await gone(running)
+
+
+async def test_client_that_sends_no_more_still_gets_its_replies(short_path: Path) -> None:
+    volume = MemoryVolume(4 * MIB)
+    volume.is_held = True
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        cookie = await client.request(Command.READ, 0, 2 * MIB)
+        client.socket.shutdown(socket.SHUT_WR)
+        await until(volume.arrived)
+        volume.let_go()
+        assert await client.reply(cookie) == 0
+        assert await client.is_hung_up_on()
+        client.close()
+
+
+@pytest.mark.parametrize("length", [4096, 256 << 10])
+async def test_client_that_never_reads_is_bounded(short_path: Path, length: int) -> None:
+    """Its requests stop being taken; others are served; when it goes, all is given back."""
+    volume = MemoryVolume(4 * MIB)
+    limits = Limits(payload_bytes_per_connection=4 * MIB, requests_per_connection=64)
+    async with serving(short_path, {"v": volume}, limits=limits) as running:
+        client = await running.connect()
+        flood = b"".join(pack_request(Command.READ, 0, cookie, 0, length) for cookie in range(20_000))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await client.send(flood)
+        taken = len(volume.seen)
+        assert taken < 2000
+        assert running.pool.in_use_bytes <= 6 * MIB
+        other = await running.connect()
+        assert await other.read(0, 4096) == bytes(4096)
+        assert len(volume.seen) == taken + 1
+        client.close()
+        other.close()
+        await gone(running)
+        assert running.pool.in_use_bytes == 0
+
+
+async def test_client_that_never_reads_short_replies_is_bounded(short_path: Path) -> None:
+    volume = MemoryVolume(4 * MIB)
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        flood = b"".join(pack_request(Command.TRIM, 0, cookie, 0, 4096) for cookie in range(100_000))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await client.send(flood)
+        assert len(volume.seen) < 50_000
+        client.close()
+        await gone(running)
+
+
+@pytest.mark.parametrize("alignment", [1, 512])
+async def test_window_bounds_what_is_under_way(short_path: Path, alignment: int) -> None:
+    volume = MemoryVolume(4 * MIB, alignment)
+    volume.is_held = True
+    limits = Limits(requests_per_connection=8)
+    async with serving(short_path, {"v": volume}, limits=limits) as running:
+        client = await running.connect()
+        payload = os.urandom(4096)
+        cookies = [await client.request(Command.WRITE, 4096 * index, 4096, payload) for index in range(40)]
+        await until(volume.arrived)
+        await asyncio.sleep(0.05)
+        assert volume.most_held == len(volume.held) == 8
+        volume.let_go()
+        assert [await client.reply(cookie) for cookie in cookies] == [0] * 40
+        assert volume.data[: 40 * 4096] == payload * 40
+        client.close()
+
+
+async def test_window_bounds_large_payloads(short_path: Path) -> None:
+    volume = MemoryVolume(16 * MIB)
+    volume.is_held = True
+    limits = Limits(payload_bytes_per_connection=2 * MIB)
+    async with serving(short_path, {"v": volume}, limits=limits) as running:
+        client = await running.connect()
+        payload = os.urandom(MIB)
+
+        async def flood() -> list[int]:
+            return [await client.request(Command.WRITE, index * MIB, MIB, payload) for index in range(8)]
+
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(flood())
+            await until(volume.arrived)
+            await asyncio.sleep(0.05)
+            assert volume.most_held == 2
+            volume.let_go()
+        assert [await client.reply(cookie) for cookie in sending.result()] == [0] * 8
+        assert volume.data[: 8 * MIB] == payload * 8
+
+
+@pytest.mark.parametrize("alignment", [1, 4096])
+async def test_clients_take_turns_when_memory_is_short(short_path: Path, alignment: int) -> None:
+    volume = MemoryVolume(4 * MIB, alignment)
+    async with serving(
+        short_path, {"v": volume}, limits=Limits(connections=16), pool=BufferPool(6 * MIB)
+    ) as running:
+        clients = [await running.connect() for _ in range(16)]
+
+        async def work(client: RawClient, at: int) -> None:
+            payload = os.urandom(256 << 10)
+            for _ in range(8):
+                cookies = [
+                    await client.request(Command.WRITE, at, len(payload), payload),
+                    await client.request(Command.READ, at, 128 << 10),
+                    await client.request(Command.WRITE, at, 4096, payload[:4096]),
+                ]
+                assert [await client.reply(cookie) for cookie in cookies] == [0, 0, 0]
+            assert await client.read(at, len(payload)) == payload
+            client.close()
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            for index, client in enumerate(clients):
+                tasks.create_task(work(client, index * (256 << 10)))
+
+
+async def test_client_that_hoards_memory_gives_way(short_path: Path) -> None:
+    """Eight payloads that never come in full hold the pool; those who wait for it are served in the end."""
+    volume = MemoryVolume(4 * MIB)
+    limits = Limits(connections=9, sweep_seconds=0.1)
+    async with serving(short_path, {"v": volume}, limits=limits, pool=BufferPool(4 * MIB)) as running:
+        hoarders = [await running.connect() for _ in range(8)]
+        for hoarder in hoarders:
+            await hoarder.send(pack_request(Command.WRITE, 0, 1, 0, 512 << 10) + b"x" * 1000)
+        client = await running.connect()
+        async with asyncio.timeout(10):
+            assert await client.write(MIB, os.urandom(512 << 10)) == 0
+        client.close()
+        for hoarder in hoarders:
+            hoarder.close()
+    assert [request.length for request in volume.seen] == [512 << 10]
+
+
+async def test_idle_clients_hold_no_memory(short_path: Path) -> None:
+    async with serving(short_path, {"v": MemoryVolume(4 * MIB)}) as running:
+        clients = [await running.connect() for _ in range(100)]
+        assert len(running.server.clients("v")) == 100
+        await asyncio.gather(
+            *(client.write(4096 * index, b"x" * 4096) for index, client in enumerate(clients))
+        )
+        assert [len(await client.read(0, 4096)) for client in clients] == [4096] * 100
+        assert running.pool.in_use_bytes == 0
+        for client in clients:
+            client.close()
+        await gone(running)
+
+
+async def test_connections_are_bounded(short_path: Path) -> None:
+    async with serving(short_path, {"v": MemoryVolume(MIB)}, limits=Limits(connections=3)) as running:
+        clients = [await running.connect() for _ in range(3)]
+        one_too_many = socket.socket(socket.AF_UNIX)
+        one_too_many.connect(str(running.path))
+        one_too_many.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(one_too_many, 1) == b""
+        one_too_many.close()
+        clients.pop().close()
+        await gone(running, left=2)
+        clients.append(await running.connect())
+        for client in clients:
+            client.close()
+
+
+async def test_clients_are_named(short_path: Path) -> None:
+    async with serving(short_path, {"v": MemoryVolume(MIB)}) as running:
+        client = await running.connect()
+        (told,) = running.server.clients("v")
+        assert told.name == f"this process (pid {os.getpid()}, uid {os.getuid()})"
+        assert told.connected_at.endswith("Z")
+        client.close()
+        with pytest.raises(ExportNameError):
+            running.server.clients("nosuch")
+
+
+async def test_clients_of_an_export_are_disconnected_after_their_requests(short_path: Path) -> None:
+    volume, bystander = MemoryVolume(MIB), MemoryVolume(MIB)
+    volume.is_held = True
+    async with serving(short_path, {"v": volume, "w": bystander}) as running:
+        client, other = await running.connect("v"), await running.connect("w")
+        cookie = await client.request(Command.WRITE, 0, 4096, b"x" * 4096)
+        await until(volume.arrived)
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(running.server.disconnect("v"))
+            await asyncio.sleep(0.05)
+            assert not leaving.done()
+            volume.let_go()
+        assert await client.reply(cookie) == 0
+        assert await client.is_hung_up_on()
+        assert running.server.clients("v") == []
+        assert await other.write(0, b"still here") == 0
+        (await running.connect("v")).close()
+        client.close()
+        other.close()
+
+
+async def test_removed_export_is_gone(short_path: Path) -> None:
+    async with serving(short_path, {"v": MemoryVolume(MIB), "w": MemoryVolume(MIB)}) as running:
+        client = await running.connect("v")
+        await running.server.remove("v")
+        assert await client.is_hung_up_on()
+        client.close()
+        with pytest.raises(NegotiationFailedError):
+            await running.connect("v")
+        with pytest.raises(ExportNameError):
+            await running.server.remove("v")
+        running.server.add("v", MemoryVolume(2 * MIB), running.pool)
+        with pytest.raises(ExportNameError):
+            running.server.add("v", MemoryVolume(MIB), running.pool)
+        client = await running.connect("v")
+        assert client.agreement.size_bytes == 2 * MIB
+        client.close()
+
+
+async def test_volume_that_shuts_down_is_told_by_its_error_and_newcomers_are_refused(
+    short_path: Path,
+) -> None:
+    volume = MemoryVolume(MIB)
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        running.server.begin_shutdown()
+        volume.is_shut_down = True
+        assert await client.write(0, b"x" * 100) == NbdError.ESHUTDOWN
+        with pytest.raises(NegotiationFailedError, match="SHUTDOWN"):
+            await running.connect()
+        client.close()
+
+
+async def test_leaving_the_server_waits_for_what_is_under_way(short_path: Path) -> None:
+    volume = MemoryVolume(MIB)
+    volume.is_held = True
+    async with serving(short_path, {"v": volume}, keep_clients=True) as running:
+        client = await running.connect()
+        cookie = await client.request(Command.WRITE, 0, 4096, b"x" * 4096)
+        await until(volume.arrived)
+        asyncio.get_running_loop().call_later(0.1, volume.let_go)
+    assert await client.reply(cookie) == 0
+    assert await client.is_hung_up_on()
+    client.close()
+    assert not running.path.exists()
+
+
+async def test_client_that_takes_no_last_reply_delays_the_end_only_so_long(short_path: Path) -> None:
+    limits = Limits(linger_seconds=0.2)
+    async with serving(short_path, {"v": MemoryVolume(8 * MIB)}, limits=limits, keep_clients=True) as running:
+        client = await running.connect()
+        await client.request(Command.READ, 0, 8 * MIB)
+        async with asyncio.timeout(5):
+            await running.server.close()
+    client.close()
+
+
+async def test_wrong_magic_ends_the_connection_after_what_came_before(short_path: Path) -> None:
+    async with serving(short_path, {"v": MemoryVolume(MIB)}) as running:
+        client = await running.connect()
+        cookie = await client.request(Command.WRITE, 0, 4, b"good")
+        await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await client.reply(cookie) == 0
+        assert await client.is_hung_up_on()
+        client.close()
+
+
+@pytest.mark.parametrize("says", [b"GET / HTTP/1.1\r\n\r\n" * 4, struct.pack(">I", 0xFF), b""])
+async def test_nonsense_in_the_handshake_ends_it(short_path: Path, says: bytes) -> None:
+    limits = Limits(handshake_seconds=0.2)
+    async with serving(short_path, {"v": MemoryVolume(MIB)}, limits=limits) as running:
+        loop = asyncio.get_running_loop()
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        await loop.sock_connect(client, str(running.path))
+        await loop.sock_sendall(client, says)
+        async with asyncio.timeout(5):
+            assert len(await loop.sock_recv(client, 4096)) == 18
+            with contextlib.suppress(ConnectionResetError):
+                assert await loop.sock_recv(client, 4096) == b""
+        client.close()
+
+
+async def test_requests_that_come_along_with_the_handshake_are_served(short_path: Path) -> None:
+    volume = MemoryVolume(MIB)
+    async with serving(short_path, {"v": volume}) as running:
+        loop = asyncio.get_running_loop()
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        await loop.sock_connect(client, str(running.path))
+        hello = struct.pack(">I8sII1s", 3, b"IHAVEOPT", Option.EXPORT_NAME, 1, b"v")
+        requests = pack_request(Command.WRITE, 0, 1, 0, 5) + b"hello" + pack_request(Command.READ, 0, 2, 0, 5)
+        await loop.sock_sendall(client, hello + requests)
+        expected = struct.pack(">IIQ", 0x67446698, 0, 1) + struct.pack(">IIQ", 0x67446698, 0, 2)
+        received = b""
+        async with asyncio.timeout(5):
+            while len(received) < 18 + 10 + 32 + 5:
+                received += await loop.sock_recv(client, 4096)
+        assert received[28:44] == expected[:16]
+        client.close()
+
+
+async def test_every_split_of_a_stream_is_served_alike(short_path: Path) -> None:
+    volume = MemoryVolume(MIB)
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        payload = os.urandom(1000)
+        stream = pack_request(Command.WRITE, CommandFlag.FUA, 1, 512, 1000) + payload
+        for split in (1, 27, 28, 29, 500, 1027):
+            client._parser.expect(Command.WRITE, 1, 512, 1000)
+            await client.send(stream[:split])
+            await asyncio.sleep(0.005)
+            await client.send(stream[split:])
+            assert await client.reply(1) == 0
+            assert volume.data[512:1512] == payload
+            volume.data[512:1512] = bytes(1000)
+        assert all(request.durable and request.kind is Kind.WRITE for request in volume.seen)
+        client.close()
+
+
+async def test_error_of_ours_costs_a_client_its_connection_and_is_reported(short_path: Path) -> None:
+    volume = MemoryVolume(MIB)
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+
+    def fail(request: object) -> None:
+        raise ZeroDivisionError
+
+    volume.submit = fail  # type: ignore[method-assign]
+    async with serving(
+        short_path, {"v": volume, "w": MemoryVolume(MIB)}, pool=(pool := BufferPool())
+    ) as running:
+        client, other = await running.connect("v"), await running.connect("w")
+        await client.request(Command.FLUSH)
+        assert await client.is_hung_up_on()
+        assert await other.write(0, b"fine") == 0
+        client.close()
+        other.close()
+        await gone(running)
+        assert pool.in_use_bytes == 0
+    assert [type(error) for error in reported] == [ZeroDivisionError]
