@@ -1,0 +1,1 @@
+"""The only writer of error flags and device faults. What it has answered is stored."""

@@ -249,6 +249,16 @@ async def connect(url: str, *, name: str, clock: Clock, timeout_s: float = CONNE
     return bus
 
 
+@asynccontextmanager
+async def connected(url: str, *, name: str, clock: Clock) -> AsyncIterator[Bus]:
+    """A connection for as long as the context is open; raises as `connect` does."""
+    bus = await connect(url, name=name, clock=clock)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
 class _Endable(Protocol):
     """What every kind of subscription of nats-py can do."""
 

@@ -1,8 +1,8 @@
 """What may be asked of the journal's two owners: fault_recording (flags and faults) and state_control (decisions).
 
 `cutover.record.flag-set.MIGRATION`, `cutover.record.flag-clear.MIGRATION`, `cutover.record.fault.MIGRATION` and
-`cutover.decision.MIGRATION`. An answer means stored: JetStream has acknowledged it, or it was there already under the same
-operation id.
+`cutover.decision.MIGRATION`. An answer means stored: JetStream has acknowledged it, or it was there already under the
+same operation id.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,11 @@ def record_subject(what: str, migration: str) -> str:
 def decision_subject(migration: str) -> str:
     """Where a decision is sent."""
     return f"cutover.decision.{migration}"
+
+
+def repair_subject(migration: str) -> str:
+    """Where a repair is sent."""
+    return f"cutover.decision.repair.{migration}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,7 @@ class SetFlagRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClearFlagRequest:
-    """Clear the flag that the record `set_digest` set. Stored only on the tail that the decision was made on; the faults go first.
+    """Clear the flag that the record `set_digest` set. Stored only on the tail that it was decided on; the faults go first.
 
     `tail_digest` is the last record that the asker has seen and relied on; the faults named here and records that this
     very request left behind may follow it, nothing else may.
@@ -82,7 +87,7 @@ class RecordFaultRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionRequest:
-    """A decision that is durable in the host's witness (or made by startup for a host that is down). `state` None removes.
+    """A decision that is durable in the host's witness, or made by startup for a host that is down. No `state`: removal.
 
     It is appended whatever the recorded state or faults say; only an older run, decision or another UUID is refused.
     """
@@ -97,7 +102,7 @@ class DecisionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairRequest:
-    """Let the chain go on from its last intact record with what the witness holds. `cutover.decision.repair.MIGRATION`."""
+    """Let the chain go on from its last intact record with what the witness holds."""
 
     origin: Origin
     witness_digest: str

@@ -1,0 +1,34 @@
+"""`python -m services.fault_recording [--config FILE]`."""
+
+import asyncio
+import sys
+
+from services.fault_recording.service import SERVICE_NAME, FaultRecording
+from shared.bus.chain import ChainJournal
+from shared.bus.connection import connected
+from shared.bus.durability import ServerDurability
+from shared.bus.endpoints import NatsEndpoints
+from shared.bus.interface import ServiceDescription
+from shared.bus.jetstream import JetStreamStream
+from shared.clock import SystemClock
+from shared.config.model import Config
+from shared.process import EXIT_DONE, run_service
+
+_DESCRIPTION = "Records error flags and device faults, and is the only one to do so."
+
+
+async def serve(config: Config, stop: asyncio.Event) -> int:
+    """Serve until `stop`."""
+    clock = SystemClock()
+    async with connected(config.nats.url, name="fault_recording", clock=clock) as bus:
+        service = FaultRecording(
+            ChainJournal(JetStreamStream(bus)), ServerDurability(bus, config.nats), clock
+        )
+        description = ServiceDescription(name=SERVICE_NAME, description=_DESCRIPTION)
+        async with NatsEndpoints(bus).serve(description, service.endpoints()):
+            await stop.wait()
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(run_service("services.fault_recording", _DESCRIPTION, serve))

@@ -1,0 +1,56 @@
+"""Whether who asks for a record still speaks for the migration: pure, and the same for both owners of the journal."""
+
+from shared.messages.recording import Origin
+from shared.migration.ledger import Ledger
+from shared.migration.refusals import Code, Refusal
+
+
+def refuse_unsound(ledger: Ledger) -> None:
+    """Refuse to build on a chain that is not whole.
+
+    Raises:
+        Refusal: `journal-unsound`.
+    """
+    if ledger.broken is not None:
+        raise Refusal(
+            Code.JOURNAL_UNSOUND,
+            f"The journal of {ledger.migration!r} is damaged: {ledger.broken}. Restarting its host has it repaired.",
+        )
+
+
+def refuse_stale(origin: Origin, ledger: Ledger) -> None:
+    """Refuse whoever speaks of another migration of the name, for another host, or from the past.
+
+    Raises:
+        Refusal: `unknown-migration`, or `stale` saying in what.
+    """
+    if ledger.uuid is None:
+        raise Refusal(Code.UNKNOWN_MIGRATION, f"There is no migration {origin.migration!r}.")
+    outdated = (
+        ("UUID", origin.uuid, ledger.uuid, origin.uuid != ledger.uuid),
+        ("host", origin.host, ledger.host, origin.host != ledger.host),
+        ("run", origin.run, ledger.run, origin.run < ledger.run),
+        ("decision", origin.decision, ledger.decision, origin.decision < ledger.decision),
+    )
+    for what, asked, recorded, is_outdated in outdated:
+        if is_outdated:
+            raise stale(
+                origin.migration, f"it is of {what} {asked}, and the journal records {what} {recorded}"
+            )
+
+
+def refuse_older_attempt(migration: str, attempt: int, ledger: Ledger) -> None:
+    """Refuse what belongs to an attempt that is over.
+
+    Raises:
+        Refusal: `stale`.
+    """
+    if attempt < ledger.attempt:
+        raise stale(
+            migration, f"it is of attempt {attempt}, and the journal records attempt {ledger.attempt}"
+        )
+
+
+def stale(migration: str, why: str) -> Refusal:
+    """The refusal of something that comes too late."""
+    return Refusal(Code.STALE, f"The request for {migration!r} is out of date: {why}.")
