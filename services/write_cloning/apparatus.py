@@ -16,11 +16,11 @@ from services.write_cloning.throttle import Throttle
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
 from services.write_cloning.volume.repair import copy_again
 from services.write_cloning.volume.requests import Request
-from services.write_cloning.volume.volume import DroppedError, Volume
+from services.write_cloning.volume.volume import DroppedError, Volume, everything_in_sync, nothing_in_sync
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
-from shared.migration.states import CLONING_STATES, State, routing_of
+from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
 
 TICKS_PER_TIMEOUT = 8
 
@@ -165,6 +165,8 @@ class Apparatus:
         if authority is Side.TARGET:
             self.volume.drop(Side.SOURCE, withhold=False)
         self.volume.route(state, routing_of(state, authority))
+        is_in_sync = authority is Side.SOURCE and state in IN_SYNC_STATES
+        self.volume.region_status = everything_in_sync if is_in_sync else nothing_in_sync
 
     def release_writes(self) -> None:
         """Start what was held, answer what was withheld."""
@@ -202,6 +204,7 @@ class Apparatus:
             throttle=self.throttle,
             io_timeout_s=limits.io_timeout_s,
         )
+        self.volume.region_status = copier.region_status
         if paused:
             copier.pause()
         self._copying = self._around.tasks.create_task(self._copy(copier, copied), name=f"copy {self.name}")

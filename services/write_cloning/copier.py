@@ -17,7 +17,7 @@ from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Device, Extent, ZeroMode
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
-from services.write_cloning.volume.volume import Volume
+from services.write_cloning.volume.volume import REGION_DIFFERS, Volume
 from shared.migration.devices import Side
 
 COPIES_IN_FLIGHT = 4
@@ -61,14 +61,19 @@ class Copier:
         self._data_hint = (0, 0)  # bytes that held data when the source was last asked
         self._hint_asked_to = 0
         self._samples: deque[tuple[float, int]] = deque()
-        self._copied_regions = 0
+        self._is_synced = bytearray(self._region_count)
         self.synced_bytes = 0
-        self.unreadable: list[int] = []
+        self._unreadable: list[int] = []
 
     @property
     def is_paused(self) -> bool:
         """Whether `pause` is in force."""
         return not self._going.is_set()
+
+    @property
+    def unreadable_regions(self) -> tuple[int, ...]:
+        """The first regions of the source that could not be read, by number."""
+        return tuple(sorted(self._unreadable)[:UNREADABLE_SHOWN_MAX])
 
     def pause(self) -> None:
         """Begin no further region; those begun are finished."""
@@ -89,6 +94,21 @@ class Copier:
         since, base = self._samples[0]
         return (self.synced_bytes - base) / max(now - since, 0.001)
 
+    def region_status(self, offset: int, length: int) -> Sequence[tuple[int, int]]:
+        """Which parts of a range are the same on both sides, for the context `cutover:region`."""
+        runs: list[tuple[int, int]] = []
+        at, end = offset, offset + length
+        while at < end:
+            region = at // self._region_size_bytes
+            stop = min((region + 1) * self._region_size_bytes, end)
+            flags = 0 if self._is_synced[region] else REGION_DIFFERS
+            if runs and runs[-1][1] == flags:
+                runs[-1] = (runs[-1][0] + stop - at, flags)
+            else:
+                runs.append((stop - at, flags))
+            at = stop
+        return runs
+
     async def run(self) -> bool:
         """Copy what is due; returns whether every region is the same on both sides now.
 
@@ -101,7 +121,7 @@ class Copier:
                     copies.create_task(self._copy_regions())
         except* TargetFailedError as failed:
             raise TargetFailedError(str(failed.exceptions[0])) from failed
-        return not self.unreadable
+        return not self._unreadable
 
     async def _copy_regions(self) -> None:
         buffer = await _take(self._pool, self._region_size_bytes)
@@ -125,10 +145,11 @@ class Copier:
         finally:
             self._volume.include(exclusion)
         if is_readable:
+            self._is_synced[region] = True
             self.synced_bytes += high - low
             self._samples.append((asyncio.get_running_loop().time(), self.synced_bytes))
         else:
-            self.unreadable.append(region)
+            self._unreadable.append(region)
 
     async def _was_all_data(self, low: int, high: int) -> bool:
         """Whether the whole range held data when the source was last asked: then it is read without asking again.

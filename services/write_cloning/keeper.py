@@ -34,7 +34,3 @@ class Keeper:
     async def spend_flag(self, digest: str) -> None:
         """Note that nobody enters cloning with this flag record again."""
         await self.amend(spent_flag_digest=digest, flag_digest="")
-
-    async def forget(self) -> None:
-        """Remove the witness: its migration exists no more."""
-        await self._witnesses.forget(self.witness.migration)

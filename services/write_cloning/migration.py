@@ -160,7 +160,7 @@ class Migration:
                         tail_digest=ledger.tail.digest,
                     )
                 )
-        return await self._reply()
+        return await self.confirm()
 
     async def command(self, trigger: Trigger, request: HostCommand) -> DecidedReply:
         """Carry out a command of the table.
@@ -179,7 +179,7 @@ class Migration:
                 if trigger is Trigger.CLEANUP:
                     self._refuse_clients(disconnect=request.disconnect)
                 await self._carry_out(self._decision(row, request.operation_id, tail_digest=tail_digest))
-        return await self._reply()
+        return await self.confirm()
 
     async def pause(self, request: HostCommand, *, paused: bool) -> DecidedReply:
         """Pause or resume the copier; kept over a restart."""
@@ -190,7 +190,7 @@ class Migration:
                 copier.pause()
             else:
                 copier.resume()
-        return await self._reply()
+        return await self.confirm()
 
     async def limit(self, request: HostCommand) -> DecidedReply:
         """Limit the copier's speed, or lift the limit; kept over a restart."""
@@ -200,7 +200,7 @@ class Migration:
             raise Refusal(Code.BAD_REQUEST, message + ".")
         await self._keeper.amend(throttle_bytes_per_s=request.bytes_per_s)
         self.apparatus.throttle.limit(request.bytes_per_s)
-        return await self._reply()
+        return await self.confirm()
 
     def check_uuid(self, uuid: str) -> None:
         """Refuse what was meant for another migration of the same name."""
@@ -218,7 +218,8 @@ class Migration:
             message = f"{self.name} has clients connected: {peers}. Disconnect them, or say disconnect"
             raise Refusal(Code.CLIENTS_CONNECTED, message + ".")
 
-    async def _reply(self) -> DecidedReply:
+    async def confirm(self) -> DecidedReply:
+        """What was decided last, and whether the journal holds it by now."""
         is_stored = await self.reporter.settled(self._around.limits.journal_wait_s)
         witness = self.witness
         return DecidedReply(
@@ -377,8 +378,7 @@ class Migration:
                 await self._around.exports.remove(self.name)
                 await apparatus.volume.close()
             case Step.FORGET_WITNESS:
-                if await self.reporter.settled(self._around.limits.journal_wait_s):
-                    await self._keeper.forget()
+                pass  # the host does, once the journal holds the tombstone
 
     def _start_copying(self) -> None:
         self.apparatus.start_copying(paused=self.witness.paused, copied=self.copied)

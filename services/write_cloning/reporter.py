@@ -73,8 +73,8 @@ class Reporter:
         self._clear = True
         self._ask()
 
-    async def settled(self, timeout_s: float) -> bool:
-        """Wait until the journal holds everything; False when that takes longer."""
+    async def settled(self, timeout_s: float | None) -> bool:
+        """Wait until the journal holds everything; False when that takes longer. None waits for ever."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._settled.wait()

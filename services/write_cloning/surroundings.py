@@ -13,6 +13,7 @@ from shared.bus.interface import Journal, Requests
 from shared.clock import Clock
 from shared.messages.status import ConnectionView
 from shared.migration.devices import DeviceIdentity
+from shared.migration.records import DevicePair
 from shared.migration.table import Step, Transition
 
 StepHook = Callable[[Transition, Step], Awaitable[None]]
@@ -41,6 +42,15 @@ class Exports(Protocol):
 
 class DeviceOpener(Protocol):
     """Opens devices as the host's config allows."""
+
+    async def open_pair(
+        self, source: str, target: str, *, overwrite_target: bool
+    ) -> tuple[Device, Device, DevicePair]:
+        """Open, lock and check the two devices of a new migration.
+
+        Raises:
+            Refusal: what is wrong with which of them; nothing stays open.
+        """
 
     async def open_recorded(self, identity: DeviceIdentity, *, is_target: bool) -> Device:
         """Open a device that a record names; refuses one that is not the same any more.

@@ -32,7 +32,7 @@ def overlay(request: Request, around: Buffer) -> None:
 
 
 def split_zero(request: Request, mask: int, complete: Callable[[Request], None]) -> list[Request]:
-    """The whole blocks of a zero or trim, and small writes of zeroes for its ends. A trim does without its ends."""
+    """The whole blocks of a zero or trim, and small writes of zeroes for its ends."""
     begin, end = request.offset, request.offset + request.length
     inner_begin, inner_end = begin + mask & ~mask, end & ~mask
     if inner_begin >= inner_end:
@@ -45,8 +45,6 @@ def split_zero(request: Request, mask: int, complete: Callable[[Request], None])
             pieces.append(_zeroes(request, begin, inner_begin, complete))
         if inner_end < end:
             pieces.append(_zeroes(request, inner_end, end, complete))
-    if request.kind is Kind.TRIM:
-        pieces = [piece for piece in pieces if piece.kind is Kind.TRIM]
     for piece in pieces:
         piece.durable, piece.may_punch = request.durable, request.may_punch
         if piece.buffer is not None:

@@ -12,17 +12,18 @@ What is to be decided is not the volume's business; it tells its listener. It kn
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
-from services.write_cloning.devices.interface import Device, Extent, ZeroMode
+from services.write_cloning.devices.interface import Device, ZeroMode
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
 from services.write_cloning.volume.ordering import Ranged, WriteOrder
 from services.write_cloning.volume.requests import Kind, Request
 from services.write_cloning.volume.unaligned import is_unaligned, overlay, split_zero
 from shared.migration.devices import Side
 from shared.migration.refusals import InvariantError
-from shared.migration.states import CLONING_STATES, Routing, State
+from shared.migration.states import IN_SYNC_STATES, Routing, State
+from shared.nbd.constants import REGION_CONTEXT, AllocationStatus
 
 # What a request waits for.
 SOURCE = 1
@@ -30,6 +31,12 @@ TARGET = 2
 WITNESS = 4  # a decision that is not durable yet
 RECOPY = 8  # the range to be made equal on both sides again
 AROUND = 16  # the blocks around an unaligned write to be read
+
+RegionStatus = Callable[[int, int], Sequence[tuple[int, int]]]
+"""Lengths and flags of a range as the context `cutover:region` tells them."""
+
+REGION_DIFFERS = 1  # the only flag of that context: the sides are not known to hold the same
+_HOLE_AND_ZERO = int(AllocationStatus.HOLE | AllocationStatus.ZERO)
 
 _BIT = {Side.SOURCE: SOURCE, Side.TARGET: TARGET}
 
@@ -69,6 +76,7 @@ class Volume:
         self.size_bytes = size_bytes
         self.alignment_bytes = alignment_bytes
         self.state: State | None = None
+        self.region_status: RegionStatus = nothing_in_sync
         self.reads = self.writes = self.read_bytes = self.write_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._mask = alignment_bytes - 1
@@ -103,7 +111,7 @@ class Volume:
         self._write_sides = _bits(routing.writes)
         self._flush_sides = _bits(routing.flushes)
         both = self._write_sides == SOURCE | TARGET
-        self._in_sync = both and state in CLONING_STATES and state is not State.SYNCING
+        self._in_sync = both and state in IN_SYNC_STATES
 
     def sides_by_authority(self) -> tuple[Side, Side | None]:
         """The side that must have every write, and the one that gets them too, if any."""
@@ -252,11 +260,6 @@ class Volume:
         """Let writes into the range again."""
         self._start_all(self._order.leave(exclusion))
 
-    async def extents(self, offset: int, length: int) -> Iterable[Extent]:
-        """Data and holes, of the side that reads come from."""
-        device = self._reader()
-        return await device.extents(offset, length)
-
     # ------------------------------------------------------------------ for the application
 
     def submit(self, request: Request) -> None:
@@ -285,6 +288,17 @@ class Volume:
                 self._admit(request)
             else:
                 self._held.append(request)
+
+    async def block_status(self, offset: int, length: int, context: str) -> Sequence[tuple[int, int]]:
+        """Lengths and flags of consecutive extents: of the side that reads come from, or of what is in sync.
+
+        Raises:
+            OSError: the device could not be asked.
+        """
+        if context == REGION_CONTEXT:
+            return self.region_status(offset, length)
+        extents = await self._reader().extents(offset, length)
+        return [(extent.length, _HOLE_AND_ZERO if extent.is_hole else 0) for extent in extents]
 
     def _zeroes_fast(self) -> bool:
         sides = self._write_sides
@@ -445,8 +459,6 @@ class Volume:
     def _start_unaligned_zero(self, request: Request) -> None:
         pieces = split_zero(request, self._mask, self._piece_done)
         self._retire(request)
-        if not pieces:
-            self._refuse(request, 0)
         request.waiting = len(pieces)
         for piece in pieces:
             self._admit(piece)
@@ -612,6 +624,16 @@ class Volume:
         buffer = self._orphans.pop((request, bit), None)
         if buffer is not None:
             buffer.release()
+
+
+def everything_in_sync(_offset: int, length: int) -> Sequence[tuple[int, int]]:
+    """Both sides hold the same everywhere."""
+    return [(length, 0)]
+
+
+def nothing_in_sync(_offset: int, length: int) -> Sequence[tuple[int, int]]:
+    """Nowhere are both sides known to hold the same."""
+    return [(length, REGION_DIFFERS)]
 
 
 def _bits(sides: Iterable[Side]) -> int:

@@ -1,0 +1,246 @@
+"""All migrations of one host: admitted at the start, set up and cleaned up while it runs, stopped together at the end."""
+
+import asyncio
+import logging
+
+from services.write_cloning.devices.absent import AbsentDevice
+from services.write_cloning.devices.interface import Device
+from services.write_cloning.migration import Migration
+from services.write_cloning.reporter import origin_of
+from services.write_cloning.surroundings import Surroundings
+from services.write_cloning.views import view_of
+from services.write_cloning.witness import Witness
+from shared.messages.admission import (
+    Admission,
+    AdmissionReply,
+    AdmissionRequest,
+    admission_subject,
+)
+from shared.messages.host import ClosedView, DecidedReply, HostCommand, HostSetupRequest, HostStatusReply
+from shared.messages.recording import DecisionRequest
+from shared.messages.status import HostView
+from shared.migration.devices import Side
+from shared.migration.records import DevicePair
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
+from shared.migration.table import Facts, Trigger, decide
+
+log = logging.getLogger(__name__)
+
+ADMISSION_TIMEOUT_S = 60.0
+
+
+class Host:
+    """The migrations of this host, by name."""
+
+    def __init__(self, around: Surroundings) -> None:
+        """Begin with none; nothing is open before `admit`."""
+        self._around = around
+        self._migrations: dict[str, Migration] = {}
+        self._closed: dict[str, ClosedView] = {}
+        self._being_set_up: set[str] = set()
+
+    # ------------------------------------------------------------------ admission
+
+    async def admit(self) -> None:
+        """Have the journal replayed, and open the volumes that startup admits (rule R1).
+
+        Raises:
+            Refusal: there is no answer yet; nothing was opened.
+        """
+        witnesses, unreadable = await self._around.witnesses.read_all()
+        request = AdmissionRequest(
+            host=self._around.host,
+            run=self._around.run,
+            witnesses=tuple(witness.view() for witness in witnesses),
+            unreadable=tuple(unreadable),
+        )
+        subject = admission_subject(self._around.host)
+        reply = await self._around.requests.request(
+            subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
+        )
+        for name in reply.removed:
+            await self._around.witnesses.forget(name)
+        for closed in reply.closed:
+            self._keep_closed(closed.migration, closed.uuid, closed.code, closed.message)
+        known = {witness.migration: witness for witness in witnesses}
+        for admission in reply.admitted:
+            await self._open(admission, known.get(admission.migration))
+
+    async def _open(self, admission: Admission, earlier: Witness | None) -> None:
+        try:
+            source, target = await self._open_devices(admission)
+        except Refusal as refusal:
+            self._keep_closed(admission.migration, admission.uuid, refusal.code, refusal.message)
+            return
+        witness = _admitted_witness(admission, earlier, self._around)
+        await self._around.witnesses.write(witness)
+        migration = Migration(witness=witness, source=source, target=target, around=self._around)
+        self._migrations[admission.migration] = migration
+        migration.begin()
+        log.info("%s: admitted in %s: %s", admission.migration, admission.state, admission.reason)
+
+    async def _open_devices(self, admission: Admission) -> tuple[Device, Device]:
+        """Open the sides that the state needs. In `setup` the target is opened if it can be, so that it is locked."""
+        devices, opener = admission.devices, self._around.opener
+        if admission.authority is Side.TARGET:
+            target = await opener.open_recorded(devices.target, is_target=True)
+            return AbsentDevice(devices.source), target
+        source = await opener.open_recorded(devices.source, is_target=False)
+        try:
+            return source, await opener.open_recorded(devices.target, is_target=True)
+        except Refusal as refusal:
+            if admission.state is State.SETUP:
+                log.warning("%s: the target is not open: %s", admission.migration, refusal.message)
+                return source, AbsentDevice(devices.target)
+            await source.close()
+            raise
+
+    def _keep_closed(self, name: str, uuid: str | None, code: str, message: str) -> None:
+        log.error("%s stays closed: %s", name, message)
+        self._closed[name] = ClosedView(name=name, uuid=uuid, code=code, message=message)
+
+    # ------------------------------------------------------------------ set-up and clean-up
+
+    async def set_up(self, name: str, request: HostSetupRequest) -> DecidedReply:
+        """Open and check two devices, and begin a migration in `setup`.
+
+        Raises:
+            Refusal: the name is taken here, or something is wrong with a device. Nothing stays open.
+        """
+        present = self._migrations.get(name)
+        if present is not None and present.witness.operation_id == request.operation_id:
+            return await present.confirm()
+        if present is not None or name in self._closed or name in self._being_set_up:
+            raise Refusal(Code.NAME_TAKEN, f"Host {self._around.host} has a migration named {name} already.")
+        self._being_set_up.add(name)
+        try:
+            migration = await self._begin(name, request)
+        finally:
+            self._being_set_up.discard(name)
+        return await migration.confirm()
+
+    async def _begin(self, name: str, request: HostSetupRequest) -> Migration:
+        row = decide(Facts(state=None), Trigger.SETUP)
+        source, target, devices = await self._around.opener.open_pair(
+            request.source, request.target, overwrite_target=request.overwrite_target
+        )
+        witness = self._first_witness(name, request, devices, row.trigger)
+        try:
+            await self._around.witnesses.write(witness)
+        except OSError as error:
+            await source.close()
+            await target.close()
+            raise Refusal(Code.INTERNAL, f"The witness of {name} could not be written: {error}.") from error
+        migration = Migration(witness=witness, source=source, target=target, around=self._around)
+        self._migrations[name] = migration
+        migration.begin()
+        migration.reporter.want_decision(
+            DecisionRequest(
+                origin=origin_of(witness),
+                state=State.SETUP,
+                authority=Side.SOURCE,
+                trigger=row.trigger,
+                devices=devices,
+            )
+        )
+        return migration
+
+    def _first_witness(
+        self, name: str, request: HostSetupRequest, devices: DevicePair, trigger: Trigger
+    ) -> Witness:
+        return Witness(
+            migration=name,
+            uuid=request.uuid,
+            host=self._around.host,
+            run=self._around.run,
+            state=State.SETUP,
+            decision=1,
+            operation_id=request.operation_id,
+            trigger=trigger,
+            devices=devices,
+        )
+
+    async def clean_up(self, name: str, request: HostCommand) -> DecidedReply:
+        """Forget a migration. Its devices are let go, and its witness too once the journal holds the tombstone."""
+        migration = self.find(name)
+        reply = await migration.command(Trigger.CLEANUP, request)
+        if reply.journal:
+            await self._let_go(migration)
+        else:
+            self._around.tasks.create_task(self._let_go_later(migration), name=f"let go of {name}")
+        return reply
+
+    async def _let_go_later(self, migration: Migration) -> None:
+        await migration.reporter.settled(None)
+        await self._let_go(migration)
+
+    async def _let_go(self, migration: Migration) -> None:
+        if self._migrations.get(migration.name) is migration:
+            del self._migrations[migration.name]
+            await migration.release()
+            await self._around.witnesses.forget(migration.name)
+
+    # ------------------------------------------------------------------ asking
+
+    def find(self, name: str) -> Migration:
+        """The migration of that name.
+
+        Raises:
+            Refusal: it is closed, and why; or there is none.
+        """
+        if name in self._closed:
+            raise Refusal(Code.NOT_ADMITTED, f"{name} is closed: {self._closed[name].message}")
+        migration = self._migrations.get(name)
+        if migration is None:
+            raise Refusal(Code.UNKNOWN_MIGRATION, f"Host {self._around.host} has no migration named {name}.")
+        return migration
+
+    def status(self, name: str | None = None) -> HostStatusReply:
+        """What this host knows of one migration, or of all."""
+        return HostStatusReply(
+            host=self._around.host,
+            run=self._around.run,
+            migrations=tuple(view for view in self.views() if name in {None, view.name}),
+            closed=tuple(closed for closed in self._closed.values() if name in {None, closed.name}),
+        )
+
+    def views(self) -> list[HostView]:
+        """Every open migration, right now."""
+        return [view_of(migration, self._around) for migration in self._migrations.values()]
+
+    # ------------------------------------------------------------------ the end
+
+    async def stop(self) -> bool:
+        """Stop every migration, side by side; returns whether all stops were clean."""
+        stops = [migration.stop() for migration in self._migrations.values()]
+        return all(await asyncio.gather(*stops))
+
+    async def release(self) -> None:
+        """Close every device."""
+        for migration in self._migrations.values():
+            await migration.release()
+
+
+def _admitted_witness(admission: Admission, earlier: Witness | None, around: Surroundings) -> Witness:
+    is_same_attempt = earlier is not None and earlier.attempt == admission.attempt
+    return Witness(
+        migration=admission.migration,
+        uuid=admission.uuid,
+        host=around.host,
+        run=around.run,
+        state=admission.state,
+        authority=admission.authority,
+        attempt=admission.attempt,
+        decision=admission.decision,
+        operation_id=f"{admission.uuid}:admitted:{around.run}",
+        trigger=admission.label,
+        detail=admission.reason,
+        tail_digest=admission.tail_digest,
+        flag_digest=admission.flag_digest,
+        spent_flag_digest=earlier.spent_flag_digest if earlier is not None else "",
+        faults=earlier.faults if earlier is not None and is_same_attempt else (),
+        devices=admission.devices,
+        paused=earlier.paused if earlier is not None else False,
+        throttle_bytes_per_s=earlier.throttle_bytes_per_s if earlier is not None else None,
+    )

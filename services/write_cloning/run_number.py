@@ -1,0 +1,49 @@
+"""The number of this life of the host: counted up, durably, before anything else is done; and the lock that makes it one life."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from services.write_cloning.storage import Storage
+from shared.migration.refusals import Code, Refusal
+
+_NAME = "run"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep a second service away from a state directory, for as long as this process lives.
+
+    Raises:
+        Refusal: another process has it.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"The state directory {directory} is in use by another write cloning service"
+            raise Refusal(Code.BUSY, f"{message}; a host is served by one.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def next_run(storage: Storage) -> int:
+    """Count up.
+
+    Raises:
+        Refusal: what was counted last cannot be read.
+    """
+    content = await storage.get(_NAME)
+    try:
+        run = int(content) + 1 if content is not None else 1
+    except ValueError:
+        raise Refusal(
+            Code.BAD_REQUEST, f"The file {_NAME!r} of the state directory holds no number."
+        ) from None
+    await storage.put(_NAME, str(run).encode())
+    return run

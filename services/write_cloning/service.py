@@ -1,0 +1,203 @@
+"""The life of the write cloning service: what is opened in which order, and closed in the reverse.
+
+Lock and run number, devices' engine, bus, export server, admission, volumes, commands; and at the end: no more commands,
+no more application I/O, flushes, faults and the clear of the flag, clients, devices, bus.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.devices.engine import Engine
+from services.write_cloning.devices.engines import choose_engine
+from services.write_cloning.endpoints import endpoints_of
+from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
+from services.write_cloning.export.server import ExportServer
+from services.write_cloning.host import Host
+from services.write_cloning.offering import Offering
+from services.write_cloning.opener import ConfiguredOpener
+from services.write_cloning.progress import tell_progress
+from services.write_cloning.run_number import locked, next_run
+from services.write_cloning.storage import Directory
+from services.write_cloning.surroundings import Limits, Surroundings
+from services.write_cloning.witness import Witnesses
+from shared.bus.chain import ChainJournal
+from shared.bus.connection import Bus, connect
+from shared.bus.endpoints import NatsEndpoints
+from shared.bus.interface import ServiceDescription
+from shared.bus.jetstream import JetStreamStream
+from shared.clock import SystemClock
+from shared.config.model import Config, HostConfig
+from shared.messages.host import HOST_SERVICE_NAME
+from shared.migration.refusals import Code, Refusal
+from shared.process import EXIT_DONE, EXIT_FAILED
+
+log = logging.getLogger(__name__)
+
+COPY_BUDGET_BYTES = 64 << 20
+RETRY_S = 0.5
+SOCKET_NAME = "nbd.sock"
+
+
+class _StoppedError(Exception):
+    """Ends the task group of a host that has stopped."""
+
+
+async def serve(config: Config, stop: asyncio.Event) -> int:
+    """Serve until `stop`; returns the exit status.
+
+    Raises:
+        Refusal: the configuration or the state directory does not allow to begin.
+    """
+    if config.host is None:
+        raise Refusal(Code.BAD_REQUEST, "The configuration has no [host] section.")
+    state_dir = Path(config.host.state_dir)
+    with locked(state_dir):
+        storage_dir = state_dir / "witnesses"
+        storage_dir.mkdir(mode=0o700, exist_ok=True)
+        run = await next_run(Directory(state_dir))
+        log.info("host %s, run %d", config.host.name, run)
+        async with _bus(config, stop) as bus, _engine(config.host) as engine:
+            return await _serve_host(config, config.host, run, bus, engine, stop)
+
+
+async def _serve_host(
+    config: Config, host_config: HostConfig, run: int, bus: Bus, engine: Engine, stop: asyncio.Event
+) -> int:
+    clock = SystemClock()
+    listeners = _listen(config, host_config)
+    is_clean = False
+    try:
+        async with ExportServer(clock) as exports, asyncio.TaskGroup() as tasks:
+            around = Surroundings(
+                host=host_config.name,
+                run=run,
+                clock=clock,
+                tasks=tasks,
+                witnesses=Witnesses(Directory(Path(host_config.state_dir) / "witnesses")),
+                journal=ChainJournal(JetStreamStream(bus)),
+                requests=bus,
+                opener=ConfiguredOpener(host_config, engine),
+                exports=Offering(exports, listeners[0].address, host_config.inflight_budget_bytes),
+                copy_pool=BufferPool(COPY_BUDGET_BYTES),
+                limits=_limits(host_config),
+            )
+            host = Host(around)
+            await _admitted(host, stop)
+            for listener in listeners:
+                exports.listen(listener)
+            tasks.create_task(tell_progress(host, bus), name="progress")
+            service = ServiceDescription(
+                name=HOST_SERVICE_NAME,
+                description=f"The data path of host {host_config.name}",
+                metadata={"host": host_config.name, "run": str(run)},
+            )
+            async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):
+                log.info("host %s serves %s", host_config.name, listeners[0].address)
+                await stop.wait()
+            exports.begin_shutdown()
+            is_clean = await _stop_cleanly(host, exports, host_config.shutdown_timeout_s)
+            raise _StoppedError
+    except* _StoppedError:
+        pass
+    log.info("the stop was %s", "clean" if is_clean else "not clean: the error flag stays set")
+    return EXIT_DONE if is_clean else EXIT_FAILED
+
+
+async def _stop_cleanly(host: Host, exports: ExportServer, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            is_clean = await host.stop()
+            await exports.close()
+            await host.release()
+    except TimeoutError:
+        log.error("the stop took longer than %g s", timeout_s)  # noqa: TRY400 - nothing is wrong with the code
+        return False
+    return is_clean
+
+
+async def _admitted(host: Host, stop: asyncio.Event) -> None:
+    """Ask for admission until there is an answer: no volume opens before (rule R1)."""
+    trouble = ""
+    while not stop.is_set():
+        try:
+            await host.admit()
+        except Refusal as refusal:
+            if refusal.code not in {Code.SERVICE_AWAY, Code.JOURNAL_AWAY, Code.BUSY}:
+                raise
+            if refusal.message != trouble:
+                log.warning("not admitted yet: %s", refusal.message)
+                trouble = refusal.message
+        else:
+            return
+        await _pause(stop)
+
+
+@asynccontextmanager
+async def _bus(config: Config, stop: asyncio.Event) -> AsyncIterator[Bus]:
+    """The connection to NATS; waits for a server that is not there yet."""
+    bus = None
+    while bus is None:
+        try:
+            bus = await connect(config.nats.url, name="write_cloning", clock=SystemClock())
+        except Refusal as refusal:
+            if stop.is_set():
+                raise
+            log.warning("waiting for NATS: %s", refusal.message)
+            await _pause(stop)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def _engine(config: HostConfig) -> AsyncIterator[Engine]:
+    choice = choose_engine(allow_io_uring=config.io_engine != "threads")
+    if choice.why_not_io_uring:
+        if config.io_engine == "io_uring":
+            raise Refusal(Code.BAD_REQUEST, f"host.io_engine is io_uring: {choice.why_not_io_uring}")
+        log.warning("device I/O is done by threads: %s", choice.why_not_io_uring)
+    try:
+        yield choice.engine
+    finally:
+        await choice.engine.close()
+
+
+def _listen(config: Config, host_config: HostConfig) -> list[Listener]:
+    """The sockets that a parent left, or those of the configuration, or one in the state directory."""
+    inherited = inherited_listeners(os.environ, os.getpid())
+    if inherited:
+        return inherited
+    wanted = config.nbd.listen or (f"unix://{Path(host_config.state_dir) / SOCKET_NAME}",)
+    return [_listener(address) for address in wanted]
+
+
+def _listener(address: str) -> Listener:
+    scheme, _, place = address.partition("://")
+    if scheme == "unix":
+        return listen_unix(Path(place))
+    host, _, port = place.rpartition(":")
+    if not port.isdigit():
+        raise Refusal(Code.BAD_REQUEST, f"nbd.listen: {address} has no port; write tcp://127.0.0.1:10809.")
+    return listen_tcp(host.strip("[]"), int(port))
+
+
+def _limits(config: HostConfig) -> Limits:
+    return Limits(
+        io_timeout_s=config.io_timeout_s,
+        target_flush_interval_s=config.target_flush_interval_s,
+        region_size_bytes=config.region_size_bytes,
+    )
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(RETRY_S):
+            await stop.wait()
+    except TimeoutError:
+        return

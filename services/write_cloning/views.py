@@ -1,0 +1,85 @@
+"""What the host tells of a migration: for `query`, for monitors, for the progress stream."""
+
+from services.write_cloning.migration import Migration
+from services.write_cloning.surroundings import Surroundings
+from shared.messages.recording import FaultReport
+from shared.messages.status import FaultView, HostView, RoutingView
+from shared.migration.devices import Side
+from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
+
+
+def view_of(migration: Migration, around: Surroundings) -> HostView:
+    """One migration, right now."""
+    witness = migration.witness
+    state = witness.state or State.SETUP
+    volume, copier = migration.apparatus.volume, migration.apparatus.copier
+    synced_bytes = _synced_bytes(migration, state)
+    remaining_bytes = volume.size_bytes - synced_bytes if state in CLONING_STATES else 0
+    rate = copier.rate_bytes_per_s() if copier is not None and state is State.SYNCING else 0.0
+    return HostView(
+        name=migration.name,
+        uuid=witness.uuid,
+        host=around.host,
+        run=around.run,
+        state=state,
+        authority=witness.authority,
+        attempt=witness.attempt,
+        decision=witness.decision,
+        journal_pending=not migration.reporter.is_settled,
+        size_bytes=volume.size_bytes,
+        synced_bytes=synced_bytes,
+        remaining_bytes=remaining_bytes,
+        rate_bytes_per_s=rate,
+        eta_s=remaining_bytes / rate if rate else None,
+        paused=witness.paused,
+        throttle_bytes_per_s=witness.throttle_bytes_per_s,
+        unreadable_regions=copier.unreadable_regions if copier is not None else (),
+        export_uri=around.exports.uri(migration.name),
+        connections=around.exports.connections(migration.name),
+        io_engine=_engine(migration),
+        outstanding_target_requests=migration.apparatus.outstanding_requests,
+        routing=_routing(state, witness.authority),
+        application_reads=volume.reads,
+        application_writes=volume.writes,
+        application_read_bytes=volume.read_bytes,
+        application_write_bytes=volume.write_bytes,
+        pending_faults=tuple(_fault(migration, fault, around) for fault in migration.unstored_faults),
+        at=around.clock.now_rfc3339(),
+    )
+
+
+def _synced_bytes(migration: Migration, state: State) -> int:
+    copier = migration.apparatus.copier
+    if state is State.SYNCING:
+        return copier.synced_bytes if copier is not None else 0
+    in_sync = state in IN_SYNC_STATES or state is State.COMMITTED
+    return migration.apparatus.volume.size_bytes if in_sync else 0
+
+
+def _engine(migration: Migration) -> str:
+    side = migration.apparatus.volume.sides_by_authority()[0]
+    device = migration.apparatus.source if side is Side.SOURCE else migration.apparatus.target
+    return device.engine_name
+
+
+def _routing(state: State, authority: Side) -> RoutingView:
+    routing = routing_of(state, authority)
+    return RoutingView(
+        reads=routing.reads, writes=tuple(sorted(routing.writes)), flushes=tuple(sorted(routing.flushes))
+    )
+
+
+def _fault(migration: Migration, fault: FaultReport, around: Surroundings) -> FaultView:
+    return FaultView(
+        migration=migration.name,
+        attempt=fault.attempt,
+        side=fault.side,
+        state=fault.state,
+        operation=fault.operation,
+        cause=fault.cause,
+        errno=fault.errno,
+        offset=fault.offset,
+        length=fault.length,
+        host=around.host,
+        detected_at=fault.detected_at,
+    )
