@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measure Cutover beside its peers, print tables, write `benchmarks/results.json`."""
 
 import argparse
+import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmarks.rounds import Plan, Samples, run_rounds
 from benchmarks.workloads import GIB, Caching, System
 
 DIRECTORY = "/var/tmp"  # noqa: S108 - only the parent of a folder that tempfile makes
+QUIET_LOAD = 0.5
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -27,6 +29,8 @@ def main() -> None:
     ]
     console = Console()
     tell = partial(console.print, highlight=False)
+    if (load := os.getloadavg()[0]) > QUIET_LOAD:
+        tell(f"This machine is busy (load average {load:.1f}): expect figures that are too low, and scatter.")
     samples = Samples()
     for caching in options.caching:
         with tempfile.TemporaryDirectory(prefix="cutover-bench-", dir=options.directory) as folder:

@@ -8,7 +8,6 @@ starting the `cutover` command takes about as long as copying a gibibyte.
 import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sysconfig
@@ -86,20 +85,19 @@ class Cutover:
 def _running(files: Files, folder: Path) -> Iterator[Running]:
     """Start Cutover with a state directory of its own; stop it as SIGTERM does, which must succeed."""
     state = Path(tempfile.mkdtemp(prefix="state-", dir=folder))
-    environment = dict(os.environ)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CUTOVER_")}
     if files.caching is Caching.DIRECT:
         environment["CUTOVER_HOST_DIRECT_IO"] = "always"
     with (state / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen(
-            [_PROGRAM, "up", "--state-dir", state, "--allow", f"{folder}/*.img"],
+            [_PROGRAM, "up", "--state-dir", state, "--allow", folder, "--port", "0", "--json"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
         )
         try:
-            url = _ready(process)
-            yield Running(url, environment)
+            yield Running(_ready(process), environment)
         except BaseException:
             stop(process)
             errors.seek(0)
@@ -112,13 +110,12 @@ def _running(files: Files, folder: Path) -> Iterator[Running]:
 
 
 def _ready(process: subprocess.Popen[bytes]) -> str:
-    """Wait for the line that says that everything runs, which names the NATS server."""
-    if process.stdout is None:
-        raise RuntimeError("cutover up has no output")
-    for line in process.stdout:
-        if found := re.search(rb"nats://[^\s,;]+", line):
-            return found[0].decode()
-    raise RuntimeError("cutover up ended before it was ready")
+    """Wait for the line that says that everything runs; the URL of the NATS server."""
+    line = process.stdout.readline() if process.stdout is not None else b""
+    if not line:
+        raise RuntimeError("cutover up ended before it was ready")
+    url: str = json.loads(line)["nats_url"]
+    return url
 
 
 async def _time_copy(server_url: str) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-STOP_SECONDS = 60
+STOP_SECONDS = 180  # Cutover's clean shutdown may take more than a minute before it gives up
 
 # The server finds its listening socket as descriptor 3, and its own process id in LISTEN_PID.
 _ACTIVATE = 'exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'

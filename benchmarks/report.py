@@ -76,15 +76,10 @@ def print_tables(console: Console, found: list[Case]) -> None:
     table = Table("case", "system", *(_right(title) for title in ("IOPS", "MiB/s", "p50 µs", "p99 µs")))
     order = list(System)
     for name in dict.fromkeys(case.name for case in found):
-        same = sorted(
-            (case for case in found if case.name == name), key=lambda case: order.index(case.system)
-        )
-        for case in same:
+        same = [case for case in found if case.name == name]
+        for case in sorted(same, key=lambda case: order.index(case.system)):
             of = case.median
-            figures = (of.iops, of.mib_per_s, of.p50_us, of.p99_us)
-            table.add_row(
-                case.name, case.system, *map(_whole, figures), f"{of.seconds:.2f}" if of.seconds else ""
-            )
+            table.add_row(name, case.system, *map(_whole, (of.iops, of.mib_per_s, of.p50_us, of.p99_us)))
         table.add_section()
     console.print(table)
     console.print(_ratio_table(found))
@@ -133,6 +128,7 @@ def _machine() -> dict[str, Any]:
     return {
         "cpu": next(_cpu_models(), platform.machine()),
         "cpus": len(os.sched_getaffinity(0)),
+        "load_average": [round(load, 2) for load in os.getloadavg()],  # of 1, 5 and 15 minutes, at the end
         "kernel": platform.release(),
         "python": platform.python_version(),
         "commit": commit.stdout.strip(),
