@@ -134,14 +134,17 @@ async def test_window_bounds_what_is_under_way(short_path: Path, alignment: int)
     limits = Limits(requests_per_connection=8)
     async with serving(short_path, {"v": volume}, limits=limits) as running:
         client = await running.connect()
-        payload = os.urandom(4096)
-        cookies = [await client.request(Command.WRITE, 4096 * index, 4096, payload) for index in range(40)]
+        payload = os.urandom(40 * 4096)
+        cookies = [
+            await client.request(Command.WRITE, at, 4096, payload[at : at + 4096])
+            for at in range(0, 40 * 4096, 4096)
+        ]
         await until(volume.arrived)
         await asyncio.sleep(0.05)
         assert volume.most_held == len(volume.held) == 8
         volume.let_go()
         assert [await client.reply(cookie) for cookie in cookies] == [0] * 40
-        assert volume.data[: 40 * 4096] == payload * 40
+        assert volume.data[: 40 * 4096] == payload
         client.close()
 
 
@@ -151,10 +154,11 @@ async def test_window_bounds_large_payloads(short_path: Path) -> None:
     limits = Limits(payload_bytes_per_connection=2 * MIB)
     async with serving(short_path, {"v": volume}, limits=limits) as running:
         client = await running.connect()
-        payload = os.urandom(MIB)
+        payload = os.urandom(8 * MIB)
 
         async def flood() -> list[int]:
-            return [await client.request(Command.WRITE, index * MIB, MIB, payload) for index in range(8)]
+            pieces = [(at, payload[at : at + MIB]) for at in range(0, 8 * MIB, MIB)]
+            return [await client.request(Command.WRITE, at, MIB, piece) for at, piece in pieces]
 
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(flood())
@@ -163,7 +167,7 @@ async def test_window_bounds_large_payloads(short_path: Path) -> None:
             assert volume.most_held == 2
             volume.let_go()
         assert [await client.reply(cookie) for cookie in sending.result()] == [0] * 8
-        assert volume.data[: 8 * MIB] == payload * 8
+        assert volume.data[: 8 * MIB] == payload
 
 
 @pytest.mark.parametrize("alignment", [1, 4096])
@@ -409,3 +413,24 @@ async def test_error_of_ours_costs_a_client_its_connection_and_is_reported(short
         await gone(running)
         assert pool.in_use_bytes == 0
     assert [type(error) for error in reported] == [ZeroDivisionError]
+
+
+async def test_payloads_stay_as_they_came_while_more_arrives(short_path: Path) -> None:
+    """Writes that take long keep their bytes although the receive buffers go on being filled."""
+    volume = MemoryVolume(4 * MIB)
+    volume.is_held = True
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        payload = os.urandom(2 * MIB)
+        cookies = []
+        at = 0
+        while at < len(payload):
+            length = min(1 + at % 50_000, len(payload) - at)
+            cookies.append(await client.request(Command.WRITE, at, length, payload[at : at + length]))
+            at += length
+            if len(cookies) % 50 == 0:
+                volume.let_go()
+                volume.is_held = True
+        volume.let_go()
+        assert all([await client.reply(cookie) == 0 for cookie in cookies])
+        assert volume.data[: len(payload)] == payload
