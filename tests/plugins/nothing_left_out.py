@@ -48,13 +48,15 @@ class NothingLeftOut:
     def __init__(self, config: pytest.Config) -> None:
         self._root = config.rootpath
         self._folders = [config.rootpath / folder for folder in config.getini("testpaths")]
-        self._collected: set[TestName] = set()
         self.problems: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note what was collected, before anything is deselected: that is told apart."""
-        self._collected = {collected_test(item) for item in items}
+        """See what was not collected, before anything is deselected: that is told apart."""
+        collected = {collected_test(item) for item in items}
+        self.problems += [
+            f"uncollected: {file}::{name}" for file, name in sorted(self._defined() - collected)
+        ]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
@@ -63,7 +65,6 @@ class NothingLeftOut:
         stats = reporter.stats if reporter is not None else {}
         for outcome in _OUTCOMES:
             self.problems += [f"{outcome}: {_name(report)}" for report in stats.get(outcome, [])]
-        self.problems += [f"uncollected: {file}::{name}" for file, name in self._uncollected()]
         if self.problems and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         yield
@@ -78,12 +79,12 @@ class NothingLeftOut:
         if len(self.problems) > _MOST_SHOWN:
             terminalreporter.write_line(f"… and {len(self.problems) - _MOST_SHOWN} more")
 
-    def _uncollected(self) -> list[TestName]:
+    def _defined(self) -> set[TestName]:
         defined: set[TestName] = set()
         for folder in self._folders:
             for file in folder.rglob("*.py"):
                 defined |= set(defined_tests(file, file.relative_to(self._root).as_posix()))
-        return sorted(defined - self._collected)
+        return defined
 
 
 def _name(report: object) -> str:
