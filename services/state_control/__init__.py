@@ -1,0 +1,1 @@
+"""Answers the operator's commands, and records what hosts have decided: the only writer of recorded states."""

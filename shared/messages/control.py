@@ -74,9 +74,10 @@ class CommandReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListReply:
-    """Every migration that exists, by name."""
+    """Every migration that exists, by name. Warnings tell of those whose records cannot be read."""
 
     migrations: tuple[MigrationStatus, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,40 @@
+"""`python -m services.state_control [--config FILE]`."""
+
+import asyncio
+import sys
+from uuid import uuid4
+
+from services.state_control.service import SERVICE_NAME, StateControl
+from shared.bus.chain import ChainJournal
+from shared.bus.connection import connected
+from shared.bus.durability import ServerDurability
+from shared.bus.endpoints import NatsEndpoints
+from shared.bus.interface import ServiceDescription
+from shared.bus.jetstream import JetStreamStream
+from shared.clock import SystemClock
+from shared.config.model import Config
+from shared.process import EXIT_DONE, run_service
+
+_DESCRIPTION = "Answers the operator's commands and records what hosts decide."
+
+
+async def serve(config: Config, stop: asyncio.Event) -> int:
+    """Serve until `stop`."""
+    clock = SystemClock()
+    async with connected(config.nats.url, name="state_control", clock=clock) as bus:
+        service = StateControl(
+            journal=ChainJournal(JetStreamStream(bus)),
+            requests=bus,
+            discovery=bus,
+            durability=ServerDurability(bus, config.nats),
+            clock=clock,
+            new_id=lambda: str(uuid4()),
+        )
+        description = ServiceDescription(name=SERVICE_NAME, description=_DESCRIPTION)
+        async with NatsEndpoints(bus).serve(description, service.endpoints()):
+            await stop.wait()
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(run_service("services.state_control", _DESCRIPTION, serve))

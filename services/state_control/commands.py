@@ -1,0 +1,211 @@
+"""The operator's commands: checked against the table, decided by the host, recorded when the host reports them.
+
+The host's decision comes to this service by another way, before the host answers; so a command holds nothing that the
+recording of a decision needs.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from services.state_control.entering import Entering
+from services.state_control.hosts import Hosts
+from services.state_control.operations import done_before, operation_id
+from services.state_control.picture import Picture, picture_of, picture_without_host, require_existing
+from services.state_control.turns import Turns
+from shared.bus.appending import append_decided
+from shared.bus.interface import Journal
+from shared.clock import Clock
+from shared.messages.control import (
+    CleanupRequest,
+    CommandReply,
+    PlainRequest,
+    SetupRequest,
+    ThrottleRequest,
+)
+from shared.messages.host import DecidedReply, HostCommand, HostSetupRequest
+from shared.messages.standing import refuse_unsound
+from shared.migration.ledger import Entry, Ledger
+from shared.migration.records import IntentRecord, Kind
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import Flag
+from shared.migration.table import Trigger, decide
+
+_BYTES_PER_S_MAX = 1 << 50
+
+Command = Callable[[str, PlainRequest], Awaitable[CommandReply]]
+
+
+class Commands:
+    """Every command that changes something."""
+
+    def __init__(
+        self, *, journal: Journal, hosts: Hosts, entering: Entering, clock: Clock, new_id: Callable[[], str]
+    ) -> None:
+        """`new_id` makes UUIDs."""
+        self._journal = journal
+        self._hosts = hosts
+        self._entering = entering
+        self._clock = clock
+        self._new_id = new_id
+        self._turns = Turns()
+
+    async def setup(self, name: str, request: SetupRequest) -> CommandReply:
+        """Pair two devices under a name that is free.
+
+        Raises:
+            Refusal: `name-taken`, `host-unknown`, `host-away`, and whatever is wrong with a device.
+        """
+        operation = operation_id(request.operation_id, self._new_id)
+        with self._turns.take(name, "setup"):
+            ledger = await self._journal.read(name)
+            if (done := done_before(ledger, operation, Trigger.SETUP)) is not None:
+                return done
+            refuse_unsound(ledger)
+            if ledger.exists:
+                raise Refusal(
+                    Code.NAME_TAKEN, f"There is a migration {name!r} already, in state {ledger.state}."
+                )
+            host = await self._hosts.choose(request.host)
+            asked = HostSetupRequest(
+                uuid=self._new_id(),
+                source=request.source,
+                target=request.target,
+                overwrite_target=request.overwrite_target,
+                operation_id=operation,
+            )
+            decided = await self._hosts.command(host, "setup", name, asked)
+            return _reply(name, asked.uuid, decided)
+
+    async def sync(self, name: str, request: PlainRequest) -> CommandReply:
+        """Enter write cloning: the error flag is set first, and cleared again when the host refuses.
+
+        Raises:
+            Refusal: `not-allowed`, `outstanding-requests`, `journal-unsynced`, those of the host, and `host-away`.
+        """
+        operation = operation_id(request.operation_id, self._new_id)
+        with self._turns.take(name, "sync"):
+            ledger = await self._journal.read(name)
+            if (done := done_before(ledger, operation, Trigger.SYNC)) is not None:
+                return done
+            picture = await self._allowed(ledger, Trigger.SYNC)
+            decided = await self._entering.enter(picture, operation)
+            return _reply(name, str(ledger.uuid), decided)
+
+    def moving(self, trigger: Trigger) -> Command:
+        """The command of a trigger that the host decides by itself: select-target, select-source, commit, abort."""
+
+        async def move(name: str, request: PlainRequest) -> CommandReply:
+            return await self._move(name, trigger, request.operation_id, disconnect=False)
+
+        return move
+
+    async def cleanup(self, name: str, request: CleanupRequest) -> CommandReply:
+        """Forget a migration.
+
+        Raises:
+            Refusal: `not-allowed`, `clients-connected`, `host-away`…
+        """
+        return await self._move(name, Trigger.CLEANUP, request.operation_id, disconnect=request.disconnect)
+
+    def steering(self, command: str) -> Command:
+        """The command that only the copier minds: pause, resume."""
+
+        async def steer(name: str, request: PlainRequest) -> CommandReply:
+            return await self._steer(name, command, request.operation_id)
+
+        return steer
+
+    async def throttle(self, name: str, request: ThrottleRequest) -> CommandReply:
+        """Limit the copier.
+
+        Raises:
+            Refusal: `bad-request` for a limit that is none; `host-away`…
+        """
+        limit = request.bytes_per_s
+        if limit is not None and not 1 <= limit <= _BYTES_PER_S_MAX:
+            raise Refusal(
+                Code.BAD_REQUEST, f"bytes_per_s: from 1 to {_BYTES_PER_S_MAX}, or null for no limit."
+            )
+        return await self._steer(name, "throttle", request.operation_id, bytes_per_s=limit)
+
+    async def _move(
+        self, name: str, trigger: Trigger, asked_operation: str | None, *, disconnect: bool
+    ) -> CommandReply:
+        operation = operation_id(asked_operation, self._new_id)
+        with self._turns.take(name, trigger):
+            ledger = await self._journal.read(name)
+            if (done := done_before(ledger, operation, trigger)) is not None:
+                return done
+            picture = await self._allowed(ledger, trigger)
+            if trigger is Trigger.COMMIT:
+                await self._record_intent(picture, operation)
+            command = HostCommand(uuid=str(ledger.uuid), operation_id=operation, disconnect=disconnect)
+            decided = await self._hosts.command(ledger.host, trigger, name, command)
+            return _reply(name, command.uuid, decided)
+
+    async def _steer(
+        self, name: str, command: str, asked_operation: str | None, *, bytes_per_s: int | None = None
+    ) -> CommandReply:
+        operation = operation_id(asked_operation, self._new_id)
+        ledger = await self._journal.read(name)
+        require_existing(ledger)
+        picture_of(ledger, await self._hosts.check(ledger.host, name)).require_open()
+        asked = HostCommand(uuid=str(ledger.uuid), operation_id=operation, bytes_per_s=bytes_per_s)
+        decided = await self._hosts.command(ledger.host, command, name, asked)
+        return _reply(name, asked.uuid, decided)
+
+    async def _allowed(self, ledger: Ledger, trigger: Trigger) -> Picture:
+        """The migration as it is, in which the table allows the command and the host can be asked."""
+        require_existing(ledger)
+        if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
+            refuse_unsound(ledger)
+        try:
+            picture = picture_of(ledger, await self._hosts.check(ledger.host, ledger.migration))
+        except Refusal as away:
+            _refuse_by_table(picture_without_host(ledger, away.message), trigger)
+            raise
+        _refuse_by_table(picture, trigger)
+        picture.require_open()
+        return picture
+
+    async def _record_intent(self, picture: Picture, operation: str) -> None:
+        """Note that a commit was asked for: whoever adopts the migration of a lost host must know."""
+
+        def decide_intent(ledger: Ledger) -> IntentRecord | Entry:
+            present = ledger.operation(operation, Kind.INTENT)
+            if present is not None:
+                return present
+            require_existing(ledger)
+            return IntentRecord(
+                migration=ledger.migration,
+                uuid=str(ledger.uuid),
+                attempt=ledger.attempt,
+                host=ledger.host,
+                run=max(ledger.run, picture.run),
+                decision=ledger.decision,
+                operation_id=operation,
+                recorded_at=self._clock.now_rfc3339(),
+            )
+
+        await append_decided(self._journal, picture.ledger.migration, decide_intent)
+
+
+def _refuse_by_table(picture: Picture, trigger: Trigger) -> None:
+    facts = picture.facts
+    if trigger is Trigger.SYNC:
+        facts = replace(facts, flag=Flag.SET)  # it will be, before the host is asked
+    decide(facts, trigger)
+
+
+def _reply(name: str, uuid: str, decided: DecidedReply) -> CommandReply:
+    return CommandReply(
+        name=name,
+        uuid=uuid,
+        state=decided.state,
+        authority=decided.authority,
+        attempt=decided.attempt,
+        decision=decided.decision,
+        journal=decided.journal,
+        message=decided.message,
+        export_uri=decided.export_uri,
+    )

@@ -1,0 +1,122 @@
+"""Asking hosts: a short question first, so that a host that is away or hangs is known for it at once.
+
+Only then a command, which may take long because devices are flushed. What is not known is never told as a no.
+"""
+
+from typing import TypeVar
+
+from shared.bus.interface import Discovery, Requests, Unanswered
+from shared.messages.control import PlainRequest
+from shared.messages.host import (
+    HOST_SERVICE_NAME,
+    DecidedReply,
+    HostStatusReply,
+    host_status_subject,
+    host_subject,
+)
+from shared.migration.names import NAME_RULE, is_valid_name
+from shared.migration.refusals import Code, Refusal
+
+CHECK_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = 60.0
+DISCOVERY_TIMEOUT_S = 0.5
+
+Reply = TypeVar("Reply")
+
+
+class UnknownOutcome(Refusal):
+    """The host was asked and has not answered: the command may or may not be carried out."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(
+            Code.HOST_AWAY,
+            f"Host {host!r} was asked, and whether it has done it is not known: {why} Look at the migration first.",
+        )
+
+
+class Hosts:
+    """All hosts, as far as they answer."""
+
+    def __init__(self, requests: Requests, discovery: Discovery) -> None:
+        self._requests = requests
+        self._discovery = discovery
+
+    async def check(self, host: str, migration: str) -> HostStatusReply:
+        """What a host says of one migration.
+
+        Raises:
+            Refusal: (`host-away`) nobody answers for it, or not in time.
+        """
+        return await self._status(host, host_subject(host, "status", migration))
+
+    async def check_all(self, host: str) -> HostStatusReply:
+        """What a host says of all its migrations; raises as `check` does."""
+        return await self._status(host, host_status_subject(host))
+
+    async def command(self, host: str, command: str, migration: str, payload: object) -> DecidedReply:
+        """Have a command carried out by a host that has just answered.
+
+        Raises:
+            UnknownOutcome: it has not answered in time.
+            Refusal: its own; `host-away` when it went away meanwhile. With these nothing was decided.
+        """
+        subject = host_subject(host, command, migration)
+        try:
+            return await self._requests.request(subject, payload, DecidedReply, timeout_s=COMMAND_TIMEOUT_S)
+        except Unanswered as unanswered:
+            raise UnknownOutcome(host, unanswered.message) from unanswered
+        except Refusal as refusal:
+            raise _away_if_unserved(host, refusal) from refusal
+
+    async def choose(self, wanted: str | None) -> str:
+        """The host that is wanted, or the only one there is.
+
+        Raises:
+            Refusal: `bad-name`; `host-unknown` naming the hosts that are up.
+        """
+        if wanted is not None and not is_valid_name(wanted):
+            raise Refusal(Code.BAD_NAME, f"{wanted!r} is no name of a host: {NAME_RULE}.")
+        if wanted is not None and await self._is_up(wanted):
+            return wanted
+        up = await self.names()
+        named = f"the hosts that are up are: {', '.join(up)}" if up else "no host is up"
+        if wanted is not None:
+            raise Refusal(Code.HOST_UNKNOWN, f"Host {wanted!r} does not answer; {named}.")
+        if len(up) != 1:
+            raise Refusal(Code.HOST_UNKNOWN, f"Which host is meant is not clear; {named}.")
+        return up[0]
+
+    async def names(self) -> list[str]:
+        """The hosts that are up."""
+        found = await self._discovery.instances(HOST_SERVICE_NAME, timeout_s=DISCOVERY_TIMEOUT_S)
+        return sorted({name for each in found if (name := each.metadata.get("host"))})
+
+    async def _is_up(self, host: str) -> bool:
+        try:
+            await self.check_all(host)
+        except Refusal as refusal:
+            if refusal.code is not Code.HOST_AWAY:
+                raise
+            return False
+        return True
+
+    async def _status(self, host: str, subject: str) -> HostStatusReply:
+        try:
+            return await self._requests.request(
+                subject, PlainRequest(), HostStatusReply, timeout_s=CHECK_TIMEOUT_S
+            )
+        except Unanswered as unanswered:
+            raise Refusal(
+                Code.HOST_AWAY, f"Host {host!r} does not answer within {CHECK_TIMEOUT_S:g} s."
+            ) from unanswered
+        except Refusal as refusal:
+            raise _away_if_unserved(host, refusal) from refusal
+
+
+def _away_if_unserved(host: str, refusal: Refusal) -> Refusal:
+    if refusal.code is Code.SERVICE_AWAY:
+        return Refusal(
+            Code.HOST_AWAY,
+            f"Host {host!r} is away: its write cloning service does not run, or is not admitted yet.",
+        )
+    return refusal

@@ -1,0 +1,99 @@
+"""Asking only: `query`, `list`, `faults`. A host that is away is told of, and is no error."""
+
+from collections.abc import Sequence
+
+from services.state_control.hosts import Hosts
+from services.state_control.picture import Picture, picture_of, picture_without_host, require_existing
+from services.state_control.reporting import fault_views, status_of
+from shared.bounded import for_each
+from shared.bus.interface import Durability, Journal
+from shared.clock import Clock
+from shared.messages.control import FaultsReply, ListReply, PlainRequest
+from shared.messages.host import HostStatusReply
+from shared.messages.status import MigrationStatus
+from shared.migration.ledger import Ledger
+from shared.migration.refusals import Code, Refusal
+
+AT_ONCE_MAX = 8
+
+
+class Inquiries:
+    """Every command that changes nothing."""
+
+    def __init__(self, *, journal: Journal, hosts: Hosts, durability: Durability, clock: Clock) -> None:
+        self._journal = journal
+        self._hosts = hosts
+        self._durability = durability
+        self._clock = clock
+
+    async def query(self, name: str, _request: PlainRequest) -> MigrationStatus:
+        """One migration.
+
+        Raises:
+            Refusal: `unknown-migration`, `journal-unsound`, `journal-away`.
+        """
+        ledger = await self._journal.read(name)
+        require_existing(ledger)
+        asked = await self._ask(ledger.host)
+        return self._status(_picture(ledger, asked), await self._journal_warnings())
+
+    async def list(self, _name: str, _request: PlainRequest) -> ListReply:
+        """Every migration that exists. One whose records cannot be read is named in a warning."""
+        ledgers, unreadable = await self._ledgers()
+        hosts = sorted({ledger.host for ledger in ledgers})
+        answers = dict(zip(hosts, await for_each(hosts, self._ask, at_once=AT_ONCE_MAX), strict=True))
+        warnings = await self._journal_warnings()
+        statuses = [self._status(_picture(ledger, answers[ledger.host]), warnings) for ledger in ledgers]
+        return ListReply(migrations=tuple(statuses), warnings=unreadable)
+
+    async def faults(self, name: str, _request: PlainRequest) -> FaultsReply:
+        """The fault log of one migration, or of all where no name is given; earlier attempts included."""
+        if name:
+            ledger = await self._journal.read(name)
+            require_existing(ledger)
+            ledgers = [ledger]
+        else:
+            ledgers, _unreadable = await self._ledgers()
+        views = [view for ledger in ledgers for view in fault_views(ledger.all_faults)]
+        return FaultsReply(faults=tuple(sorted(views, key=lambda view: view.detected_at)))
+
+    async def _ledgers(self) -> tuple[list[Ledger], tuple[str, ...]]:
+        names = await self._journal.migrations()
+        found = await for_each(names, self._ledger, at_once=AT_ONCE_MAX)
+        ledgers = [each for each in found if isinstance(each, Ledger)]
+        return ledgers, tuple(each for each in found if isinstance(each, str))
+
+    async def _ledger(self, name: str) -> Ledger | str | None:
+        """The ledger of a migration that exists; a sentence where its records cannot be read."""
+        try:
+            ledger = await self._journal.read(name)
+            require_existing(ledger)
+        except Refusal as refusal:
+            if refusal.code is Code.UNKNOWN_MIGRATION:
+                return None
+            if refusal.code in {Code.JOURNAL_UNSOUND, Code.NEWER_VERSION}:
+                return f"{name}: {refusal.message}"
+            raise
+        return ledger
+
+    async def _ask(self, host: str) -> HostStatusReply | Refusal:
+        try:
+            return await self._hosts.check_all(host)
+        except Refusal as refusal:
+            return refusal
+
+    async def _journal_warnings(self) -> Sequence[str]:
+        try:
+            await self._durability.require()
+        except Refusal as refusal:
+            return (refusal.message,)
+        return self._durability.warnings
+
+    def _status(self, picture: Picture, warnings: Sequence[str]) -> MigrationStatus:
+        return status_of(picture, warnings=warnings, now=self._clock.now_rfc3339())
+
+
+def _picture(ledger: Ledger, answer: HostStatusReply | Refusal) -> Picture:
+    if isinstance(answer, Refusal):
+        return picture_without_host(ledger, answer.message)
+    return picture_of(ledger, answer)

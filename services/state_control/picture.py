@@ -1,0 +1,117 @@
+"""One migration as the journal and its host tell it together. Where the host has decided more than is recorded, it is right."""
+
+from dataclasses import dataclass, replace
+
+from shared.messages.host import ClosedView, HostStatusReply
+from shared.messages.status import HostView
+from shared.migration.devices import Side
+from shared.migration.ledger import Ledger
+from shared.migration.records import FaultRecord
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
+from shared.migration.table import Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What is known of a migration right now. `view` is None where its host has it closed, or does not answer."""
+
+    ledger: Ledger
+    run: int
+    view: HostView | None = None
+    closed: ClosedView | None = None
+    host_error: str | None = None
+    host_warnings: tuple[str, ...] = ()
+
+    @property
+    def leading_view(self) -> HostView | None:
+        """The host's view, where it is at least as new as the journal."""
+        view = self.view
+        is_leading = view is not None and view.decision >= self.ledger.decision
+        return view if is_leading else None
+
+    @property
+    def state(self) -> State | None:
+        """The state that was decided last."""
+        return view.state if (view := self.leading_view) else self.ledger.state
+
+    @property
+    def authority(self) -> Side:
+        """The side that holds every acknowledged write."""
+        return view.authority if (view := self.leading_view) else self.ledger.authority
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that was begun last."""
+        return view.attempt if (view := self.leading_view) else self.ledger.attempt
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the journal holds everything that the host has decided."""
+        view = self.view
+        return view is None or (view.decision == self.ledger.decision and not view.journal_pending)
+
+    def faults(self) -> tuple[FaultRecord, ...]:
+        """The recorded faults of the attempt that was begun last."""
+        return tuple(fault for fault in self.ledger.all_faults if fault.attempt == self.attempt)
+
+    @property
+    def facts(self) -> Facts:
+        """What the state table decides on."""
+        pending = self.view.pending_faults if self.view else ()
+        if self.attempt == self.ledger.attempt:
+            facts = self.ledger.facts
+        else:
+            facts = replace(self.ledger.facts, source_faults=0, target_faults=0)
+        return replace(
+            facts,
+            state=self.state,
+            authority=self.authority,
+            source_faults=facts.source_faults + sum(fault.side is Side.SOURCE for fault in pending),
+            target_faults=facts.target_faults + sum(fault.side is Side.TARGET for fault in pending),
+        )
+
+    def require_open(self) -> HostView:
+        """The host's view of a migration that it has open.
+
+        Raises:
+            Refusal: (`not-admitted`) it has not.
+        """
+        if self.view is not None:
+            return self.view
+        name, host = self.ledger.migration, self.ledger.host
+        if self.closed is not None:
+            raise Refusal(Code.NOT_ADMITTED, f"Host {host!r} keeps {name!r} closed: {self.closed.message}")
+        raise Refusal(Code.NOT_ADMITTED, f"Host {host!r} does not have {name!r} open.")
+
+
+def picture_of(ledger: Ledger, status: HostStatusReply) -> Picture:
+    """Join what the journal records with what the host says."""
+    name, uuid = ledger.migration, ledger.uuid
+    return Picture(
+        ledger=ledger,
+        run=max(ledger.run, status.run),
+        view=next((view for view in status.migrations if (view.name, view.uuid) == (name, uuid)), None),
+        closed=next((closed for closed in status.closed if closed.name == name), None),
+        host_warnings=status.warnings,
+    )
+
+
+def picture_without_host(ledger: Ledger, why: str) -> Picture:
+    """What the journal alone tells, and why the host does not."""
+    return Picture(ledger=ledger, run=ledger.run, host_error=why)
+
+
+def require_existing(ledger: Ledger) -> None:
+    """Refuse a name that no migration has.
+
+    Raises:
+        Refusal: `unknown-migration`; `journal-unsound` when the journal is too damaged to tell.
+    """
+    if ledger.exists and ledger.devices is not None and ledger.state is not None:
+        return
+    if ledger.broken is not None:
+        raise Refusal(
+            Code.JOURNAL_UNSOUND, f"The journal of {ledger.migration!r} is damaged: {ledger.broken}."
+        )
+    raise Refusal(Code.UNKNOWN_MIGRATION, f"There is no migration {ledger.migration!r}.")

@@ -1,0 +1,120 @@
+"""What state_control answers: commands, inquiries, and decisions that are to be recorded."""
+
+from collections.abc import Callable, Sequence
+
+from services.state_control.commands import Commands
+from services.state_control.decisions import decide_record, decide_repair
+from services.state_control.entering import Entering
+from services.state_control.hosts import Hosts
+from services.state_control.inquiries import Inquiries
+from shared.bus.appending import append_decided
+from shared.bus.interface import Discovery, Durability, Endpoint, Handler, Journal, Requests
+from shared.clock import Clock
+from shared.messages.control import (
+    FAULTS_SUBJECT,
+    LIST_SUBJECT,
+    CleanupRequest,
+    PlainRequest,
+    SetupRequest,
+    ThrottleRequest,
+    control_subject,
+)
+from shared.messages.recording import (
+    DecisionRequest,
+    Origin,
+    RepairRequest,
+    StoredReply,
+    decision_subject,
+    repair_subject,
+)
+from shared.migration.ledger import Entry
+from shared.migration.refusals import Code, Refusal
+from shared.migration.table import Trigger
+
+SERVICE_NAME = "cutover-state-control"
+
+
+class StateControl:
+    """The only writer of state subjects."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        requests: Requests,
+        discovery: Discovery,
+        durability: Durability,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        """`new_id` makes UUIDs; the clock only says when something was."""
+        self._journal = journal
+        self._clock = clock
+        hosts = Hosts(requests, discovery)
+        entering = Entering(journal=journal, requests=requests, hosts=hosts)
+        self._commands = Commands(journal=journal, hosts=hosts, entering=entering, clock=clock, new_id=new_id)
+        self._inquiries = Inquiries(journal=journal, hosts=hosts, durability=durability, clock=clock)
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """What is served."""
+        commands, inquiries = self._commands, self._inquiries
+        of_one: tuple[tuple[str, type, Handler], ...] = (
+            ("setup", SetupRequest, commands.setup),
+            ("sync", PlainRequest, commands.sync),
+            ("pause", PlainRequest, commands.steering("pause")),
+            ("resume", PlainRequest, commands.steering("resume")),
+            ("throttle", ThrottleRequest, commands.throttle),
+            ("select-target", PlainRequest, commands.moving(Trigger.SELECT_TARGET)),
+            ("select-source", PlainRequest, commands.moving(Trigger.SELECT_SOURCE)),
+            ("commit", PlainRequest, commands.moving(Trigger.COMMIT)),
+            ("abort", PlainRequest, commands.moving(Trigger.ABORT)),
+            ("cleanup", CleanupRequest, commands.cleanup),
+            ("query", PlainRequest, inquiries.query),
+            ("faults", PlainRequest, inquiries.faults),
+        )
+        subjects: tuple[tuple[str, str, type, Handler], ...] = (
+            *((name, control_subject(name, "*"), request, handler) for name, request, handler in of_one),
+            ("list", LIST_SUBJECT, PlainRequest, inquiries.list),
+            ("all-faults", FAULTS_SUBJECT, PlainRequest, inquiries.faults),
+            ("decision", decision_subject("*"), DecisionRequest, self.record_decision),
+            ("repair", repair_subject("*"), RepairRequest, self.record_repair),
+        )
+        return tuple(
+            Endpoint(name=name, subject=subject, request=request, handler=handler)
+            for name, subject, request, handler in subjects
+        )
+
+    async def record_decision(self, migration: str, request: DecisionRequest) -> StoredReply:
+        """Append a decision.
+
+        Raises:
+            Refusal: those of `decide_record` and of the journal.
+        """
+        _refuse_another_name(migration, request.origin)
+        entry, _ledger = await append_decided(
+            self._journal, migration, lambda ledger: decide_record(request, ledger, self._clock)
+        )
+        return _stored(entry)
+
+    async def record_repair(self, migration: str, request: RepairRequest) -> StoredReply:
+        """Let a damaged chain go on.
+
+        Raises:
+            Refusal: those of `decide_repair` and of the journal.
+        """
+        _refuse_another_name(migration, request.origin)
+        entry, _ledger = await append_decided(
+            self._journal, migration, lambda ledger: decide_repair(request, ledger, self._clock)
+        )
+        return _stored(entry)
+
+
+def _refuse_another_name(migration: str, origin: Origin) -> None:
+    if migration != origin.migration:
+        raise Refusal(
+            Code.BAD_REQUEST, f"The subject is of {migration!r}, and the request of {origin.migration!r}."
+        )
+
+
+def _stored(entry: Entry) -> StoredReply:
+    return StoredReply(sequence=entry.sequence, index=entry.record.index, digest=entry.digest)
