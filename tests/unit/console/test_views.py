@@ -1,0 +1,47 @@
+"""What people are shown of a status."""
+
+from services.console.views import bar_text, list_table, status_line, status_view
+from shared.migration.devices import Side
+from shared.migration.states import State
+from tests.support.drawing import drawn
+from tests.support.statuses import SIZE_BYTES, fault, status
+
+
+def test_the_bar_says_all_only_when_all_is_there() -> None:
+    assert bar_text(SIZE_BYTES - 1, SIZE_BYTES).plain.endswith(" 99.9 %")
+    assert bar_text(SIZE_BYTES, SIZE_BYTES).plain.endswith("100.0 %")
+
+
+def test_a_line_while_copying_has_rate_rest_and_end() -> None:
+    line = status_line(
+        status(
+            state=State.SYNCING, attempt=1, synced_bytes=SIZE_BYTES // 4, remaining_bytes=SIZE_BYTES // 4 * 3,
+            rate_bytes_per_s=float(48 << 20), eta_s=8.0, synced_percent=25.0,
+        )
+    ).plain  # fmt: skip
+    assert "25.0 % of 512 MiB" in line
+    assert "384 MiB left, 48 MiB/s, 8 s to go" in line
+    assert "faults 0" in line
+
+
+def test_only_faults_of_this_attempt_count() -> None:
+    line = status_line(
+        status(state=State.SYNCING, attempt=2, faults=(fault(attempt=1), fault(attempt=2)))
+    ).plain
+    assert "faults 1" in line
+
+
+def test_a_host_that_is_away_is_said() -> None:
+    away = status(host_answers=False, synced_bytes=None, remaining_bytes=None, rate_bytes_per_s=None, paused=None,
+                  synced_percent=None, io_engine=None, export_uri=None)  # fmt: skip
+    assert "does not answer" in drawn(status_view(away))
+    assert "(away)" in drawn(list_table([away]))
+
+
+def test_a_lost_source_names_the_way_out() -> None:
+    lost = status(state=State.TARGET_SELECTED, attempt=1, authority=Side.TARGET)
+    assert "cutover commit" in drawn(status_view(lost))
+
+
+def test_an_empty_list_says_how_to_begin() -> None:
+    assert "cutover setup" in drawn(list_table([]))
