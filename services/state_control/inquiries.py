@@ -37,7 +37,7 @@ class Inquiries:
         asked = await self._ask(ledger.host)
         return self._status(_picture(ledger, asked), await self._journal_warnings())
 
-    async def list(self, _name: str, _request: PlainRequest) -> ListReply:
+    async def list_all(self, _name: str, _request: PlainRequest) -> ListReply:
         """Every migration that exists. One whose records cannot be read is named in a warning."""
         ledgers, unreadable = await self._ledgers()
         hosts = sorted({ledger.host for ledger in ledgers})

@@ -49,12 +49,12 @@ def done_before(ledger: Ledger, operation: str, trigger: Trigger) -> CommandRepl
 
 def _reply(ledger: Ledger, entry: Entry) -> CommandReply:
     record = entry.record
-    is_state = isinstance(record, StateRecord)
+    state = record if isinstance(record, StateRecord) else None
     return CommandReply(
         name=record.migration,
         uuid=record.uuid,
-        state=record.state if is_state else None,
-        authority=record.authority if is_state else ledger.authority,
+        state=state.state if state else None,
+        authority=state.authority if state else ledger.authority,
         attempt=record.attempt,
         decision=record.decision,
         message="This operation was done before.",

@@ -1,4 +1,4 @@
-"""One migration as the journal and its host tell it together. Where the host has decided more than is recorded, it is right."""
+"""One migration as the journal and its host tell it together. Where the host has decided more, the host is right."""
 
 from dataclasses import dataclass, replace
 

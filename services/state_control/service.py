@@ -74,7 +74,7 @@ class StateControl:
         )
         subjects: tuple[tuple[str, str, type, Handler], ...] = (
             *((name, control_subject(name, "*"), request, handler) for name, request, handler in of_one),
-            ("list", LIST_SUBJECT, PlainRequest, inquiries.list),
+            ("list", LIST_SUBJECT, PlainRequest, inquiries.list_all),
             ("all-faults", FAULTS_SUBJECT, PlainRequest, inquiries.faults),
             ("decision", decision_subject("*"), DecisionRequest, self.record_decision),
             ("repair", repair_subject("*"), RepairRequest, self.record_repair),

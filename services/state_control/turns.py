@@ -1,4 +1,4 @@
-"""One command at a time for each migration. Who comes second is told at once: what it asked for may not fit any more."""
+"""One command at a time for each migration. Who comes second is told at once: what it asked for may not fit by then."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
