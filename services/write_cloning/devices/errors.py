@@ -35,7 +35,109 @@ class PoolExhaustedError(DeviceOperatingError):
     code = "buffers-exhausted"
 
 
+class EngineFullError(DeviceOperatingError):
+    """As many devices are open as the engine has lanes."""
+
+    code = "too-many-devices"
+
+
 class EngineUnavailableError(DeviceOperatingError):
     """The kernel, or the container around us, does not allow an engine."""
 
     code = "engine-unavailable"
+
+
+class DeviceRefusedError(DeviceOperatingError):
+    """A device was not opened. Nothing is left open and no lock is held."""
+
+    code = "device-refused"
+
+
+class UriNotSupportedError(DeviceRefusedError):
+    """No local device is meant, or the URI says more than a path."""
+
+    code = "uri-not-supported"
+
+
+class PathNotAbsoluteError(DeviceRefusedError):
+    """A relative path means something else to every process."""
+
+    code = "path-not-absolute"
+
+
+class PathNotAllowedError(DeviceRefusedError):
+    """The host's config does not list the path."""
+
+    code = "path-not-allowed"
+
+
+class DeviceMissingError(DeviceRefusedError):
+    """There is nothing at the path."""
+
+    code = "device-missing"
+
+
+class NotADeviceError(DeviceRefusedError):
+    """Neither a regular file nor a block device."""
+
+    code = "not-a-device"
+
+
+class DeviceBusyError(DeviceRefusedError):
+    """Someone else uses it."""
+
+    code = "device-busy"
+
+
+class DeviceReadOnlyError(DeviceRefusedError):
+    """It cannot be written."""
+
+    code = "device-read-only"
+
+
+class DeviceForbiddenError(DeviceRefusedError):
+    """The operating system does not let this process open it."""
+
+    code = "device-forbidden"
+
+
+class DeviceEmptyError(DeviceRefusedError):
+    """Its size is zero."""
+
+    code = "device-empty"
+
+
+class DeviceSizeError(DeviceRefusedError):
+    """Its size is not a whole number of blocks."""
+
+    code = "device-size"
+
+
+class DirectIoError(DeviceRefusedError):
+    """Direct I/O was asked for where there is none."""
+
+    code = "direct-io-unsupported"
+
+
+class DeviceHangsError(DeviceRefusedError):
+    """It did not answer in time."""
+
+    code = "device-hangs"
+
+
+class DeviceUnusableError(DeviceRefusedError):
+    """Opening it failed for a reason that has no name of its own."""
+
+    code = "device-unusable"
+
+
+class SignatureToolMissingError(DeviceOperatingError):
+    """There is no `blkid`."""
+
+    code = "blkid-missing"
+
+
+class SignatureProbeError(DeviceOperatingError):
+    """`blkid` could not say what is on the device."""
+
+    code = "signature-unknown"

@@ -1,0 +1,46 @@
+"""Finds the data and the holes of a file, with lseek's SEEK_DATA and SEEK_HOLE.
+
+lseek moves a position, so it works on a descriptor of its own. What it says is true of the moment; a write
+that is under way may turn a hole into data. This file must not know engines or lanes.
+"""
+
+import errno
+import os
+
+from services.write_cloning.devices.interface import Extent
+
+EXTENTS_MAX = 65536
+"""A file in more pieces than this is said to be data from there on, which is always true enough."""
+
+
+def find_extents(fd: int, offset: int, length: int) -> list[Extent]:
+    """List data and holes of a range, in order and without gaps. Blocks; moves the descriptor's position.
+
+    Raises:
+        OSError: the file could not be asked.
+    """
+    end = offset + length
+    extents: list[Extent] = []
+    while offset < end and len(extents) < EXTENTS_MAX:
+        data_at = _seek(fd, offset, end, os.SEEK_DATA)
+        if data_at > offset:
+            extents.append(Extent(offset, data_at - offset, is_hole=True))
+            offset = data_at
+        if offset < end:
+            hole_at = _seek(fd, offset, end, os.SEEK_HOLE)
+            if hole_at <= offset:  # punched since we were told of data here
+                continue
+            extents.append(Extent(offset, hole_at - offset, is_hole=False))
+            offset = hole_at
+    if offset < end:
+        extents.append(Extent(offset, end - offset, is_hole=False))
+    return extents
+
+
+def _seek(fd: int, offset: int, end: int, whence: int) -> int:
+    try:
+        return min(os.lseek(fd, offset, whence), end)
+    except OSError as failure:
+        if failure.errno == errno.ENXIO:  # no data, or no hole, from here to the end of the file
+            return end
+        raise

@@ -1,0 +1,240 @@
+"""A regular file or block device, over an engine.
+
+`read` and `write` add nothing to the engine's own cost but a call. Everything else is here: going on with
+short transfers, durability, flushes that are final, zeroes, extents. What a path is, who may open it, and
+its lock are `opening`'s business; this file gets an open descriptor and closes it. It must not know volumes
+or migrations.
+"""
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.write_cloning.devices import syscalls
+from services.write_cloning.devices.buffers import Buffer
+from services.write_cloning.devices.clerk import Clerk
+from services.write_cloning.devices.engine import Engine, Operation
+from services.write_cloning.devices.extents import find_extents
+from services.write_cloning.devices.interface import Done, Extent, ZeroMode
+from services.write_cloning.devices.syncs import Syncs
+from services.write_cloning.devices.zeroing import Zeroing
+from shared.migration.devices import DeviceIdentity, DeviceKind
+
+INTERRUPTIONS_MAX = 8
+"""How often one request is started again after EINTR or EAGAIN."""
+
+_ADVICE_LENGTH_MAX = 0x7FFFF000
+_SAYS_NOTHING_OF_EARLIER_WRITES = frozenset(
+    {errno.EDQUOT, errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EPERM}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """An open, locked descriptor, and what was found out about it."""
+
+    fd: int
+    seeking_fd: int  # of its own position, for extents; -1 where every byte is data
+    identity: DeviceIdentity
+    real_path: str
+    alignment_bytes: int
+    is_direct: bool
+    can_punch: bool
+    can_zero_range_fast: bool
+
+    def close(self) -> None:
+        """Close, which gives up the lock. May block, for as long as the kernel flushes a block device."""
+        if self.seeking_fd >= 0:
+            os.close(self.seeking_fd)
+        os.close(self.fd)
+
+
+class FileDevice:
+    """See `interface.Device`. Belongs to the loop that it was made in."""
+
+    __slots__ = (
+        "_clerk",
+        "_is_closed",
+        "_is_direct",
+        "_lane",
+        "_lane_read",
+        "_lane_write",
+        "_loop",
+        "_open",
+        "_syncs",
+        "_zeroing",
+        "alignment_bytes",
+        "engine_name",
+        "identity",
+        "size_bytes",
+    )
+
+    def __init__(self, open_file: OpenFile, engine: Engine) -> None:
+        """Take over an open file.
+
+        Raises:
+            EngineFullError: the engine has no lane left; the file is still the caller's.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._open = open_file
+        self._is_direct = open_file.is_direct
+        is_buffered_file = open_file.identity.kind is DeviceKind.FILE and not open_file.is_direct
+        self._lane = engine.open_lane(open_file.fd, self._finish_oddly, is_serialised=is_buffered_file)
+        self._lane_read = self._lane.read
+        self._lane_write = self._lane.write
+        self._syncs = Syncs(self._loop, self._lane)
+        self._zeroing = Zeroing(
+            self._lane,
+            self._syncs,
+            can_punch=open_file.can_punch,
+            can_zero_range_fast=open_file.can_zero_range_fast,
+        )
+        self._clerk = Clerk(f"extents-{open_file.fd}")
+        self._is_closed = False
+        self.identity = open_file.identity
+        self.size_bytes = open_file.identity.size_bytes
+        self.alignment_bytes = open_file.alignment_bytes
+        self.engine_name = f"{engine.name} direct" if open_file.is_direct else engine.name
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that were started and are not done; their buffers are pinned."""
+        return self._lane.outstanding + self._syncs.waiting
+
+    @property
+    def can_zero_fast(self) -> bool:
+        """Whether `zero` is not known to write zeroes."""
+        return self._zeroing.is_fast
+
+    @property
+    def fd(self) -> int:
+        """The open descriptor, for whoever inspects what is on the device. It stays the device's."""
+        return self._open.fd
+
+    @property
+    def real_path(self) -> str:
+        """The path of the open descriptor, with every symbolic link followed."""
+        return self._open.real_path
+
+    def read(self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object) -> None:
+        """Read."""
+        self._lane_read(offset, buffer.address + start, length, done, context)
+
+    def write(
+        self, offset: int, buffer: Buffer, start: int, length: int, durable: bool, done: Done, context: object
+    ) -> None:
+        """Write."""
+        if durable:
+            self._write_durably(offset, buffer.address + start, length, done, context)
+        else:
+            self._lane_write(offset, buffer.address + start, length, 0, done, context)
+
+    def zero(
+        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+    ) -> None:
+        """Make a range read as zeroes."""
+        self._zeroing.zero(offset, length, mode, durable, done, context)
+
+    def flush(self, done: Done, context: object) -> None:
+        """Make durable what was done before this call; after a failure, every flush fails."""
+        self._syncs.request(done, context)
+
+    def prefetch(self, offset: int, length: int, done: Done, context: object) -> None:
+        """Have the range read into the page cache; nothing to do where reads pass it by."""
+        if self._is_direct:
+            self._loop.call_soon(done, context, 0)
+            return
+        length = min(length, _ADVICE_LENGTH_MAX)
+        self._lane.submit(Operation.ADVISE, offset, 0, length, syscalls.FADV_WILLNEED, done, context)
+
+    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+        """Data and holes of a file; a block device is all data."""
+        seeking_fd = self._open.seeking_fd
+        if seeking_fd < 0:
+            return [Extent(offset, length, is_hole=False)]
+        return await self._clerk.call(lambda: find_extents(seeking_fd, offset, length))
+
+    async def close(self) -> None:
+        """Wait for outstanding requests, then close the descriptor, which releases the lock."""
+        await self._lane.close()
+        if not self._is_closed:
+            self._is_closed = True
+            await self._clerk.call(self._open.close)
+            self._clerk.dismiss()
+
+    def _write_durably(self, offset: int, address: int, length: int, done: Done, context: object) -> None:
+        if self._syncs.error:
+            self._syncs.refuse(done, context)
+        elif self._is_direct:
+            self._lane_write(
+                offset, address, length, syscalls.RWF_DSYNC, self._written_through, (done, context)
+            )
+        else:
+            # Not RWF_DSYNC: the kernel does a buffered file's writes one at a time, so each would wait for
+            # the sync of the one before. A sync of its own is shared by all that wait for one.
+            self._lane_write(offset, address, length, 0, self._written_to_cache, (done, context))
+
+    def _written_to_cache(self, asked: tuple[Done, object], error: int) -> None:
+        done, context = asked
+        if error:
+            done(context, error)
+        else:
+            self._syncs.request(done, context)
+
+    def _written_through(self, asked: tuple[Done, object], error: int) -> None:
+        done, context = asked
+        if error and error not in _SAYS_NOTHING_OF_EARLIER_WRITES:
+            self._syncs.failed(error)  # perhaps it was the cache's flush that failed, and the next would not
+        done(context, error)
+
+    # ------------------------------------------------------------------ what is not plain success
+
+    def _finish_oddly(
+        self,
+        operation: Operation,
+        offset: int,
+        address: int,
+        length: int,
+        flags: int,
+        result: int,
+        done: Done,
+        context: object,
+    ) -> None:
+        """Go on with a request that was interrupted or done in part, or answer its error."""
+        if result in {-errno.EINTR, -errno.EAGAIN}:
+            retry = context if isinstance(context, _Interrupted) else _Interrupted(done, context)
+            if retry.may_go_on():
+                self._lane.submit(operation, offset, address, length, flags, _Interrupted.finish, retry)
+            else:
+                retry.finish(errno.EIO)
+            return
+        if result < 0:
+            done(context, -result)
+            return
+        moved = result & ~(self.alignment_bytes - 1) if self._is_direct else result
+        if not 0 < moved < length:
+            # Nothing moved: a read at the end of a file that has shrunk, or a write that the device has no
+            # room for.
+            done(context, errno.EIO)
+            return
+        self._lane.submit(operation, offset + moved, address + moved, length - moved, flags, done, context)
+
+
+class _Interrupted:
+    """A request that is started again, and how often it was."""
+
+    __slots__ = ("_context", "_done", "_times")
+
+    def __init__(self, done: Done, context: object) -> None:
+        self._done = done
+        self._context = context
+        self._times = 0
+
+    def may_go_on(self) -> bool:
+        self._times += 1
+        return self._times <= INTERRUPTIONS_MAX
+
+    def finish(self, error: int) -> None:
+        self._done(self._context, error)

@@ -1,0 +1,321 @@
+"""The io_uring engine: one ring for the whole process, a lane for each device.
+
+Pushing a request writes one entry and starts nothing; the first push of a loop iteration schedules one
+`_submit`, so that all that one iteration brings goes to the kernel in one system call;
+collecting completions is the same call.
+
+Nothing in here blocks: what the kernel cannot do at once it gives to workers of its own, as many as it
+needs. What still could make one device wait for another, and how that is avoided, is in `evasion`.
+"""
+
+import asyncio
+import os
+from collections import deque
+
+from services.write_cloning.devices.engine import LANE_DEPTH, Odd, Operation, report
+from services.write_cloning.devices.errors import EngineFullError, EngineMisuseError
+from services.write_cloning.devices.evasion import SERIALISED_OPERATIONS, Evasion
+from services.write_cloning.devices.interface import Done
+from services.write_cloning.devices.rings import ENTRY, ENTRY_SHIFT, TOKENS, Rings, first_word
+from services.write_cloning.devices.threads import ThreadLane
+
+RETRY_S = 0.001  # the kernel had no memory for our requests; nothing tells when it has
+
+Slot = tuple["RingLane", int, Done, object]  # whose, the result that means success, and whom to tell
+_Waiting = tuple[Operation, int, int, int, int, Done, object]
+
+_PACK = ENTRY.pack_into
+
+
+class RingLane:
+    """One descriptor's place in the ring: `LANE_DEPTH` tokens, and a queue for what exceeds them."""
+
+    __slots__ = (
+        "_engine",
+        "_entries",
+        "_fd",
+        "_idle",
+        "_odd",
+        "_read_word",
+        "_rings",
+        "_schedule",
+        "_slots",
+        "_staged",
+        "_waiting",
+        "_write_word",
+        "detour",
+        "first",
+        "free",
+        "is_closed",
+        "is_serialised",
+    )
+
+    def __init__(self, engine: "RingEngine", first: int, fd: int, odd: Odd, *, is_serialised: bool) -> None:
+        """Own the tokens from `first` on."""
+        self.first = first
+        self.free = list(range(first + LANE_DEPTH - 1, first - 1, -1))
+        self.is_closed = False
+        self.is_serialised = is_serialised
+        self.detour: ThreadLane | None = None  # where writes go while the kernel's queue for them is stuck
+        self._engine = engine
+        self._rings = engine.rings
+        self._entries = engine.rings.entries
+        self._slots = engine.slots
+        self._staged = engine.staged
+        self._schedule = engine.schedule
+        self._fd = fd
+        self._odd = odd
+        self._read_word = first_word(Operation.READ, fd)
+        self._write_word = first_word(Operation.WRITE, fd)
+        self._waiting: deque[_Waiting] = deque()  # not empty only while `free` is
+        self._idle: asyncio.Future[None] | None = None
+
+    @property
+    def in_ring(self) -> int:
+        """Requests that the kernel has, or will have when this loop iteration ends."""
+        return 0 if self.is_closed else LANE_DEPTH - len(self.free)
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that are not done."""
+        elsewhere = 0 if self.detour is None else self.detour.outstanding
+        return self.in_ring + len(self._waiting) + elsewhere
+
+    def read(self, offset: int, address: int, length: int, done: Done, context: object) -> None:
+        """Read into memory at `address`."""
+        free = self.free
+        if not free:
+            self.submit(Operation.READ, offset, address, length, 0, done, context)
+            return
+        token = free.pop()
+        _PACK(self._entries, token << ENTRY_SHIFT, self._read_word, offset, address, length, 0)
+        self._slots[token] = (self, length, done, context)
+        staged = self._staged
+        if not staged:
+            self._schedule()
+        staged.append(token)
+
+    def write(self, offset: int, address: int, length: int, flags: int, done: Done, context: object) -> None:
+        """Write from memory at `address`."""
+        free = self.free
+        if not free or self.detour is not None:
+            self.submit(Operation.WRITE, offset, address, length, flags, done, context)
+            return
+        token = free.pop()
+        _PACK(self._entries, token << ENTRY_SHIFT, self._write_word, offset, address, length, flags)
+        self._slots[token] = (self, length, done, context)
+        staged = self._staged
+        if not staged:
+            self._schedule()
+        staged.append(token)
+
+    def submit(
+        self,
+        operation: Operation,
+        offset: int,
+        address: int,
+        length: int,
+        flags: int,
+        done: Done,
+        context: object,
+    ) -> None:
+        """Do anything; waits its turn when the lane is full."""
+        if self.is_closed:
+            raise EngineMisuseError("a request came for a device that is closed")
+        if self.detour is not None and operation in SERIALISED_OPERATIONS:
+            self.detour.submit(operation, offset, address, length, flags, done, context)
+        elif not self.free:
+            self._waiting.append((operation, offset, address, length, flags, done, context))
+        else:
+            token = self.free.pop()
+            self._rings.prepare(token, operation, self._fd, offset, address, length, flags)
+            success = length if operation in {Operation.READ, Operation.WRITE} else 0
+            self.stage(token, success, done, context)
+
+    def stage(self, token: int, success: int, done: Done, context: object) -> None:
+        """Send a token whose entry is written."""
+        self._slots[token] = (self, success, done, context)
+        if not self._staged:
+            self._schedule()
+        self._staged.append(token)
+
+    def advance(self) -> None:
+        """Start what waited, as far as there are tokens. Called when one became free."""
+        waiting = self._waiting
+        while waiting and self.free:
+            self.submit(*waiting.popleft())
+
+    def finish_oddly(self, token: int, result: int, done: Done, context: object) -> None:
+        """Take a completion that is not plain success."""
+        operation, offset, address, length, flags = self._rings.describe(token)
+        self.free.append(token)
+        if self.detour is not None and Evasion.was_withdrawn(operation, result):
+            self.detour.submit(operation, offset, address, length, flags, done, context)
+        else:
+            self._odd(operation, offset, address, length, flags, result, done, context)
+        self.advance()
+
+    def start_detour(self) -> None:
+        """Send writes to a thread of the lane's own from here on."""
+        # One thread: the kernel does a buffered file's writes one at a time anyway.
+        self.detour = ThreadLane(self._fd, self._odd, threads=1)
+
+    def end_detour(self) -> None:
+        """Send writes to the ring again; the thread has nothing left."""
+        if self.detour is not None:
+            self.detour.dismiss()
+            self.detour = None
+
+    async def close(self) -> None:
+        """Wait until nothing is outstanding, and give the tokens back."""
+        await self.drain()
+        if self.detour is not None:
+            await self.detour.close()
+            self.detour = None
+        if not self.is_closed:
+            self.is_closed = True
+            self.free = []
+            self._engine.give_back(self)
+
+    async def drain(self) -> None:
+        """Wait until the ring has nothing of this lane's."""
+        while self.in_ring or self._waiting:
+            if self._idle is None or self._idle.done():
+                self._idle = asyncio.get_running_loop().create_future()
+                self._engine.watch_for_idleness(self)
+            await asyncio.shield(self._idle)
+
+    def notice_idle(self) -> bool:
+        """Wake `close` if nothing is left; returns whether it need not be watched any more."""
+        if self._idle is None or self._idle.done():
+            return True
+        if self.in_ring or self._waiting:
+            return False
+        self._idle.set_result(None)
+        return True
+
+
+class RingEngine:
+    """The process's io_uring. Belongs to the loop that it was made in."""
+
+    name = "io_uring"
+
+    def __init__(self) -> None:
+        """Set up the ring and watch it.
+
+        Raises:
+            EngineUnavailableError: io_uring cannot be used here.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.rings = Rings()
+        self.slots: list[Slot | None] = [None] * TOKENS
+        self.staged: list[int] = []
+        self._unused = [*range(TOKENS - LANE_DEPTH, -1, -LANE_DEPTH)]
+        self._own = RingLane(self, self._unused.pop(), -1, _ignore, is_serialised=False)
+        self._lanes: set[RingLane] = set()
+        self._closing: list[RingLane] = []
+        self._evasion = Evasion(self._loop, self.rings, self.slots, self._withdraw)
+        self._loop.add_reader(self.rings.eventfd, self._collect)
+
+    def open_lane(self, fd: int, odd: Odd, *, is_serialised: bool) -> RingLane:
+        """Give a descriptor a lane."""
+        if not self._unused:
+            raise EngineFullError(f"{len(self._lanes)} devices are open, and io_uring's lanes are all taken")
+        lane = RingLane(self, self._unused.pop(), fd, odd, is_serialised=is_serialised)
+        self._lanes.add(lane)
+        if is_serialised:
+            self._evasion.add(lane)
+        return lane
+
+    def give_back(self, lane: RingLane) -> None:
+        """Take a closed lane's tokens back."""
+        self._lanes.remove(lane)
+        self._evasion.discard(lane)
+        self._unused.append(lane.first)
+
+    async def close(self) -> None:
+        """Unmap the ring."""
+        if self._lanes:
+            raise EngineMisuseError(f"io_uring was closed while {len(self._lanes)} devices use it")
+        self._evasion.stop()
+        await self._own.drain()
+        self._loop.remove_reader(self.rings.eventfd)
+        self.rings.close()
+
+    def schedule(self) -> None:
+        """Submit once this loop iteration has pushed all that it has."""
+        self._loop.call_soon(self._submit)
+        self._evasion.wake()
+
+    def watch_for_idleness(self, lane: RingLane) -> None:
+        """Tell the lane when nothing is left in it."""
+        self._closing.append(lane)
+
+    def _withdraw(self, victim: int) -> bool:
+        """Ask the kernel to give back a request that it has not begun; its completion tells. False: try later."""
+        own = self._own
+        if not own.free:
+            return False
+        token = own.free.pop()
+        self.rings.prepare_cancel(token, victim)
+        own.stage(token, 0, _heed_not, None)
+        return True
+
+    def _submit(self) -> None:
+        if self.staged:
+            self._turn()
+
+    def _collect(self) -> None:
+        os.eventfd_read(self.rings.eventfd)
+        self._turn()
+
+    def _turn(self) -> None:
+        """Hand over what is staged and take what is done."""
+        rings, staged = self.rings, self.staged
+        if staged:
+            rings.stage(staged)
+            staged.clear()
+        left = rings.enter()
+        self._complete(rings.completions())
+        if left:
+            self._loop.call_later(RETRY_S, self._turn)
+
+    def _complete(self, completions: list[tuple[int, int, int]]) -> None:
+        slots = self.slots
+        remaining = iter(completions)
+        try:
+            for token, result, _ in remaining:
+                lane, success, done, context = slots[token]  # type: ignore[misc]
+                slots[token] = None
+                if result != success:
+                    self._complete_oddly(lane, token, result, done, context)
+                    continue
+                lane.free.append(token)
+                if lane._waiting:  # noqa: SLF001 - a lane is this file's own, and this is the hot loop
+                    lane.advance()
+                try:
+                    done(context, 0)
+                except Exception as failure:  # noqa: BLE001 - handed on whole
+                    report(self._loop, failure)
+        except BaseException:  # the loop is being stopped, and may be started again
+            self._loop.call_soon(self._complete, list(remaining))
+            raise
+        if self._closing:
+            self._closing = [lane for lane in self._closing if not lane.notice_idle()]
+
+    def _complete_oddly(self, lane: RingLane, token: int, result: int, done: Done, context: object) -> None:
+        if lane is self._own:
+            lane.free.append(token)
+            return
+        try:
+            lane.finish_oddly(token, result, done, context)
+        except Exception as failure:  # noqa: BLE001 - handed on whole
+            report(self._loop, failure)
+
+
+def _heed_not(_context: object, _error: int) -> None:
+    """A withdrawal's own outcome says nothing that the withdrawn request does not."""
+
+
+def _ignore(*_: object) -> None:
+    """The engine's own lane has no odd results: see `_complete_oddly`."""
