@@ -1,0 +1,138 @@
+"""What journal and witness prove together, and where they contradict each other. Pure; when in doubt, it refuses."""
+
+from services.startup.owners import is_own, is_own_set
+from shared.messages.admission import WitnessView
+from shared.migration.devices import Side
+from shared.migration.ledger import Entry, Ledger
+from shared.migration.records import RepairRecord, StateRecord, TombstoneRecord
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import CLONING_STATES, Flag, State
+
+
+def is_sound(witness: WitnessView, ledger: Ledger) -> bool:
+    """Whether the chain is whole and contains the record that the witness relied on."""
+    return ledger.broken is None and ledger.contains(witness.tail_digest)
+
+
+def is_over(witness: WitnessView, ledger: Ledger) -> bool:
+    """Whether the migration of this witness was cleaned up, so that the witness may be forgotten."""
+    has_tombstone = any(
+        isinstance(entry.record, TombstoneRecord) and entry.record.uuid == witness.uuid
+        for entry in ledger.entries
+    )
+    was_never_recorded = witness.state is None and not ledger.exists and is_sound(witness, ledger)
+    return has_tombstone or was_never_recorded
+
+
+def refuse_foreign(witness: WitnessView, ledger: Ledger, host: str) -> None:
+    """Refuse a witness of another host, or of another migration of the name.
+
+    Raises:
+        Refusal: (`not-admitted`) saying of which.
+    """
+    if witness.host != host:
+        raise _closed(witness, f"its witness is of host {witness.host!r}", "that host would admit it")
+    if ledger.exists and ledger.uuid != witness.uuid:
+        raise _closed(
+            witness,
+            f"the journal has a migration of that name with the UUID {ledger.uuid}, on host {ledger.host!r}",
+            "the journal that has this one would admit it",
+        )
+
+
+def refuse_contradiction(witness: WitnessView, ledger: Ledger) -> None:
+    """Refuse when journal and witness, the one caught up with the other, do not tell the same.
+
+    Raises:
+        Refusal: (`not-admitted`) saying in what.
+    """
+    if ledger.devices != witness.devices:
+        raise _closed(
+            witness,
+            "the journal records other devices than its witness",
+            "the witness of those devices would admit it",
+        )
+    if ledger.decision > witness.decision:
+        _refuse_unknown_decision(witness, ledger)
+        return
+    told = (ledger.state, ledger.authority, ledger.attempt)
+    decided = (witness.state, witness.authority, witness.attempt)
+    if told != decided:
+        raise _closed(
+            witness,
+            f"the journal records {_words(told)} for decision {ledger.decision}, and its witness {_words(decided)}",
+            "a witness that agrees with the journal would admit it",
+        )
+
+
+def flag_counts_as_set(ledger: Ledger, witness: WitnessView | None) -> bool:
+    """Whether the stop before this start has to be taken for unclean.
+
+    A flag that startup itself set anew, for a run that never opened the migration, has nothing at stake: the witness
+    would have been written in that run. And a flag that was never set proves nothing while writes are cloned.
+    """
+    if ledger.flag is Flag.CLEAR:
+        return False
+    if ledger.flag is Flag.NEVER or ledger.flag_entry is None:
+        return ledger.state in CLONING_STATES and ledger.authority is Side.SOURCE
+    return not is_set_in_vain(ledger, witness)
+
+
+def is_set_in_vain(ledger: Ledger, witness: WitnessView | None) -> bool:
+    """Whether the flag in force was set by startup for a run that never opened the migration."""
+    flag = ledger.flag_entry
+    return (
+        ledger.flag is Flag.SET
+        and ledger.state in CLONING_STATES
+        and flag is not None
+        and witness is not None
+        and is_own_set(flag)
+        and witness.flag_digest != flag.digest
+        and witness.run < flag.record.run
+    )
+
+
+def refuse_without_witness(ledger: Ledger, why: str) -> None:
+    """Without a witness only what cannot have cloned since is admitted: never entered, or committed.
+
+    Raises:
+        Refusal: (`not-admitted`) naming the state and what would admit it.
+    """
+    was_never_entered = ledger.state is State.SETUP and ledger.attempt == 0 and ledger.flag is Flag.NEVER
+    if ledger.broken is None and (was_never_entered or ledger.state is State.COMMITTED):
+        return
+    journal = f"is damaged ({ledger.broken})" if ledger.broken else f"says {ledger.state}"
+    raise Refusal(
+        Code.NOT_ADMITTED,
+        f"{ledger.migration!r} stays closed: {why}, and its journal {journal}, so it is not proved which device holds "
+        "every write. Its witness, in the state directory of its host, would admit it.",
+    )
+
+
+def _refuse_unknown_decision(witness: WitnessView, ledger: Ledger) -> None:
+    """Ahead of the witness is only what startup decided before the host could write it down."""
+    newer = [entry for entry in _decisions(ledger) if entry.record.decision > witness.decision]
+    if not all(is_own(entry) for entry in newer):
+        raise _closed(
+            witness,
+            f"the journal records decision {ledger.decision} of this host, and its witness is only at decision "
+            f"{witness.decision}",
+            "the newest witness would admit it",
+        )
+
+
+def _decisions(ledger: Ledger) -> list[Entry]:
+    return [
+        entry
+        for entry in ledger.entries
+        if isinstance(entry.record, StateRecord | RepairRecord) and entry.record.uuid == ledger.uuid
+    ]
+
+
+def _words(told: tuple[State | None, Side, int]) -> str:
+    state, authority, attempt = told
+    return f"{state or 'its removal'} with authority {authority} in attempt {attempt}"
+
+
+def _closed(witness: WitnessView, why: str, admits: str) -> Refusal:
+    return Refusal(Code.NOT_ADMITTED, f"{witness.migration!r} stays closed: {why}; {admits}.")

@@ -1,0 +1,171 @@
+"""The owners of the journal's subjects, as startup asks them. Whatever is stored, one of them has stored it.
+
+Every operation id follows from what was decided on, and from nothing else: a startup that is repeated, after a crash at
+any point, asks for the same operations, and finds those done that were done.
+"""
+
+from shared.bus.interface import Requests
+from shared.clock import Clock
+from shared.messages.admission import WitnessView
+from shared.messages.recording import (
+    ClearFlagRequest,
+    DecisionRequest,
+    FaultReport,
+    Origin,
+    RecordFaultRequest,
+    RepairRequest,
+    SetFlagRequest,
+    StoredReply,
+    decision_subject,
+    record_subject,
+    repair_subject,
+)
+from shared.migration.devices import Side
+from shared.migration.ledger import Entry, Ledger
+from shared.migration.refusals import InvariantError
+from shared.migration.states import State
+from shared.migration.verdicts import Verdict
+
+REQUEST_TIMEOUT_S = 10.0
+OPERATION_PREFIX = "startup:"
+_SET_PREFIX = "startup:set:"
+
+
+def is_own(entry: Entry) -> bool:
+    """Whether startup has asked for a record. Nobody else may begin an operation id like that."""
+    return entry.record.operation_id.startswith(OPERATION_PREFIX)
+
+
+def is_own_set(entry: Entry) -> bool:
+    """Whether startup has set the flag by this record."""
+    return entry.record.operation_id.startswith(_SET_PREFIX)
+
+
+class Owners:
+    """Asks on behalf of one run of one host."""
+
+    def __init__(self, requests: Requests, clock: Clock, *, host: str, run: int) -> None:
+        self._requests = requests
+        self._clock = clock
+        self._host = host
+        self._run = run
+
+    async def repair(self, witness: WitnessView, ledger: Ledger, reason: str) -> None:
+        """Let a damaged chain go on with what the witness holds; the flag counts as set from then on."""
+        if witness.state is None:  # it was being removed: the removal follows, as the next decision
+            state = ledger.state or _resting_state(witness.authority)
+            decision = witness.decision - 1
+        else:
+            state, decision = witness.state, witness.decision
+        origin = Origin(
+            migration=witness.migration,
+            uuid=witness.uuid,
+            attempt=witness.attempt,
+            host=self._host,
+            run=self._run,
+            decision=max(decision, ledger.decision),
+            operation_id=f"startup:repair:{witness.tail_digest}:{ledger.tail.index}:{ledger.tail.sequence}",
+        )
+        request = RepairRequest(
+            origin=origin,
+            witness_digest=witness.tail_digest,
+            state=state,
+            authority=witness.authority,
+            target_fault=any(fault.side is Side.TARGET for fault in witness.faults),
+            source_fault=any(fault.side is Side.SOURCE for fault in witness.faults),
+            reason=reason,
+            devices=witness.devices,
+        )
+        await self._ask(repair_subject(witness.migration), request)
+
+    async def record_decision(self, witness: WitnessView, ledger: Ledger) -> None:
+        """Have the journal hold the last decision of the witness."""
+        origin = Origin(
+            migration=witness.migration,
+            uuid=witness.uuid,
+            attempt=witness.attempt,
+            host=self._host,
+            run=self._run,
+            decision=witness.decision,
+            operation_id=witness.operation_id,
+        )
+        request = DecisionRequest(
+            origin=origin,
+            state=witness.state,
+            authority=witness.authority,
+            trigger=witness.trigger,
+            detail=witness.detail,
+            devices=None if ledger.exists else witness.devices,
+        )
+        await self._ask(decision_subject(witness.migration), request)
+
+    async def record_fault(self, fault: FaultReport, ledger: Ledger) -> None:
+        """Have the journal hold a fault."""
+        request = RecordFaultRequest(origin=self._origin(ledger, fault.operation_id), fault=fault)
+        await self._ask(record_subject("fault", ledger.migration), request)
+
+    async def record_unclean(self, ledger: Ledger) -> None:
+        """Have the journal hold that the stop was not clean: a fault of the target."""
+        flag = ledger.flag_entry.digest if ledger.flag_entry is not None else "never"
+        if ledger.state is None:
+            raise InvariantError(f"{ledger.migration!r} is judged without a state")
+        fault = FaultReport(
+            operation_id=f"startup:unclean:{ledger.uuid}:{ledger.attempt}:{flag}",
+            side=Side.TARGET,
+            state=ledger.state,
+            attempt=ledger.attempt,
+            operation="shutdown",
+            cause="unclean-shutdown",
+            detected_at=self._clock.now_rfc3339(),
+        )
+        await self.record_fault(fault, ledger)
+
+    async def record_error_transition(self, ledger: Ledger, verdict: Verdict) -> None:
+        """Decide the way back to `setup` for a host that is down."""
+        decision = ledger.decision + 1
+        operation = f"startup:{verdict.label}:{ledger.uuid}:{decision}"
+        request = DecisionRequest(
+            origin=self._origin(ledger, operation, decision=decision),
+            state=State.SETUP,
+            authority=Side.SOURCE,
+            trigger=verdict.label,
+            detail=verdict.reason,
+        )
+        await self._ask(decision_subject(ledger.migration), request)
+
+    async def set_flag(self, ledger: Ledger) -> None:
+        """Set the flag anew for a migration that goes on cloning."""
+        cleared = ledger.flag_entry.digest if ledger.flag_entry is not None else f"{ledger.uuid}:never"
+        request = SetFlagRequest(origin=self._origin(ledger, f"{_SET_PREFIX}{cleared}"))
+        await self._ask(record_subject("flag-set", ledger.migration), request)
+
+    async def clear_flag(self, ledger: Ledger) -> None:
+        """Clear the flag that is in force, on the tail that was judged."""
+        if ledger.flag_entry is None:
+            raise InvariantError(f"{ledger.migration!r} has no flag to clear")
+        set_digest = ledger.flag_entry.digest
+        request = ClearFlagRequest(
+            origin=self._origin(ledger, f"startup:clear:{set_digest}"),
+            set_digest=set_digest,
+            tail_digest=ledger.tail.digest,
+        )
+        await self._ask(record_subject("flag-clear", ledger.migration), request)
+
+    def _origin(self, ledger: Ledger, operation: str, *, decision: int | None = None) -> Origin:
+        return Origin(
+            migration=ledger.migration,
+            uuid=str(ledger.uuid),
+            attempt=ledger.attempt,
+            host=self._host,
+            run=self._run,
+            decision=ledger.decision if decision is None else decision,
+            operation_id=operation,
+        )
+
+    async def _ask(self, subject: str, request: object) -> None:
+        await self._requests.request(subject, request, StoredReply, timeout_s=REQUEST_TIMEOUT_S)
+
+
+def _resting_state(authority: Side) -> State:
+    """The state that a migration which is being removed was in, where nothing else tells."""
+    return State.COMMITTED if authority is Side.TARGET else State.SETUP

@@ -1,0 +1,164 @@
+"""The replay of one migration, in the order that keeps data safe: is the journal sound, catch up, verdict, remedies.
+
+Every step reads the journal anew, and may be repeated: after a crash at any point the next startup comes to the same
+verdict or to a more careful one.
+"""
+
+from dataclasses import dataclass
+
+from services.startup.evidence import (
+    flag_counts_as_set,
+    is_over,
+    is_set_in_vain,
+    is_sound,
+    refuse_contradiction,
+    refuse_foreign,
+    refuse_without_witness,
+)
+from services.startup.owners import Owners
+from shared.bus.interface import Journal
+from shared.messages.admission import Admission, WitnessView
+from shared.migration.devices import Side
+from shared.migration.ledger import Ledger
+from shared.migration.records import Kind
+from shared.migration.refusals import Code, InvariantError, Refusal
+from shared.migration.states import CLONING_STATES, Flag
+from shared.migration.verdicts import Remedy, Verdict, VerdictFacts, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The migration is over: its witness may be forgotten."""
+
+    migration: str
+
+
+class Replay:
+    """Replays migrations for one run of one host."""
+
+    def __init__(self, journal: Journal, owners: Owners, *, host: str) -> None:
+        self._journal = journal
+        self._owners = owners
+        self._host = host
+
+    async def with_witness(self, witness: WitnessView) -> Admission | Removed:
+        """Judge a migration by journal and witness.
+
+        Raises:
+            Refusal: it stays closed, why, and what would have admitted it.
+        """
+        name = witness.migration
+        ledger = await self._journal.read(name)
+        if is_over(witness, ledger):
+            return Removed(name)
+        refuse_foreign(witness, ledger, self._host)
+        ledger = await self._sound(witness, ledger)
+        ledger = await self._caught_up(witness, ledger)
+        if witness.state is None and is_over(witness, ledger):
+            return Removed(name)
+        refuse_contradiction(witness, ledger)
+        return await self._judged(ledger, witness)
+
+    async def without_witness(self, migration: str, why: str) -> Admission:
+        """Judge a migration by the journal alone.
+
+        Raises:
+            Refusal: it stays closed, why, and what would have admitted it.
+        """
+        ledger = await self._journal.read(migration)
+        if not ledger.exists and ledger.broken is None:
+            raise Refusal(
+                Code.NOT_ADMITTED,
+                f"{migration!r} stays closed: {why}, and the journal has no such migration; its witness would admit it.",
+            )
+        refuse_without_witness(ledger, why)
+        return await self._judged(ledger, None)
+
+    # Step 1
+
+    async def _sound(self, witness: WitnessView, ledger: Ledger) -> Ledger:
+        if is_sound(witness, ledger):
+            return ledger
+        reason = ledger.broken or "the journal has gone back: it lacks the record that the witness relied on"
+        await self._owners.repair(witness, ledger, reason)
+        return await self._journal.read(witness.migration)
+
+    # Step 2
+
+    async def _caught_up(self, witness: WitnessView, ledger: Ledger) -> Ledger:
+        """Faults first, then the decision that they led to; but a migration's first decision comes before all."""
+        if not ledger.exists:
+            await self._owners.record_decision(witness, ledger)
+            ledger = await self._journal.read(witness.migration)
+        for fault in witness.faults:
+            if ledger.operation(fault.operation_id, Kind.FAULT) is None:
+                await self._owners.record_fault(fault, ledger)
+        if ledger.decision < witness.decision:
+            await self._owners.record_decision(witness, ledger)
+        return await self._journal.read(witness.migration)
+
+    # Step 3
+
+    async def _judged(self, ledger: Ledger, witness: WitnessView | None) -> Admission:
+        verdict = judge(_verdict_facts(ledger, witness))
+        if not verdict.admit:
+            raise Refusal(
+                Code.NOT_ADMITTED,
+                f"{ledger.migration!r} stays closed: {verdict.reason} (state {ledger.state}, authority "
+                f"{ledger.authority}); a journal and a witness without that would admit it.",
+            )
+        for remedy in verdict.remedies:
+            await self._remedy(remedy, verdict, ledger, witness)
+            ledger = await self._journal.read(ledger.migration)
+        if ledger.flag is Flag.SET and ledger.state not in CLONING_STATES:
+            # Left where a remedy before it has ended the cloning, and with it what the flag stood for.
+            await self._owners.clear_flag(ledger)
+            ledger = await self._journal.read(ledger.migration)
+        return _admission(ledger, verdict)
+
+    async def _remedy(
+        self, remedy: Remedy, verdict: Verdict, ledger: Ledger, witness: WitnessView | None
+    ) -> None:
+        match remedy:
+            case Remedy.RECORD_UNCLEAN:
+                await self._owners.record_unclean(ledger)
+            case Remedy.ERROR_TRANSITION:
+                await self._owners.record_error_transition(ledger, verdict)
+            case Remedy.SET_FLAG:
+                if not is_set_in_vain(ledger, witness):
+                    await self._owners.set_flag(ledger)
+            case Remedy.CLEAR_FLAG:
+                if ledger.flag is Flag.SET:
+                    await self._owners.clear_flag(ledger)
+
+
+def _verdict_facts(ledger: Ledger, witness: WitnessView | None) -> VerdictFacts:
+    if ledger.state is None:
+        raise InvariantError(f"{ledger.migration!r} is judged without a state")
+    return VerdictFacts(
+        state=ledger.state,
+        authority=ledger.authority,
+        flag_set=flag_counts_as_set(ledger, witness),
+        target_fault=ledger.fault_count(Side.TARGET) > 0,
+    )
+
+
+def _admission(ledger: Ledger, verdict: Verdict) -> Admission:
+    if ledger.uuid is None or ledger.state is None or ledger.devices is None:
+        raise InvariantError(f"{ledger.migration!r} is admitted without state or devices")
+    is_set = ledger.flag is Flag.SET and ledger.flag_entry is not None
+    return Admission(
+        migration=ledger.migration,
+        uuid=ledger.uuid,
+        label=verdict.label,
+        state=ledger.state,
+        authority=ledger.authority,
+        attempt=ledger.attempt,
+        decision=ledger.decision,
+        tail_digest=ledger.tail.digest,
+        flag_digest=ledger.flag_entry.digest if is_set and ledger.flag_entry is not None else "",
+        source_faults=ledger.fault_count(Side.SOURCE),
+        target_faults=ledger.fault_count(Side.TARGET),
+        devices=ledger.devices,
+        reason=verdict.reason,
+    )

@@ -1,0 +1,173 @@
+"""What startup answers: admission of a host. Each migration is judged by itself; one that stays closed stops no other."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+from services.startup.owners import Owners
+from services.startup.replay import Removed, Replay
+from shared.bounded import for_each
+from shared.bus.interface import Discovery, Endpoint, Journal, Requests
+from shared.clock import Clock
+from shared.messages.admission import (
+    Admission,
+    AdmissionReply,
+    AdmissionRequest,
+    Closed,
+    WitnessView,
+    admission_subject,
+)
+from shared.messages.codec import MESSAGE_BYTES_MAX
+from shared.messages.host import HOST_SERVICE_NAME
+from shared.migration.ledger import Ledger
+from shared.migration.names import NAME_RULE, is_valid_name
+from shared.migration.refusals import Code, Refusal
+
+_log = logging.getLogger(__name__)
+
+SERVICE_NAME = "cutover-startup"
+DISCOVERY_TIMEOUT_S = 0.5
+AT_ONCE_MAX = 8
+
+# Not the migration's fault: the whole admission is asked for again.
+_TRANSIENT = frozenset({Code.JOURNAL_AWAY, Code.SERVICE_AWAY, Code.BUSY})
+_NO_WITNESS = "its host has no witness of it"
+
+_Outcome = Admission | Closed | Removed
+
+
+class Startup:
+    """Admits hosts."""
+
+    def __init__(self, *, journal: Journal, requests: Requests, discovery: Discovery, clock: Clock) -> None:
+        self._journal = journal
+        self._requests = requests
+        self._discovery = discovery
+        self._clock = clock
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(
+            asyncio.Lock
+        )  # one for each host there ever was
+
+    def endpoints(self) -> Sequence[Endpoint]:
+        """What is served."""
+        admit = Endpoint(
+            name="admit",
+            subject=admission_subject("*"),
+            request=AdmissionRequest,
+            handler=self.admit,
+            request_bytes_max=MESSAGE_BYTES_MAX,  # it carries every witness of the host
+        )
+        return (admit,)
+
+    async def admit(self, host: str, request: AdmissionRequest) -> AdmissionReply:
+        """Replay the journal for one run of a host.
+
+        Raises:
+            Refusal: `stale` for an older run; `busy` while another run of the host is alive; `bad-request`; and
+                whatever keeps the journal or its owners from answering. Then nothing is admitted; ask again.
+        """
+        _refuse_malformed(host, request)
+        async with self._turns[host]:
+            await self._refuse_another_run(request)
+            ledgers = await self._ledgers_of(host)
+            _refuse_older_run(request, ledgers)
+            outcomes = await self._judge_all(request, ledgers)
+        for outcome in outcomes:
+            if isinstance(outcome, Closed):
+                _log.warning("%s of host %s stays closed: %s", outcome.migration, host, outcome.message)
+        return AdmissionReply(
+            admitted=tuple(each for each in outcomes if isinstance(each, Admission)),
+            closed=tuple(each for each in outcomes if isinstance(each, Closed)),
+            removed=tuple(each.migration for each in outcomes if isinstance(each, Removed)),
+        )
+
+    async def _refuse_another_run(self, request: AdmissionRequest) -> None:
+        found = await self._discovery.instances(HOST_SERVICE_NAME, timeout_s=DISCOVERY_TIMEOUT_S)
+        others = [
+            run
+            for each in found
+            if each.metadata.get("host") == request.host
+            and (run := each.metadata.get("run")) != str(request.run)
+        ]
+        if others:
+            raise Refusal(
+                Code.BUSY,
+                f"Run {request.run} of host {request.host!r} is not admitted while run {others[0]} is alive.",
+            )
+
+    async def _ledgers_of(self, host: str) -> list[Ledger]:
+        """The migrations that the journal has for a host."""
+        names = await self._journal.migrations()
+        ledgers = await for_each(names, self._readable, at_once=AT_ONCE_MAX)
+        return [ledger for ledger in ledgers if ledger is not None and ledger.exists and ledger.host == host]
+
+    async def _readable(self, name: str) -> Ledger | None:
+        """A ledger; none where its records cannot be read. If this host has a witness of it, that brings it up again."""
+        try:
+            return await self._journal.read(name)
+        except Refusal as refusal:
+            if refusal.code in _TRANSIENT:
+                raise
+            _log.warning("The records of %s cannot be read: %s", name, refusal.message)
+            return None
+
+    async def _judge_all(self, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> list[_Outcome]:
+        owners = Owners(self._requests, self._clock, host=request.host, run=request.run)
+        judging = _Judging(Replay(self._journal, owners, host=request.host), request, ledgers)
+        return await for_each(judging.names(), judging.judge, at_once=AT_ONCE_MAX)
+
+
+class _Judging:
+    """The migrations of one admission, by name."""
+
+    def __init__(self, replay: Replay, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> None:
+        self._replay = replay
+        self._witnesses: dict[str, WitnessView] = {each.migration: each for each in request.witnesses}
+        self._unreadable = {each.migration: each.reason for each in request.unreadable}
+        self._ledgers = {each.migration: each for each in ledgers}
+
+    def names(self) -> list[str]:
+        """Every migration that the host or the journal knows of."""
+        return sorted({*self._witnesses, *self._unreadable, *self._ledgers})
+
+    async def judge(self, name: str) -> _Outcome:
+        """Judge one; what stays closed is an outcome, too."""
+        witness = self._witnesses.get(name)
+        try:
+            if witness is not None:
+                return await self._replay.with_witness(witness)
+            reason = self._unreadable.get(name)
+            why = _NO_WITNESS if reason is None else f"its witness cannot be believed ({reason})"
+            return await self._replay.without_witness(name, why)
+        except Refusal as refusal:
+            if refusal.code in _TRANSIENT:
+                raise
+            ledger = self._ledgers.get(name)
+            uuid = witness.uuid if witness is not None else ledger.uuid if ledger is not None else None
+            return Closed(migration=name, uuid=uuid, code=refusal.code, message=refusal.message)
+
+
+def _refuse_malformed(host: str, request: AdmissionRequest) -> None:
+    if request.host != host:
+        raise Refusal(
+            Code.BAD_REQUEST, f"The subject is of host {host!r}, and the request of {request.host!r}."
+        )
+    names = [
+        *(each.migration for each in request.witnesses),
+        *(each.migration for each in request.unreadable),
+    ]
+    for name in names:
+        if not is_valid_name(name):
+            raise Refusal(Code.BAD_REQUEST, f"{name!r} is no name of a migration: {NAME_RULE}.")
+
+
+def _refuse_older_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> None:
+    known = max(
+        (*(ledger.run for ledger in ledgers), *(witness.run for witness in request.witnesses)), default=0
+    )
+    if request.run < known:
+        raise Refusal(
+            Code.STALE,
+            f"Run {request.run} of host {request.host!r} is not admitted: run {known} has been there.",
+        )
