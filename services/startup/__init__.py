@@ -1,1 +1,1 @@
-"""Admission: the journal is replayed and each migration judged before a host opens any volume. Writes nothing itself."""
+"""Admission: the journal is replayed and each migration judged before a host opens any volume."""

@@ -69,7 +69,7 @@ class Replay:
         if not ledger.exists and ledger.broken is None:
             raise Refusal(
                 Code.NOT_ADMITTED,
-                f"{migration!r} stays closed: {why}, and the journal has no such migration; its witness would admit it.",
+                f"{migration!r} stays closed: {why}, and the journal does not know it; its witness would admit it.",
             )
         refuse_without_witness(ledger, why)
         return await self._judged(ledger, None)
