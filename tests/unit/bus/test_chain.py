@@ -1,0 +1,170 @@
+"""Appending to a chain: stored once, on the tail that it was decided on, however often it is interrupted."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from shared.bus.appending import append_decided
+from shared.bus.chain import APPEND_ATTEMPTS_MAX, ChainJournal, OutcomeUnknown, Stored
+from shared.bus.memory import MemoryBroker, MemoryBus, MemoryStream
+from shared.migration.ledger import Entry, Ledger, Tail
+from shared.migration.records import FlagSetRecord
+from shared.migration.refusals import Code, Refusal
+from tests.support.records import NAME, fault_record, flag_set, state_record
+
+
+class LossyStream:
+    """A stream whose answers get lost. Each of `losses` is for one publish: before it is stored, or after."""
+
+    def __init__(self, stream: MemoryStream, *losses: str) -> None:
+        self.stream = stream
+        self.losses = list(losses)
+        self.published = 0
+
+    async def read(self, subjects: str) -> Sequence[Stored]:
+        return await self.stream.read(subjects)
+
+    async def publish(
+        self, subject: str, payload: bytes, headers: dict[str, str], *, subjects: str, last_sequence: int
+    ) -> int:
+        self.published += 1
+        loss = self.losses.pop(0) if self.losses else ""
+        if loss == "before":
+            raise OutcomeUnknown
+        sequence = await self.stream.publish(
+            subject, payload, headers, subjects=subjects, last_sequence=last_sequence
+        )
+        if loss == "after":
+            raise OutcomeUnknown
+        return sequence
+
+    async def subjects(self) -> Sequence[str]:
+        return await self.stream.subjects()
+
+
+def lossy(*losses: str) -> tuple[ChainJournal, LossyStream]:
+    stream = LossyStream(MemoryStream(MemoryBus(MemoryBroker())), *losses)
+    return ChainJournal(stream), stream
+
+
+async def test_a_record_is_placed_on_the_tail() -> None:
+    journal, _stream = lossy()
+    first = await journal.append(state_record(), Tail())
+    second = await journal.append(flag_set(), (await journal.read(NAME)).tail)
+    assert (first.record.index, first.record.previous_digest) == (1, "")
+    assert (second.record.index, second.record.previous_digest) == (2, first.digest)
+    ledger = await journal.read(NAME)
+    assert ledger.broken is None
+    assert ledger.entries == (first, second)
+
+
+@pytest.mark.parametrize("loss", ["before", "after"])
+async def test_a_lost_answer_leaves_one_record(loss: str) -> None:
+    journal, _stream = lossy(loss)
+    entry = await journal.append(state_record(), Tail())
+    assert (await journal.read(NAME)).entries == (entry,)
+
+
+async def test_a_stream_that_never_answers_is_away() -> None:
+    journal, stream = lossy(*["before"] * APPEND_ATTEMPTS_MAX)
+    with pytest.raises(Refusal) as caught:
+        await journal.append(state_record(), Tail())
+    assert caught.value.code is Code.JOURNAL_AWAY
+    assert "may be stored" in caught.value.message
+    assert stream.published == APPEND_ATTEMPTS_MAX
+
+
+async def test_a_tail_that_is_no_longer_the_tail_is_refused() -> None:
+    journal, _stream = lossy()
+    await journal.append(state_record("one"), Tail())
+    with pytest.raises(Refusal) as caught:
+        await journal.append(state_record("two"), Tail())
+    assert caught.value.code is Code.BUSY
+
+
+async def test_a_lost_answer_and_another_writer_is_refused() -> None:
+    journal, stream = lossy("before")
+    read = stream.read
+
+    async def read_after_another(subjects: str) -> Sequence[Stored]:
+        if not await read(subjects):
+            await ChainJournal(stream.stream).append(state_record("other"), Tail())
+        return await read(subjects)
+
+    stream.read = read_after_another  # type: ignore[method-assign]
+    with pytest.raises(Refusal) as caught:
+        await journal.append(state_record("mine"), Tail())
+    assert caught.value.code is Code.BUSY
+
+
+async def test_asking_again_finds_what_is_there() -> None:
+    journal, _stream = lossy()
+    first = await journal.append(state_record("one"), Tail())
+    await journal.append(flag_set("two"), (await journal.read(NAME)).tail)
+    assert await journal.append(state_record("one"), Tail()) == first
+
+
+async def test_one_operation_may_leave_records_of_two_kinds() -> None:
+    journal, _stream = lossy()
+    await journal.append(state_record("same"), Tail())
+    with pytest.raises(Refusal) as caught:
+        await journal.append(flag_set("same"), Tail())
+    assert caught.value.code is Code.BUSY
+
+
+async def test_migrations_do_not_get_in_each_others_way() -> None:
+    journal, _stream = lossy()
+    await journal.append(state_record(), Tail())
+    await journal.append(state_record(migration="vol2"), Tail())
+    assert await journal.migrations() == ["vol1", "vol2"]
+    assert len((await journal.read("vol2")).entries) == 1
+
+
+async def test_what_is_decided_is_decided_anew_when_another_was_faster() -> None:
+    journal, _stream = lossy()
+    await journal.append(state_record("one"), Tail())
+    seen = []
+
+    def decide(ledger: Ledger) -> FlagSetRecord:
+        seen.append(ledger.tail.index)
+        return flag_set("mine", attempt=ledger.tail.index)
+
+    slow = ChainJournal(_Racing(journal))
+    entry, ledger = await append_decided(slow, NAME, decide)
+    assert seen == [1, 2]
+    assert entry.record.attempt == ledger.tail.index == 2
+
+
+async def test_what_is_there_is_not_appended() -> None:
+    journal, stream = lossy()
+    there = await journal.append(state_record("one"), Tail())
+    published = stream.published
+    entry, _ledger = await append_decided(journal, NAME, lambda ledger: ledger.entries[0])
+    assert entry == there
+    assert stream.published == published
+
+
+class _Racing:
+    """A stream on which somebody else records a fault between the first read and the first publish."""
+
+    def __init__(self, journal: ChainJournal) -> None:
+        self._journal = journal
+        self._stream = journal._stream
+        self._raced = False
+
+    async def read(self, subjects: str) -> Sequence[Stored]:
+        return await self._stream.read(subjects)
+
+    async def publish(
+        self, subject: str, payload: bytes, headers: dict[str, str], *, subjects: str, last_sequence: int
+    ) -> int:
+        if not self._raced:
+            self._raced = True
+            other: Entry = await self._journal.append(fault_record(), (await self._journal.read(NAME)).tail)
+            assert other.record.index == 2
+        return await self._stream.publish(
+            subject, payload, headers, subjects=subjects, last_sequence=last_sequence
+        )
+
+    async def subjects(self) -> Sequence[str]:
+        return await self._stream.subjects()

@@ -1,0 +1,146 @@
+"""The configuration: one file and the environment, checked as a whole."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.config.load import ConfigError, environment_name, known_keys, load
+from shared.config.model import MIB, Config, HostConfig
+
+WHOLE = """
+[nats]
+url = "nats://alice:secret@nats.example:4222"
+monitor_url = "http://nats.example:8222"
+accept_unsynced_journal = true
+
+[host]
+name = "h1"
+state_dir = "/var/lib/cutover"
+allowed_devices = ["/dev/vg0/*", "/srv/*.img"]
+io_timeout_s = 7
+shutdown_timeout_s = 30.5
+region_size_bytes = 2097152
+io_engine = "threads"
+direct_io = "never"
+inflight_budget_bytes = 134217728
+
+[nbd]
+listen = ["unix:///run/cutover.sock", "tcp://127.0.0.1:10809"]
+"""
+
+VALUES = {
+    "nats.url": "nats://n:1",
+    "nats.monitor_url": "http://n:2",
+    "nats.accept_unsynced_journal": "true",
+    "host.name": "7",  # a name, though TOML would read a number
+    "host.state_dir": "/s",
+    "host.allowed_devices": "/a/*,/b/*",
+    "host.io_timeout_s": "1.5",
+    "host.shutdown_timeout_s": "2",
+    "host.target_flush_interval_s": "3",
+    "host.region_size_bytes": "131072",
+    "host.io_engine": "io_uring",
+    "host.direct_io": "always",
+    "host.inflight_budget_bytes": "67108864",
+    "nbd.listen": '["unix:///a"]',
+}
+
+
+def mistakes(file: Path | None, **environment: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, environment)
+    return str(caught.value)
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "cutover.toml"
+    file.write_text(text)
+    return file
+
+
+def test_without_a_file_there_are_defaults() -> None:
+    config = load(None, {})
+    assert config == Config()
+    assert config.nats.url == "nats://127.0.0.1:4222"
+    assert config.host is None
+
+
+def test_a_whole_file_is_read(tmp_path: Path) -> None:
+    config = load(write(tmp_path, WHOLE), {})
+    assert config.nats.accept_unsynced_journal
+    assert config.host == HostConfig(
+        name="h1",
+        state_dir="/var/lib/cutover",
+        allowed_devices=("/dev/vg0/*", "/srv/*.img"),
+        io_timeout_s=7,
+        shutdown_timeout_s=30.5,
+        region_size_bytes=2 * MIB,
+        io_engine="threads",
+        direct_io="never",
+        inflight_budget_bytes=128 * MIB,
+    )
+    assert config.nbd.listen == ("unix:///run/cutover.sock", "tcp://127.0.0.1:10809")
+
+
+def test_every_key_has_a_value_to_try() -> None:
+    assert set(VALUES) == set(known_keys())
+
+
+def test_every_key_can_be_overridden(tmp_path: Path) -> None:
+    config = load(write(tmp_path, WHOLE), {environment_name(key): value for key, value in VALUES.items()})
+    assert config.nats.url == "nats://n:1"
+    assert config.host is not None
+    assert config.host.name == "7"
+    assert config.host.allowed_devices == ("/a/*", "/b/*")
+    assert config.host.io_timeout_s == 1.5
+    assert config.host.region_size_bytes == 131072
+    assert config.host.io_engine == "io_uring"
+    assert config.nbd.listen == ("unix:///a",)
+
+
+def test_all_mistakes_are_told_at_once_by_their_keys(tmp_path: Path) -> None:
+    text = """
+    [nats]
+    url = "http://x"
+    [host]
+    name = "Not A Name"
+    io_timeout_s = 0
+    region_size_bytes = 1000000
+    io_engine = "magic"
+    allowed_devices = ["relative/*"]
+    [nbd]
+    listn = []
+    """
+    told = mistakes(write(tmp_path, text), CUTOVER_HOST_IO_TIMEOUT="1")
+    for key in (
+        "nats.url", "host.name", "host.state_dir", "host.io_timeout_s", "host.region_size_bytes", "host.io_engine",
+        "host.allowed_devices.0", "nbd.listn", "CUTOVER_HOST_IO_TIMEOUT",
+    ):  # fmt: skip
+        assert f"\n  {key}: " in told, key
+
+
+@pytest.mark.parametrize("text", ["[other]\nx = 1", "nats = 7", "[nats]\nurl = 7", "not toml", "x = \xff"])
+def test_what_is_unknown_or_malformed_is_refused(tmp_path: Path, text: str) -> None:
+    assert mistakes(write(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "nowhere.toml" in mistakes(tmp_path / "nowhere.toml")
+
+
+def test_a_variable_that_overrides_nothing_is_refused() -> None:
+    assert "CUTOVER_NATS_URI: overrides no key" in mistakes(None, CUTOVER_NATS_URI="nats://x")
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    assert load(None, {"CUTOVER_CONFIG": "/x", "PATH": "/bin", "NATS_URL": "x"}) == Config()
+
+
+def test_secrets_are_never_shown(tmp_path: Path) -> None:
+    config = load(write(tmp_path, WHOLE), {})
+    assert "secret" not in repr(config)
+    assert config.nats.shown_url == "nats://nats.example:4222"
+
+
+def test_secrets_are_not_in_the_mistakes_either(tmp_path: Path) -> None:
+    assert "hunter2" not in mistakes(write(tmp_path, '[nats]\nurl = "natz://alice:hunter2@x"\nx = 1'))
