@@ -6,8 +6,8 @@ at once. nats-py would hold such messages back and send them later, when nobody 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, TypeVar
@@ -94,7 +94,8 @@ class Bus:
         """Ask with bytes, for bytes; raises as `request` does."""
         async with self.waiting(subject, timeout_s):
             # nats-py's own deadline stays out of it: ours also ends when the connection breaks.
-            return await self.client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
+            with heeding_cancellation():
+                return await self.client.request(subject, payload, timeout=2 * timeout_s, headers=headers)
 
     @asynccontextmanager
     async def waiting(self, subject: str, timeout_s: float) -> AsyncIterator[None]:
@@ -125,7 +126,8 @@ class Bus:
             at=self.clock.now_rfc3339(),
         )
         try:
-            await self.client.publish(subject, encode(payload), headers=headers)
+            with heeding_cancellation():
+                await self.client.publish(subject, encode(payload), headers=headers)
         except nats.errors.Error as error:
             raise _refusal_of(error, subject, self.url) from error
 
@@ -140,9 +142,11 @@ class Bus:
                 queue.get_nowait()  # the oldest gives way
             queue.put_nowait(Told(message.subject, message.data))
 
-        subscriptions = [await self.client.subscribe(subject, cb=hear) for subject in subjects]
+        with heeding_cancellation():
+            subscriptions = [await self.client.subscribe(subject, cb=hear) for subject in subjects]
         try:
-            await self.client.flush()
+            with heeding_cancellation():
+                await self.client.flush()
             yield _Heard(queue)
         finally:
             await unsubscribe(subscriptions)
@@ -257,6 +261,16 @@ async def connected(url: str, *, name: str, clock: Clock) -> AsyncIterator[Bus]:
         yield bus
     finally:
         await bus.close()
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Raise the cancellation that came meanwhile: nats-py swallows one that meets it while it writes."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if False and task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 class _Endable(Protocol):
