@@ -434,3 +434,44 @@ async def test_payloads_stay_as_they_came_while_more_arrives(short_path: Path) -
         volume.let_go()
         assert all([await client.reply(cookie) == 0 for cookie in cookies])
         assert volume.data[: len(payload)] == payload
+
+
+@pytest.mark.parametrize("length", [4096, 256 << 10])
+@pytest.mark.parametrize("flags", [0, CommandFlag.FUA])
+async def test_durability_is_passed_on(short_path: Path, length: int, flags: int) -> None:
+    volume = MemoryVolume(MIB)
+    async with serving(short_path, {"v": volume}) as running:
+        client = await running.connect()
+        assert await client.write(0, os.urandom(length), flags=flags) == 0
+        assert [request.durable for request in volume.seen] == [bool(flags)]
+
+
+async def test_client_that_leaves_while_it_waits_for_memory_is_forgotten(short_path: Path) -> None:
+    volume = MemoryVolume(MIB)
+    pool = BufferPool(MIB)
+    async with serving(short_path, {"v": volume}, limits=Limits(connections=2), pool=pool) as running:
+        everything = [pool.take(256 << 10) for _ in range(4)]
+        clients = [await running.connect() for _ in range(2)]
+        for client in clients:
+            await client.request(Command.WRITE, 0, 100, b"x" * 100)
+        await asyncio.sleep(0.05)
+        assert volume.seen == []
+        async with asyncio.timeout(5):
+            await running.server.disconnect("v")
+        for buffer in everything:
+            buffer.release()
+        client = await running.connect()
+        assert await client.write(0, b"y" * 100) == 0
+
+
+async def test_leaving_the_server_does_not_wait_for_handshakes(short_path: Path) -> None:
+    async with asyncio.timeout(5):
+        async with serving(
+            short_path, {"v": MemoryVolume(MIB)}, limits=Limits(handshake_seconds=60)
+        ) as running:
+            loop = asyncio.get_running_loop()
+            client = socket.socket(socket.AF_UNIX)
+            client.setblocking(False)
+            await loop.sock_connect(client, str(running.path))
+            assert len(await loop.sock_recv(client, 4096)) == 18
+    client.close()

@@ -196,6 +196,27 @@ async def test_block_size_binds_those_who_asked_for_it(short_path: Path, asks: s
         assert (await run(PYTHON_WITH_LIBNBD, "-c", UNALIGNED, running.uri(), asks)).strip() == said
 
 
+UNALIGNED_READS = """
+import sys
+import nbd
+h = nbd.NBD()
+h.set_strict_mode(0)
+h.set_request_block_size(False)
+h.connect_uri(sys.argv[1])
+content = open(sys.argv[2], "rb").read()
+for offset, length in ((4095, 2), (4000, 4096), (1, 64 << 10), (4096, 100), (0, 4096), ((1 << 20) - 1, 1)):
+    assert h.pread(length, offset) == content[offset : offset + length], (offset, length)
+"""
+
+
+async def test_unaligned_reads_have_room_for_whole_blocks(short_path: Path) -> None:
+    volume = MemoryVolume(MIB, alignment_bytes=4096)
+    volume.data[:] = os.urandom(MIB)
+    (short_path / "content").write_bytes(volume.data)
+    async with serving(short_path, {"v": volume}) as running:
+        await run(PYTHON_WITH_LIBNBD, "-c", UNALIGNED_READS, running.uri(), str(short_path / "content"))
+
+
 SIMPLE = """
 import sys
 import nbd
