@@ -18,10 +18,12 @@ import socket
 from collections.abc import Callable, Coroutine
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
+from services.write_cloning.export.block_status import status_chunks
 from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.inbox import Inbox
 from services.write_cloning.export.limits import INLINE_PAYLOAD_BYTES, Limits
 from services.write_cloning.export.outbox import Outbox
+from services.write_cloning.export.ration import Ration
 from services.write_cloning.volume.requests import Kind, Request
 from shared.nbd import replies
 from shared.nbd.constants import REQUEST_BYTES, Command, CommandFlag, NbdError
@@ -63,7 +65,6 @@ class Connection:
         self._early_bytes = entered.early_bytes
         self._volume = volume
         self._submit = volume.submit
-        self._pool = pool
         self._limits = limits
         self._spawn = spawn
         self._finished: asyncio.Future[None] = self._loop.create_future()
@@ -72,6 +73,8 @@ class Connection:
         self._parser = RequestParser(entered.agreement, INLINE_PAYLOAD_BYTES)
         self._found: list[WireRequest] = []  # parsed; from `_next` on not submitted yet
         self._next = 0
+        self._ration = Ration(self._loop, pool, self._go_on_if_stalled)
+        self._take = self._ration.take
         self._inbox = Inbox(self._take)
         self._receive_into = connection.recv_into
         self._block_mask = volume.alignment_bytes - 1
@@ -95,8 +98,6 @@ class Connection:
         self._is_severed = False  # and no more replies are sent
         self._linger: asyncio.TimerHandle | None = None
 
-        self._wanted_bytes = 0  # what the pool was asked for and did not have
-        self._spare: Buffer | None = None  # what it then had
         self._progress_at_sweep = -1
 
         # Bound once: making a bound method costs more than calling it.
@@ -142,7 +143,7 @@ class Connection:
     def sweep(self) -> None:
         """Called now and then: a client that makes no progress while others wait for its memory is hung up on."""
         holds_back = self._large is not None or self._outbox.is_blocked
-        if not holds_back or not self._pool.is_contended:
+        if not holds_back or not self._ration.is_pool_contended:
             self._progress_at_sweep = -1
             return
         progress = self._outbox.sent_bytes + self._large_filled
@@ -366,28 +367,6 @@ class Connection:
             buffer.view[:length] = inbox.view[position : position + length]
         return buffer
 
-    def _take(self, length: int) -> Buffer | None:
-        """A buffer, or None: then the pool calls when there is one, and everything goes on from where it stopped."""
-        spare = self._spare
-        if spare is not None:
-            self._spare = None
-            if spare.size_bytes >= length:
-                return spare
-            spare.release()
-        if self._wanted_bytes:
-            return None
-        buffer = self._pool.try_take(length)
-        if buffer is None:
-            self._wanted_bytes = length
-            self._pool.when_room(self._keep_spare, length)
-        return buffer
-
-    def _keep_spare(self) -> None:
-        """The pool's turn is ours for the length of this call: take the buffer now, use it soon."""
-        self._spare = self._pool.try_take(self._wanted_bytes)
-        self._wanted_bytes = 0
-        self._loop.call_soon(self._go_on_if_stalled)
-
     # -------------------------------------------------------------------------------------------------------- answering
 
     def _write_done(self, request: Request) -> None:
@@ -431,9 +410,11 @@ class Connection:
             self._rest()
 
     async def _tell_status(self, cookie: int, offset: int, length: int, *, only_one: bool) -> None:
-        """Answer a block status request: a chunk for each context that was negotiated."""
+        """Answer a block status request."""
         try:
-            for chunk in await self._status_chunks(cookie, offset, length, only_one=only_one):
+            contexts = self._agreement.contexts
+            chunks = await status_chunks(self._volume, contexts, cookie, offset, length, only_one=only_one)
+            for chunk in chunks:
                 self._outbox.push(chunk)
         except OSError as error:
             self._refuse(cookie, wire_error(error.errno or errno.EIO), str(error))
@@ -443,16 +424,6 @@ class Connection:
             self._in_flight -= 1
             if not self._in_flight:
                 self._rest()
-
-    async def _status_chunks(self, cookie: int, offset: int, length: int, *, only_one: bool) -> list[bytes]:
-        contexts = self._agreement.contexts
-        chunks: list[bytes] = []
-        for context_id, name in contexts.items():
-            extents = await self._volume.block_status(offset, length, name)
-            fitted = replies.fit_extents(extents, length, only_one=only_one)
-            is_last = len(chunks) + 1 == len(contexts)
-            chunks.append(replies.status_chunk(cookie, context_id, fitted, is_last=is_last))
-        return chunks
 
     def _answer_at_once(self, verdict: Verdict) -> None:
         if verdict.error:
@@ -500,13 +471,10 @@ class Connection:
 
     def _release_memory(self) -> None:
         """Give back what was held for requests that will not come."""
-        if self._wanted_bytes:
-            self._wanted_bytes = 0
-            self._pool.forget(self._keep_spare)
-        for buffer in (self._large, self._spare):
-            if buffer is not None:
-                buffer.release()
-        self._large = self._spare = None
+        self._ration.give_up()
+        if self._large is not None:
+            self._large.release()
+            self._large = None
         self._inbox.let_go()
 
     def _finish_if_idle(self) -> None:
