@@ -1,0 +1,1 @@
+"""The data path of one host: its volumes, their devices, the copier, and the decisions about them."""

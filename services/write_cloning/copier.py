@@ -89,7 +89,7 @@ class Copier:
         now = asyncio.get_running_loop().time()
         while self._samples and self._samples[0][0] < now - RATE_WINDOW_S:
             self._samples.popleft()
-        if len(self._samples) < 2 or self.is_paused:
+        if not self._samples or self.is_paused:
             return 0.0
         since, base = self._samples[0]
         return (self.synced_bytes - base) / max(now - since, 0.001)

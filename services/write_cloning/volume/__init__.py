@@ -1,0 +1,1 @@
+"""A volume: where application I/O is routed to the devices, in order."""
