@@ -103,7 +103,7 @@ class Startup:
         return [ledger for ledger in ledgers if ledger is not None and ledger.exists and ledger.host == host]
 
     async def _readable(self, name: str) -> Ledger | None:
-        """A ledger; none where its records cannot be read: a witness of it, where there is one, is judged all the same."""
+        """A ledger; none where its records cannot be read: a witness of it is judged all the same."""
         try:
             return await self._journal.read(name)
         except Refusal as refusal:

@@ -50,7 +50,7 @@ class NatsEndpoints:
             for endpoint in endpoints:
                 subscriptions += [await self._listen(endpoint, micro, running)]
             subscriptions += await self._describe(micro)
-            await self._bus.client.flush()
+            await self._bus.settle()
             yield
 
     async def _listen(self, endpoint: Endpoint, micro: MicroService, running: "_Running") -> Subscription:

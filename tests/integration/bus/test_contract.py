@@ -36,10 +36,13 @@ def endpoint(
 
 
 async def refusal_of(wiring: Wiring, handler: Handler = tell, subject: str = "svc.limit.vol1") -> Refusal:
-    async with wiring.connect("a") as a, wiring.connect("b") as b:
-        async with a.endpoints.serve(service(), [endpoint(handler)]):
-            with pytest.raises(Refusal) as caught:
-                await b.requests.request(subject, ThrottleRequest(), Answer, timeout_s=2)
+    async with (
+        wiring.connect("a") as a,
+        wiring.connect("b") as b,
+        a.endpoints.serve(service(), [endpoint(handler)]),
+    ):
+        with pytest.raises(Refusal) as caught:
+            await b.requests.request(subject, ThrottleRequest(), Answer, timeout_s=2)
     return caught.value
 
 
@@ -195,13 +198,16 @@ async def test_who_is_there_is_found_with_what_they_say_of_themselves(wiring: Wi
 
 
 async def test_what_is_told_is_heard(wiring: Wiring) -> None:
-    async with wiring.connect("a") as a, wiring.connect("b") as b:
-        async with b.listening.listen("cutover.progress.*", "other.>") as heard:
-            await a.requests.publish("cutover.progress.vol1", Answer(about="x"))
-            await a.requests.publish("nobody.cares", Answer(about="y"))
-            await a.requests.publish("other.a.b", Answer(about="z"))
-            async with asyncio.timeout(2):
-                told = [await anext(heard), await anext(heard)]
+    async with (
+        wiring.connect("a") as a,
+        wiring.connect("b") as b,
+        b.listening.listen("cutover.progress.*", "other.>") as heard,
+    ):
+        await a.requests.publish("cutover.progress.vol1", Answer(about="x"))
+        await a.requests.publish("nobody.cares", Answer(about="y"))
+        await a.requests.publish("other.a.b", Answer(about="z"))
+        async with asyncio.timeout(2):
+            told = [await anext(heard), await anext(heard)]
     assert [each.subject for each in told] == ["cutover.progress.vol1", "other.a.b"]
     assert told[0].payload == b'{"about":"x","limit":null}'
 
@@ -209,9 +215,10 @@ async def test_what_is_told_is_heard(wiring: Wiring) -> None:
 async def test_a_chain_is_read_as_it_was_written(wiring: Wiring) -> None:
     async with wiring.connect("a") as a, wiring.connect("b") as b:
         assert (await b.journal.read(NAME)).tail == Tail()
-        entries = []
-        for record in (state_record(), flag_set(), fault_record(), flag_clear()):
-            entries.append(await a.journal.append(record, (await b.journal.read(NAME)).tail))
+        entries = [
+            await a.journal.append(record, (await b.journal.read(NAME)).tail)
+            for record in (state_record(), flag_set(), fault_record(), flag_clear())
+        ]
         ledger = await b.journal.read(NAME)
         assert ledger.broken is None
         assert list(ledger.entries) == entries
