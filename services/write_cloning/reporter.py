@@ -8,7 +8,6 @@ import asyncio
 import logging
 from dataclasses import replace
 
-
 from services.write_cloning.keeper import Keeper
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
