@@ -22,7 +22,7 @@ MAX_PIECES_PER_SEND = 1024
 class Limits:
     """What one server and each of its connections may hold."""
 
-    connections: int = 256
+    connections: int = 128
     requests_per_connection: int = 256  # with their replies, until these are sent
     payload_bytes_per_connection: int = 64 << 20  # likewise; one request more may be admitted
     handshake_seconds: float = 10.0

@@ -220,7 +220,7 @@ def test_without_a_payload_the_length_has_no_limit(command: int) -> None:
 def test_refused_write_is_answered_when_its_payload_is_through(
     length: int, flags: int, offset: int, error: NbdError
 ) -> None:
-    """libnbd looks up no reply to what it is still sending: with an early one it gives up the connection."""
+    """A client (libnbd) looks up no reply to what it is still sending: with an early one it gives up the connection."""
     parsing = parser()
     assert parsing.parse(request(Command.WRITE, offset, length, flags=flags), 0, 28) == ([], 28)
     left = length
