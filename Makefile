@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+LOCK_ARGS ?=
 MYPY_PATHS := $(wildcard services shared tests benchmarks demo)
 
 # mkfs, losetup and their like are in /usr/sbin, which an ordinary PATH lacks.
@@ -37,10 +39,10 @@ format: $(INSTALLED) ## Mend what ruff can mend by itself
 	@$(BIN)/ruff format .
 
 bench: $(INSTALLED) packages-bench ## Measure what the ratios need, under 10 minutes; writes benchmarks/results.json
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 bench-full: $(INSTALLED) packages-bench ## Measure every case; writes benchmarks/results.json
-	@$(BIN)/python -m benchmarks --full
+	@$(BIN)/python -m benchmarks --full $(BENCH_ARGS)
 
 venv: $(INSTALLED) ## Only make .venv, with the `cutover` command in .venv/bin
 

@@ -28,7 +28,7 @@ def main() -> None:
         contender for contender in (Cutover(), *PEERS) if set(contender.systems) & set(options.only)
     ]
     console = Console()
-    tell = partial(console.print, highlight=False)
+    tell = partial(console.print, highlight=False, soft_wrap=True)
     if (load := os.getloadavg()[0]) > QUIET_LOAD:
         tell(f"This machine is busy (load average {load:.1f}): expect figures that are too low, and scatter.")
     samples = Samples()

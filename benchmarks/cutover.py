@@ -75,7 +75,9 @@ class Cutover:
         with _running(files, folder) as running:
             source, target = str(files.source), str(files.target)
             running.command("setup", _NAME, "--source", source, "--target", target, "--overwrite-target")
-            uri: str = running.command("query", _NAME)["export_uri"]
+            status = running.command("query", _NAME)
+            _check_engine(status["io_engine"], files.caching)
+            uri: str = status["export_uri"]
             yield Stage(System.CUTOVER_PLAIN, uri)
             seconds = asyncio.run(_time_copy(running.server_url))
             yield Stage(System.CUTOVER_CLONED, uri, seconds)
@@ -107,6 +109,12 @@ def _running(files: Files, folder: Path) -> Iterator[Running]:
     if status != 0:
         raise RuntimeError(f"cutover up: status {status} after a clean stop")
     shutil.rmtree(state)
+
+
+def _check_engine(engine: str, caching: Caching) -> None:
+    """Nothing would look wrong if the files were opened otherwise than asked, but every figure would be."""
+    if ("direct" in engine) != (caching is Caching.DIRECT):
+        raise RuntimeError(f"Cutover does I/O by {engine!r}, and {caching} was asked for")
 
 
 def _ready(process: subprocess.Popen[bytes]) -> str:
