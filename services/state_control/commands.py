@@ -5,7 +5,6 @@ recording of a decision needs.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from services.state_control.entering import Entering
 from services.state_control.hosts import Hosts
@@ -27,8 +26,7 @@ from shared.messages.standing import refuse_unsound
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import IntentRecord, Kind
 from shared.migration.refusals import Code, Refusal
-from shared.migration.states import Flag
-from shared.migration.table import Trigger, decide
+from shared.migration.table import Trigger, allowed_commands, decide
 
 _BYTES_PER_S_MAX = 1 << 50
 
@@ -192,8 +190,8 @@ class Commands:
 
 def _refuse_by_table(picture: Picture, trigger: Trigger) -> None:
     facts = picture.facts
-    if trigger is Trigger.SYNC:
-        facts = replace(facts, flag=Flag.SET)  # it will be, before the host is asked
+    if trigger is Trigger.SYNC and trigger in allowed_commands(facts):
+        return  # the flag that its row demands is set before the host is asked
     decide(facts, trigger)
 
 
