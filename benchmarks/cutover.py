@@ -120,9 +120,10 @@ def _check_engine(engine: str, caching: Caching) -> None:
 def _ready(process: subprocess.Popen[bytes]) -> str:
     """Wait for the line that says that everything runs; the URL of the NATS server."""
     line = process.stdout.readline() if process.stdout is not None else b""
-    if not line:
-        raise RuntimeError("cutover up ended before it was ready")
-    url: str = json.loads(line)["nats_url"]
+    answer = json.loads(line) if line else {}
+    if "nats_url" not in answer:
+        raise RuntimeError(f"cutover up is not ready: {line.decode() or 'it has ended'}")
+    url: str = answer["nats_url"]
     return url
 
 
