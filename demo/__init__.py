@@ -1,1 +1,1 @@
-"""The demonstration: a volume in use, migrated from end to end through the public command, and the proof that nothing was lost."""
+"""The demonstration: a volume in use, migrated end to end by the public command, and the proof that nothing is lost."""

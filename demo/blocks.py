@@ -1,5 +1,6 @@
-"""What the application's blocks look like. Every block names itself, its write and its run all over: a block that is stale, torn,
-lost or misplaced shows.
+"""What the application's blocks look like.
+
+Every block names itself, its write and its run all over: one that is stale, torn, lost or misplaced shows.
 """
 
 import struct

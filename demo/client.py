@@ -114,7 +114,7 @@ class Meter:
     """What was done in the running step, and since the last report."""
 
     def __init__(self) -> None:
-        self.step = "start"
+        self.step = "setup"
         self._clear()
 
     def _clear(self) -> None:
@@ -180,11 +180,12 @@ class Client:
             self.listing.write("f\n")
         self.listing.flush()
         os.fsync(self.listing.fileno())
-        self.meter.report(None, self._wrong())
+        self.meter.report(None, self.wrong())
         self.handle.shutdown()
-        return 1 if self._wrong() else 0
+        return 1 if self.wrong() else 0
 
-    def _wrong(self) -> list[str]:
+    def wrong(self) -> list[str]:
+        """What failed, and what was read and should not have been."""
         return self.failed + self.work.wrong
 
     def _fill(self) -> None:
@@ -267,7 +268,7 @@ class Client:
                 self.listing.flush()
                 tell(mark=name)
             elif word == "step":
-                self.meter.report(self._oldest(), self._wrong())
+                self.meter.report(self._oldest(), self.wrong())
                 self.meter.step = name
 
     def _on_time(self) -> None:
@@ -279,7 +280,7 @@ class Client:
         if now >= self.report_due:
             self.report_due = now + REPORT_EVERY_S
             self.listing.flush()
-            self.meter.report(self._oldest(), self._wrong())
+            self.meter.report(self._oldest(), self.wrong())
 
     def _oldest(self) -> float | None:
         return min(self.began.values(), default=None)
@@ -317,7 +318,8 @@ def main() -> int:
         try:
             return client.run()
         except (nbd.Error, ConnectionError) as error:
-            client.meter.report(None, [*client._wrong(), str(error)])
+            client.failed.append(str(error))
+            client.meter.report(None, client.wrong())
             return 1
 
 

@@ -117,7 +117,7 @@ def prove_held(claim: str, device: Path, digests: list[str], size_bytes: int) ->
 
 def digests_of(device: Path, size_bytes: int, progress: Callable[[int], None]) -> list[str]:
     """The SHA-256 of each piece of the first `size_bytes`."""
-    digests = []
+    digests: list[str] = []
     with device.open("rb", buffering=0) as opened:
         while (place := len(digests) * PIECE_BYTES) < size_bytes:
             digests.append(

@@ -1,4 +1,4 @@
-"""The source that the demonstration makes for itself: an ext4 filesystem with Python's standard library and one large reserved file.
+"""The source that the demonstration makes: ext4 with Python's standard library and one large reserved file.
 
 The application of the demonstration writes inside the reserved file's extents, and nowhere else, so that the filesystem stays
 what it was while the volume is in use.
