@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -73,7 +74,8 @@ def write_results(path: Path, found: list[Case], plan: Plan) -> None:
 
 def print_tables(console: Console, found: list[Case]) -> None:
     """Print what was measured, case by case, and the ratios beside what we want of ourselves."""
-    table = Table("case", "system", *(_right(title) for title in ("IOPS", "MiB/s", "p50 µs", "p99 µs")))
+    figures = (_right(title) for title in ("IOPS", "MiB/s", "p50 µs", "p99 µs"))
+    table = Table("case", "system", *figures, box=SIMPLE_HEAD, pad_edge=False)  # 80 columns are enough
     order = list(System)
     for name in dict.fromkeys(case.name for case in found):
         same = [case for case in found if case.name == name]
@@ -87,7 +89,7 @@ def print_tables(console: Console, found: list[Case]) -> None:
 
 def _ratio_table(found: list[Case]) -> Table:
     bars = {ratio.name: ratio.bar for ratio in RATIOS}
-    table = Table("Cutover beside its peers", _right("times"), "wanted")
+    table = Table("Cutover beside its peers", _right("times"), "wanted", box=SIMPLE_HEAD, pad_edge=False)
     for name, value in ratios(found).items():
         bar = bars.get(name)
         wanted = "" if bar is None else f"{bar:.1f} {'met' if value >= bar else 'MISSED'}"
