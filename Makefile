@@ -18,6 +18,7 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv demo test lint format bench bench-full lock clean packages-demo packages-test packages-bench nats-cli
+.PHONY: lint-code lint-format lint-types lint-imports
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,10 +29,18 @@ demo: $(INSTALLED) packages-demo ## Migrate a live volume from end to end and pr
 test: $(INSTALLED) packages-test nats-cli ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## Linters, formatter, types, and who may import whom
+lint: lint-code lint-format lint-types lint-imports ## Linters, formatter, types, and who may import whom
+
+lint-code: $(INSTALLED)
 	@$(BIN)/ruff check .
+
+lint-format: $(INSTALLED)
 	@$(BIN)/ruff format --check .
+
+lint-types: $(INSTALLED)
 	@$(BIN)/mypy $(MYPY_PATHS)
+
+lint-imports: $(INSTALLED)
 	@$(BIN)/lint-imports --no-cache
 
 format: $(INSTALLED) ## Mend what ruff can mend by itself
