@@ -16,7 +16,8 @@ class State(StrEnum):
     COMMITTED = "committed"
 
 
-CLONING_STATES = frozenset({State.SYNCING, State.SOURCE_SELECTED, State.TARGET_SELECTED})
+IN_SYNC_STATES = frozenset({State.SOURCE_SELECTED, State.TARGET_SELECTED})
+CLONING_STATES = IN_SYNC_STATES | {State.SYNCING}
 
 
 class Flag(StrEnum):
