@@ -15,7 +15,7 @@ from services.write_cloning.devices.interface import Done
 
 LANE_DEPTH = 128
 """How many requests of one device the kernel holds at most. Enough to keep any disk busy; few enough that a ring of
-8,192 entries has room for 63 devices that are all frozen with a full lane, and one lane for the engine itself."""
+8,192 entries has room for 64 devices that are all frozen with a full lane."""
 
 
 class Operation(IntEnum):
@@ -26,6 +26,10 @@ class Operation(IntEnum):
     READ = 22
     WRITE = 23
     ADVISE = 24
+
+
+TRANSFERS = frozenset({Operation.READ, Operation.WRITE})
+"""Operations whose result is a count of bytes; that of the others is 0."""
 
 
 class Odd(Protocol):
@@ -85,8 +89,8 @@ class Engine(Protocol):
     def name(self) -> str:
         """For people, and for `query`: `io_uring` or `threads`."""
 
-    def open_lane(self, fd: int, odd: Odd, *, is_serialised: bool) -> Lane:
-        """Give a descriptor a lane. `is_serialised`: the kernel does its writes one at a time (a buffered file).
+    def open_lane(self, fd: int, odd: Odd, *, is_hashed: bool) -> Lane:
+        """Give a descriptor a lane. `is_hashed`: the kernel may queue its writes with those of other files (`ring`).
 
         Raises:
             EngineFullError: as many lanes as there can be are open.

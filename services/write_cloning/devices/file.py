@@ -20,7 +20,7 @@ from services.write_cloning.devices.extents import find_extents
 from services.write_cloning.devices.interface import Done, Extent, ZeroMode
 from services.write_cloning.devices.syncs import Syncs
 from services.write_cloning.devices.zeroing import Zeroing
-from shared.migration.devices import DeviceIdentity, DeviceKind
+from shared.migration.devices import DeviceIdentity
 
 INTERRUPTIONS_MAX = 8
 """How often one request is started again after EINTR or EAGAIN."""
@@ -41,6 +41,7 @@ class OpenFile:
     real_path: str
     alignment_bytes: int
     is_direct: bool
+    is_hashed: bool  # see `Engine.open_lane`
     can_punch: bool
     can_zero_range_fast: bool
 
@@ -80,8 +81,7 @@ class FileDevice:
         self._loop = asyncio.get_running_loop()
         self._open = open_file
         self._is_direct = open_file.is_direct
-        is_buffered_file = open_file.identity.kind is DeviceKind.FILE and not open_file.is_direct
-        self._lane = engine.open_lane(open_file.fd, self._finish_oddly, is_serialised=is_buffered_file)
+        self._lane = engine.open_lane(open_file.fd, self._finish_oddly, is_hashed=open_file.is_hashed)
         self._lane_read = self._lane.read
         self._lane_write = self._lane.write
         self._syncs = Syncs(self._loop, self._lane)

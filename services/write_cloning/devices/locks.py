@@ -28,7 +28,11 @@ def try_lock(fd: int, *, writable: bool) -> bool:
     kind = fcntl.F_WRLCK if writable else fcntl.F_RDLCK
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_WHOLE_FILE, kind, os.SEEK_SET, 0, 0, 0))
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_WHOLE_FILE, kind, os.SEEK_SET, 0, 0, 0))
+        except OSError:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            raise
     except OSError as failure:
         if failure.errno in _DENIED:
             return False
@@ -41,7 +45,8 @@ def describe_holder(status: os.stat_result) -> str:
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
         fields = line.split()
-        if len(fields) > 5 and fields[5] == inode and fields[1] != "->":  # noqa: PLR2004 - /proc/locks has 8 fields
+        # A line with «->» is of someone who waits; open file description locks name no process, but -1.
+        if fields[1] != "->" and fields[5] == inode and int(fields[4]) > 0:
             return _describe_process(int(fields[4]))
     return "another user"
 
@@ -62,5 +67,7 @@ def _describe_process(pid: int) -> str:
     try:
         name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return "a process that is gone, whose requests are still under way" if pid > 0 else "another user"
+        return (
+            f"process {pid}, which is gone: its requests are still under way, or it left the file to another"
+        )
     return f"this process ({name})" if pid == os.getpid() else f"process {pid} ({name})"

@@ -38,6 +38,9 @@ _BLKSSZGET = 0x1268
 _BLKGETSIZE64 = 0x80081272
 _FILE_DIRECT_ALIGNMENT_BYTES = 4096  # where the filesystem does not say
 
+# Filesystems that take direct writes to one file side by side, so that io_uring does not queue them: ext4 and XFS.
+_PARALLEL_DIRECT_WRITES = frozenset({0xEF53, 0x58465342})
+
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
@@ -252,11 +255,11 @@ def _check_size(wish: _Wish, size_bytes: int, block_bytes: int) -> None:
 def _describe_block(
     wish: _Wish, fd: int, status: os.stat_result, real_path: str, *, is_direct: bool
 ) -> OpenFile:
-    if wish.writable and _ask_int(fd, _BLKROGET):
-        raise errors.DeviceReadOnlyError(f"{wish.name} is read-only: the kernel says so of the block device")
     sector_bytes = _ask_int(fd, _BLKSSZGET)
     size_bytes: int = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0]
     _check_size(wish, size_bytes, SECTOR_BYTES)
+    if wish.writable and _ask_int(fd, _BLKROGET):
+        raise errors.DeviceReadOnlyError(f"{wish.name} is read-only: the kernel says so of the block device")
     can_write_zeroes = _has_write_zeroes(status)
     return OpenFile(
         fd=fd,
@@ -265,6 +268,7 @@ def _describe_block(
         real_path=real_path,
         alignment_bytes=sector_bytes if is_direct else 1,
         is_direct=is_direct,
+        is_hashed=False,  # the kernel hashes files only
         can_punch=can_write_zeroes,
         can_zero_range_fast=can_write_zeroes,
     )
@@ -282,6 +286,7 @@ def _describe_file(wish: _Wish, fd: int, seeking_fd: int, real_path: str, *, is_
         real_path=real_path,
         alignment_bytes=alignment_bytes,
         is_direct=is_direct,
+        is_hashed=not (is_direct and syscalls.filesystem_magic(fd) in _PARALLEL_DIRECT_WRITES),
         can_punch=can_punch,
         can_zero_range_fast=can_punch,  # cannot be tried without a change; refused at its first use, if at all
     )

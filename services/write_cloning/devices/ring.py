@@ -1,23 +1,24 @@
 """The io_uring engine: one ring for the whole process, a lane for each device.
 
-Pushing a request writes one entry and starts nothing; the first push of a loop iteration schedules one
-`_submit`, so that all that one iteration brings goes to the kernel in one system call;
-collecting completions is the same call.
+Pushing a request writes one entry and starts nothing; the first push of a loop iteration schedules one `_submit`, so
+that all that one iteration brings goes to the kernel in one system call. Collecting completions is the same call.
 
-Nothing in here blocks: what the kernel cannot do at once it gives to workers of its own, as many as it
-needs. What still could make one device wait for another, and how that is avoided, is in `evasion`.
+Nothing in here blocks, and no device waits for another. What the kernel cannot do at once it gives to workers, as many
+as it takes (`rings`). One thing would still couple devices: the kernel first tries a write to a file without waiting,
+and when that is refused, as ext4 always does when it is buffered, it puts the file's writes into one of 64 queues, by a
+hash of the file (`io_wq_hash_work` in the kernel's io_uring/io-wq.c). Files that share a queue wait for each other, so
+that a frozen one stops one in 64 of the others for good; seen in tests. So writes of such files carry IOSQE_ASYNC: they
+go to the workers without a try, and are not hashed. That costs nothing, since the try would have failed.
 """
 
 import asyncio
 import os
 from collections import deque
 
-from services.write_cloning.devices.engine import LANE_DEPTH, Odd, Operation, report
+from services.write_cloning.devices.engine import LANE_DEPTH, TRANSFERS, Odd, Operation, report
 from services.write_cloning.devices.errors import EngineFullError, EngineMisuseError
-from services.write_cloning.devices.evasion import SERIALISED_OPERATIONS, Evasion
 from services.write_cloning.devices.interface import Done
-from services.write_cloning.devices.rings import ENTRY, ENTRY_SHIFT, TOKENS, Rings, first_word
-from services.write_cloning.devices.threads import ThreadLane
+from services.write_cloning.devices.rings import ENTRY, ENTRY_SHIFT, TOKENS, Rings, word_of
 
 RETRY_S = 0.001  # the kernel had no memory for our requests; nothing tells when it has
 
@@ -41,22 +42,18 @@ class RingLane:
         "_schedule",
         "_slots",
         "_staged",
-        "_waiting",
         "_write_word",
-        "detour",
         "first",
         "free",
         "is_closed",
-        "is_serialised",
+        "waiting",
     )
 
-    def __init__(self, engine: "RingEngine", first: int, fd: int, odd: Odd, *, is_serialised: bool) -> None:
+    def __init__(self, engine: "RingEngine", first: int, fd: int, odd: Odd, *, is_hashed: bool) -> None:
         """Own the tokens from `first` on."""
         self.first = first
         self.free = list(range(first + LANE_DEPTH - 1, first - 1, -1))
         self.is_closed = False
-        self.is_serialised = is_serialised
-        self.detour: ThreadLane | None = None  # where writes go while the kernel's queue for them is stuck
         self._engine = engine
         self._rings = engine.rings
         self._entries = engine.rings.entries
@@ -65,9 +62,9 @@ class RingLane:
         self._schedule = engine.schedule
         self._fd = fd
         self._odd = odd
-        self._read_word = first_word(Operation.READ, fd)
-        self._write_word = first_word(Operation.WRITE, fd)
-        self._waiting: deque[_Waiting] = deque()  # not empty only while `free` is
+        self._read_word = word_of(Operation.READ, fd)
+        self._write_word = word_of(Operation.WRITE, fd, is_async=is_hashed)
+        self.waiting: deque[_Waiting] = deque()  # not empty only while `free` is
         self._idle: asyncio.Future[None] | None = None
 
     @property
@@ -78,8 +75,7 @@ class RingLane:
     @property
     def outstanding(self) -> int:
         """Requests that are not done."""
-        elsewhere = 0 if self.detour is None else self.detour.outstanding
-        return self.in_ring + len(self._waiting) + elsewhere
+        return self.in_ring + len(self.waiting)
 
     def read(self, offset: int, address: int, length: int, done: Done, context: object) -> None:
         """Read into memory at `address`."""
@@ -98,7 +94,7 @@ class RingLane:
     def write(self, offset: int, address: int, length: int, flags: int, done: Done, context: object) -> None:
         """Write from memory at `address`."""
         free = self.free
-        if not free or self.detour is not None:
+        if not free:
             self.submit(Operation.WRITE, offset, address, length, flags, done, context)
             return
         token = free.pop()
@@ -122,18 +118,13 @@ class RingLane:
         """Do anything; waits its turn when the lane is full."""
         if self.is_closed:
             raise EngineMisuseError("a request came for a device that is closed")
-        if self.detour is not None and operation in SERIALISED_OPERATIONS:
-            self.detour.submit(operation, offset, address, length, flags, done, context)
-        elif not self.free:
-            self._waiting.append((operation, offset, address, length, flags, done, context))
-        else:
-            token = self.free.pop()
-            self._rings.prepare(token, operation, self._fd, offset, address, length, flags)
-            success = length if operation in {Operation.READ, Operation.WRITE} else 0
-            self.stage(token, success, done, context)
-
-    def stage(self, token: int, success: int, done: Done, context: object) -> None:
-        """Send a token whose entry is written."""
+        if not self.free:
+            self.waiting.append((operation, offset, address, length, flags, done, context))
+            return
+        token = self.free.pop()
+        word = self._write_word if operation is Operation.WRITE else word_of(operation, self._fd)
+        self._rings.prepare(token, word, operation, offset, address, length, flags)
+        success = length if operation in TRANSFERS else 0
         self._slots[token] = (self, success, done, context)
         if not self._staged:
             self._schedule()
@@ -141,7 +132,7 @@ class RingLane:
 
     def advance(self) -> None:
         """Start what waited, as far as there are tokens. Called when one became free."""
-        waiting = self._waiting
+        waiting = self.waiting
         while waiting and self.free:
             self.submit(*waiting.popleft())
 
@@ -149,47 +140,26 @@ class RingLane:
         """Take a completion that is not plain success."""
         operation, offset, address, length, flags = self._rings.describe(token)
         self.free.append(token)
-        if self.detour is not None and Evasion.was_withdrawn(operation, result):
-            self.detour.submit(operation, offset, address, length, flags, done, context)
-        else:
-            self._odd(operation, offset, address, length, flags, result, done, context)
         self.advance()
-
-    def start_detour(self) -> None:
-        """Send writes to a thread of the lane's own from here on."""
-        # One thread: the kernel does a buffered file's writes one at a time anyway.
-        self.detour = ThreadLane(self._fd, self._odd, threads=1)
-
-    def end_detour(self) -> None:
-        """Send writes to the ring again; the thread has nothing left."""
-        if self.detour is not None:
-            self.detour.dismiss()
-            self.detour = None
+        self._odd(operation, offset, address, length, flags, result, done, context)
 
     async def close(self) -> None:
         """Wait until nothing is outstanding, and give the tokens back."""
-        await self.drain()
-        if self.detour is not None:
-            await self.detour.close()
-            self.detour = None
+        while self.in_ring or self.waiting:
+            if self._idle is None or self._idle.done():
+                self._idle = asyncio.get_running_loop().create_future()
+                self._engine.watch_for_idleness(self)
+            await asyncio.shield(self._idle)
         if not self.is_closed:
             self.is_closed = True
             self.free = []
             self._engine.give_back(self)
 
-    async def drain(self) -> None:
-        """Wait until the ring has nothing of this lane's."""
-        while self.in_ring or self._waiting:
-            if self._idle is None or self._idle.done():
-                self._idle = asyncio.get_running_loop().create_future()
-                self._engine.watch_for_idleness(self)
-            await asyncio.shield(self._idle)
-
     def notice_idle(self) -> bool:
         """Wake `close` if nothing is left; returns whether it need not be watched any more."""
         if self._idle is None or self._idle.done():
             return True
-        if self.in_ring or self._waiting:
+        if self.in_ring or self.waiting:
             return False
         self._idle.set_result(None)
         return True
@@ -211,55 +181,37 @@ class RingEngine:
         self.slots: list[Slot | None] = [None] * TOKENS
         self.staged: list[int] = []
         self._unused = [*range(TOKENS - LANE_DEPTH, -1, -LANE_DEPTH)]
-        self._own = RingLane(self, self._unused.pop(), -1, _ignore, is_serialised=False)
         self._lanes: set[RingLane] = set()
         self._closing: list[RingLane] = []
-        self._evasion = Evasion(self._loop, self.rings, self.slots, self._withdraw)
         self._loop.add_reader(self.rings.eventfd, self._collect)
 
-    def open_lane(self, fd: int, odd: Odd, *, is_serialised: bool) -> RingLane:
+    def open_lane(self, fd: int, odd: Odd, *, is_hashed: bool) -> RingLane:
         """Give a descriptor a lane."""
         if not self._unused:
             raise EngineFullError(f"{len(self._lanes)} devices are open, and io_uring's lanes are all taken")
-        lane = RingLane(self, self._unused.pop(), fd, odd, is_serialised=is_serialised)
+        lane = RingLane(self, self._unused.pop(), fd, odd, is_hashed=is_hashed)
         self._lanes.add(lane)
-        if is_serialised:
-            self._evasion.add(lane)
         return lane
 
     def give_back(self, lane: RingLane) -> None:
         """Take a closed lane's tokens back."""
         self._lanes.remove(lane)
-        self._evasion.discard(lane)
         self._unused.append(lane.first)
 
     async def close(self) -> None:
         """Unmap the ring."""
         if self._lanes:
             raise EngineMisuseError(f"io_uring was closed while {len(self._lanes)} devices use it")
-        self._evasion.stop()
-        await self._own.drain()
         self._loop.remove_reader(self.rings.eventfd)
         self.rings.close()
 
     def schedule(self) -> None:
         """Submit once this loop iteration has pushed all that it has."""
         self._loop.call_soon(self._submit)
-        self._evasion.wake()
 
     def watch_for_idleness(self, lane: RingLane) -> None:
         """Tell the lane when nothing is left in it."""
         self._closing.append(lane)
-
-    def _withdraw(self, victim: int) -> bool:
-        """Ask the kernel to give back a request that it has not begun; its completion tells. False: try later."""
-        own = self._own
-        if not own.free:
-            return False
-        token = own.free.pop()
-        self.rings.prepare_cancel(token, victim)
-        own.stage(token, 0, _heed_not, None)
-        return True
 
     def _submit(self) -> None:
         if self.staged:
@@ -278,7 +230,11 @@ class RingEngine:
         left = rings.enter()
         self._complete(rings.completions())
         if left:
-            self._loop.call_later(RETRY_S, self._turn)
+            self._loop.call_later(RETRY_S, self._try_again)
+
+    def _try_again(self) -> None:
+        if self._lanes:  # or the ring may be closed by now
+            self._turn()
 
     def _complete(self, completions: list[tuple[int, int, int]]) -> None:
         slots = self.slots
@@ -291,7 +247,7 @@ class RingEngine:
                     self._complete_oddly(lane, token, result, done, context)
                     continue
                 lane.free.append(token)
-                if lane._waiting:  # noqa: SLF001 - a lane is this file's own, and this is the hot loop
+                if lane.waiting:
                     lane.advance()
                 try:
                     done(context, 0)
@@ -304,18 +260,7 @@ class RingEngine:
             self._closing = [lane for lane in self._closing if not lane.notice_idle()]
 
     def _complete_oddly(self, lane: RingLane, token: int, result: int, done: Done, context: object) -> None:
-        if lane is self._own:
-            lane.free.append(token)
-            return
         try:
             lane.finish_oddly(token, result, done, context)
         except Exception as failure:  # noqa: BLE001 - handed on whole
             report(self._loop, failure)
-
-
-def _heed_not(_context: object, _error: int) -> None:
-    """A withdrawal's own outcome says nothing that the withdrawn request does not."""
-
-
-def _ignore(*_: object) -> None:
-    """The engine's own lane has no odd results: see `_complete_oddly`."""

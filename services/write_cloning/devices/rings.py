@@ -28,24 +28,17 @@ from services.write_cloning.devices.errors import EngineUnavailableError
 
 TOKENS = 8192
 
-OP_ASYNC_CANCEL = 14
 _FSYNC_DATASYNC = 1
-
-_NEEDED_OPCODES = frozenset({OP_ASYNC_CANCEL, *Operation})
+_ENTRY_ASYNC = 1 << 4
 
 _SETUP_SUBMIT_ALL = 1 << 7
-_SETUP_COOP_TASKRUN = 1 << 8
 _SETUP_SINGLE_ISSUER = 1 << 12
 _SETUP_DEFER_TASKRUN = 1 << 13
 
-# Tried in this order. Completion work that is deferred until we ask saves an interrupt and a wake-up for
-# each request: cloned 4 KiB writes went from 43 to 76 thousand a second by it. Kernels before 6.1 refuse
-# the first.
-_SETUP_CHOICES = (
-    _SETUP_SUBMIT_ALL | _SETUP_SINGLE_ISSUER | _SETUP_DEFER_TASKRUN,
-    _SETUP_SUBMIT_ALL | _SETUP_COOP_TASKRUN,
-    0,
-)
+# Completion work that is deferred until we ask for it saves an interrupt and a wake-up for each request: cloned 4 KiB
+# writes went from 43 to 76 thousand a second by it. It needs Linux 6.1, as does the kernel's not hashing of requests
+# that are made asynchronous from the start, which `ring` relies on (5.18).
+_SETUP = _SETUP_SUBMIT_ALL | _SETUP_SINGLE_ISSUER | _SETUP_DEFER_TASKRUN
 
 _FEATURE_SINGLE_MMAP = 1 << 0
 _FEATURE_NODROP = 1 << 1
@@ -68,9 +61,9 @@ _USER_DATA_AT = 32
 _COMPLETION = struct.Struct("<Qii")  # user data, result, flags
 
 
-def first_word(opcode: int, fd: int) -> int:
-    """The constant beginning of an entry, to be computed once for each descriptor and operation."""
-    return opcode | fd << 32
+def word_of(operation: Operation, fd: int, *, is_async: bool = False) -> int:
+    """The constant beginning of an entry, to be computed once. `is_async`: do not try, give it to a worker at once."""
+    return operation | (_ENTRY_ASYNC << 8 if is_async else 0) | fd << 32
 
 
 class Rings:
@@ -96,17 +89,14 @@ class Rings:
             raise
 
     def _set_up(self) -> "ctypes.Array[ctypes.c_char]":
-        result = -errno.EINVAL
-        for flags in _SETUP_CHOICES:
-            parameters = ctypes.create_string_buffer(_PARAMETERS_BYTES)
-            struct.pack_into("<I", parameters, 8, flags)
-            result = syscalls.io_uring_setup(TOKENS, parameters)
-            if result >= 0:
-                self.fd = result
-                return parameters
-            if result != -errno.EINVAL:
-                break
-        raise EngineUnavailableError(f"io_uring cannot be used here: {os.strerror(-result)}")
+        parameters = ctypes.create_string_buffer(_PARAMETERS_BYTES)
+        struct.pack_into("<I", parameters, 8, _SETUP)
+        self.fd = syscalls.io_uring_setup(TOKENS, parameters)
+        if self.fd == -errno.EINVAL:
+            raise EngineUnavailableError("this kernel's io_uring is too old: Linux 6.1 is needed")
+        if self.fd < 0:
+            raise EngineUnavailableError(f"io_uring cannot be used here: {os.strerror(-self.fd)}")
+        return parameters
 
     def _check(self, parameters: "ctypes.Array[ctypes.c_char]") -> None:
         needed_features = _FEATURE_SINGLE_MMAP | _FEATURE_NODROP
@@ -115,7 +105,7 @@ class Rings:
         probe = ctypes.create_string_buffer(16 + 256 * 8)
         result = syscalls.io_uring_register(self.fd, _REGISTER_PROBE, probe, 256)
         supported = {probe.raw[at] for at in range(16, len(probe), 8) if probe.raw[at + 2] & 1}
-        missing = sorted(_NEEDED_OPCODES - supported)
+        missing = sorted(set(Operation) - supported)
         if result < 0 or missing:
             raise EngineUnavailableError(f"this kernel's io_uring is too old: it lacks operations {missing}")
         # Requests that cannot be done without waiting each hold a kernel worker. The kernel's own limit,
@@ -154,9 +144,9 @@ class Rings:
             struct.pack_into("<Q", self.entries, (token << ENTRY_SHIFT) + _USER_DATA_AT, token)
 
     def prepare(
-        self, token: int, operation: Operation, fd: int, offset: int, address: int, length: int, flags: int
+        self, token: int, word: int, operation: Operation, offset: int, address: int, length: int, flags: int
     ) -> None:
-        """Write a token's entry. The meaning of the fields is that of `Lane.submit`."""
+        """Write a token's entry; `word` by `word_of`, the meaning of the other fields is that of `Lane.submit`."""
         match operation:
             case Operation.READ | Operation.WRITE | Operation.ADVISE:
                 pass
@@ -164,7 +154,6 @@ class Rings:
                 flags = _FSYNC_DATASYNC
             case Operation.ALLOCATE:
                 address, length, flags = length, flags, 0
-        word = first_word(operation, fd)
         ENTRY.pack_into(self.entries, token << ENTRY_SHIFT, word, offset, address, length, flags)
 
     def describe(self, token: int) -> tuple[Operation, int, int, int, int]:
@@ -178,14 +167,6 @@ class Rings:
                 return operation, 0, 0, 0, 0
             case Operation.ALLOCATE:
                 return operation, offset, 0, address, length
-
-    def opcode(self, token: int) -> int:
-        """Which operation a token's entry holds."""
-        return self.entries[token << ENTRY_SHIFT]
-
-    def prepare_cancel(self, token: int, victim: int) -> None:
-        """Make a token's entry withdraw another one's request, if the kernel has not begun it."""
-        ENTRY.pack_into(self.entries, token << ENTRY_SHIFT, OP_ASYNC_CANCEL, 0, victim, 0, 0)
 
     def stage(self, tokens: list[int]) -> None:
         """Queue the entries of these tokens, in this order, for the next `enter`."""

@@ -23,6 +23,7 @@ _AT_EMPTY_PATH = 0x1000
 _STATX_DIOALIGN = 0x2000
 _STATX_DIOALIGN_AT = 152
 _STATX_BYTES = 256
+_STATFS_BYTES = 256  # more than it is
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,6 +68,8 @@ _fdatasync.restype = ctypes.c_int
 _posix_fadvise = _typed("posix_fadvise64", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
 _posix_fadvise.restype = ctypes.c_int
 
+_fstatfs = _typed("fstatfs64", ctypes.c_int, ctypes.c_char_p)
+_fstatfs.restype = ctypes.c_int
 _statx = _typed("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
 _statx.restype = ctypes.c_int
 
@@ -112,6 +115,15 @@ def direct_io_alignment(fd: int) -> int | None:
         "=2I", answer, _STATX_DIOALIGN_AT
     )  # of memory and of offsets
     return max(alignments) if known & _STATX_DIOALIGN else None
+
+
+def filesystem_magic(fd: int) -> int:
+    """The number that tells the kind of filesystem that a file is on; 0 if it cannot be told."""
+    answer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _fstatfs(fd, answer) != 0:
+        return 0
+    magic: int = struct.unpack_from("l", answer, 0)[0]
+    return magic
 
 
 def io_uring_setup(entries: int, parameters: "ctypes.Array[ctypes.c_char]") -> int:

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from services.write_cloning.devices import syscalls
-from services.write_cloning.devices.engine import Odd, Operation, report
+from services.write_cloning.devices.engine import TRANSFERS, Odd, Operation, report
 from services.write_cloning.devices.errors import EngineMisuseError
 from services.write_cloning.devices.interface import Done
 
@@ -33,13 +33,11 @@ class ThreadLane:
         fd: int,
         odd: Odd,
         *,
-        threads: int = LANE_THREADS,
         dismissed: "Callable[[ThreadLane], None] | None" = None,
     ) -> None:
         """Start no thread before there is work. `dismissed` is called when the lane is given up."""
         self._fd = fd
         self._odd = odd
-        self._threads_max = threads
         self._dismissed = dismissed
         self._threads = 0
         self._loop = asyncio.get_running_loop()
@@ -73,7 +71,7 @@ class ThreadLane:
             raise EngineMisuseError("a request came for a device that is closed")
         self._jobs.put((operation, offset, address, length, flags, done, context))
         self.outstanding += 1
-        if self._threads < min(self.outstanding, self._threads_max):
+        if self._threads < min(self.outstanding, LANE_THREADS):
             self._threads += 1
             Thread(target=self._work, name=f"device-{self._fd}-{self._threads}", daemon=True).start()
 
@@ -127,8 +125,7 @@ class ThreadLane:
 
     def _answer(self, job: _Job, result: int) -> None:
         operation, offset, address, length, flags, done, context = job
-        transfers = operation is Operation.READ or operation is Operation.WRITE
-        if result == (length if transfers else 0):
+        if result == (length if operation in TRANSFERS else 0):
             done(context, 0)
         else:
             self._odd(operation, offset, address, length, flags, result, done, context)
@@ -143,9 +140,9 @@ class ThreadEngine:
         """Start nothing."""
         self._lanes: set[ThreadLane] = set()
 
-    def open_lane(self, fd: int, odd: Odd, *, is_serialised: bool) -> ThreadLane:
+    def open_lane(self, fd: int, odd: Odd, *, is_hashed: bool) -> ThreadLane:
         """Give a descriptor a lane."""
-        del is_serialised  # writes that wait for each other hold threads of this lane and of no other
+        del is_hashed  # to threads, all are alike
         lane = ThreadLane(fd, odd, dismissed=self._lanes.discard)
         self._lanes.add(lane)
         return lane
