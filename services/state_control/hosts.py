@@ -3,6 +3,7 @@
 Only then a command, which may take long because devices are flushed. What is not known is never told as a no.
 """
 
+import asyncio
 from typing import TypeVar
 
 from shared.bus.interface import Discovery, Requests, Unanswered
@@ -19,6 +20,7 @@ from shared.migration.refusals import Code, Refusal
 
 CHECK_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 60.0
+WATCH_INTERVAL_S = 1.0
 DISCOVERY_TIMEOUT_S = 0.5
 
 Reply = TypeVar("Reply")
@@ -57,16 +59,40 @@ class Hosts:
         """Have a command carried out by a host that has just answered.
 
         Raises:
-            UnknownOutcome: it has not answered in time.
-            Refusal: its own; `host-away` when it went away meanwhile. With these nothing was decided.
+            UnknownOutcome: it has not answered in time, or has gone away or begun anew since it was asked.
+            Refusal: its own; `host-away` when it went away before. With these nothing was decided.
         """
-        subject = host_subject(host, command, migration)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(self._watch(host))
+                decided = await self._asked(host, host_subject(host, command, migration), payload)
+                watching.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # the answer's, or else the watch's: one cancels the other
+        return decided
+
+    async def _asked(self, host: str, subject: str, payload: object) -> DecidedReply:
         try:
             return await self._requests.request(subject, payload, DecidedReply, timeout_s=COMMAND_TIMEOUT_S)
         except Unanswered as unanswered:
             raise UnknownOutcome(host, unanswered.message) from unanswered
         except Refusal as refusal:
             raise _away_if_unserved(host, refusal) from refusal
+
+    async def _watch(self, host: str) -> None:
+        """Raise `UnknownOutcome` once a host that has been asked cannot answer any more; endless otherwise."""
+        run = None
+        while True:
+            try:
+                status = await self.check_all(host)
+            except Refusal as refusal:
+                if refusal.code is Code.HOST_AWAY:
+                    raise UnknownOutcome(host, refusal.message) from refusal
+            else:
+                run = run or status.run
+                if status.run != run:
+                    raise UnknownOutcome(host, "It was started anew meanwhile.")
+            await asyncio.sleep(WATCH_INTERVAL_S)
 
     async def choose(self, wanted: str | None) -> str:
         """The host that is wanted, or the only one there is.

@@ -145,6 +145,28 @@ class PlainClient:
         flags = [each.record["kind"] for each in self.journal(name) if each.subject.endswith(".flag")]
         return bool(flags) and flags[-1] == "flag-set"
 
+    # ------------------------------------------------------------------ discovery
+
+    def instances(self, service: str, *, expected: int, timeout_s: float = RECHECK_S) -> list[Json]:
+        """Those of a service's instances that answer `$SRV.PING` in time; returns as soon as there are enough."""
+        inbox = self._client.new_inbox()
+        found: list[Json] = []
+        with self.heard(inbox) as answers:
+            ping = self._client.publish(f"$SRV.PING.{service}", b"", reply=inbox)
+            self._background.run(ping, timeout_s=PATIENCE_S)
+            while len(found) < expected:
+                try:
+                    found.append(json.loads(answers.get(timeout=timeout_s).data or b"null"))
+                except queue.Empty:
+                    break
+        return found
+
+    def until_instances(self, service: str, count: int) -> None:
+        """Wait until so many instances of a service answer. They tell nobody of their coming, so they are asked."""
+        end = time.monotonic() + PATIENCE_S
+        while len(found := self.instances(service, expected=count)) != count:
+            assert time.monotonic() < end, f"not {count} of {service}: {found}"
+
     # ------------------------------------------------------------------ listening
 
     @contextmanager

@@ -99,9 +99,11 @@ class System:
 
     # ------------------------------------------------------------------ services
 
-    def start_service(self, service: str, *, wait: bool = True) -> None:
-        with (self.folder / f"{service}.log").open("ab") as log:
-            self._processes[service] = subprocess.Popen(
+    def start_service(self, service: str, *, name: str = "", wait: bool = True) -> None:
+        """Start one; under another name, one more of its kind."""
+        name = name or service
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", f"services.{service}", "--config", str(self.config)],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
