@@ -64,6 +64,7 @@ class FaultRecording:
         entry, _ledger = await append_decided(
             self._journal, migration, lambda ledger: decide_set(request, ledger, self._clock)
         )
+        await self._durability.require()  # still: the connection may have moved to another server meanwhile
         return _stored(entry)
 
     async def clear_flag(self, migration: str, request: ClearFlagRequest) -> StoredReply:

@@ -13,6 +13,7 @@ from itertools import count
 from typing import Protocol, TypeVar
 
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -61,6 +62,9 @@ class Bus:
         self.url = url  # without secrets
         self.name = name
         self.clock = clock
+        self.losses = (
+            0  # how often the connection was lost: what was true of one server may not be of the next
+        )
         self._is_closing = False
         self._waiting: set[asyncio.Timeout] = set()
         self._event_numbers = count(1)
@@ -110,6 +114,8 @@ class Bus:
                     self._waiting.discard(deadline)
         except TimeoutError:
             raise self._unanswered(subject, timeout_s) from None
+        except nats.js.errors.APIError:
+            raise  # JetStream's answer, for whoever asked JetStream
         except nats.errors.NoRespondersError:
             raise Refusal(Code.SERVICE_AWAY, f"Nobody answers on {subject}.") from None
         except nats.errors.Error as error:
@@ -186,10 +192,18 @@ class Bus:
                     await self.settle()
         except (TimeoutError, nats.errors.Error) as error:
             _log.warning("Closing the connection to NATS without a last flush: %s", error)
-        await self.client.close()
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        try:
+            await self.client.close()
+        except asyncio.CancelledError:
+            # Of nats-py's own attempt to reconnect, which it cancels; only one that is meant for us is passed on.
+            if task is None or task.cancelling() > before:
+                raise
 
     def connection_lost(self) -> None:
         """Wake everyone who waits for an answer: none will come on this connection."""
+        self.losses += 1
         if not self._is_closing:
             _log.warning("The connection to NATS at %s is lost", self.url)
         for deadline in tuple(self._waiting):

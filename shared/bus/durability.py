@@ -34,9 +34,8 @@ class ServerDurability:
         self._bus = bus
         self._monitor_url = config.monitor_url
         self._accepts_less = config.accept_unsynced_journal
-        self._is_established = False
+        self._established_after: int | None = None  # that many losses of the connection
         self._warnings: tuple[str, ...] = ()
-        bus.on_reconnect(self._forget)
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -45,7 +44,8 @@ class ServerDurability:
 
     async def require(self) -> None:
         """See `Durability`."""
-        if self._is_established:
+        losses = self._bus.losses
+        if self._established_after == losses and self._bus.is_connected:
             return
         lacking = await self._lacking()
         if lacking is None:
@@ -55,10 +55,7 @@ class ServerDurability:
             _log.warning(self._warnings[0])
         else:
             raise Refusal(Code.JOURNAL_UNSYNCED, f"The error flag is not set: {lacking}. {_ACCEPTING}.")
-        self._is_established = True
-
-    def _forget(self) -> None:
-        self._is_established = False
+        self._established_after = losses
 
     async def _lacking(self) -> str | None:
         """What is not established, as a clause; None when all is."""

@@ -54,6 +54,8 @@ class JetStreamStream:
                     stored += [Stored(message.metadata.sequence.stream, message.data) for message in messages]
         except Unanswered as unanswered:
             raise _away(unanswered.message) from unanswered
+        except nats.js.errors.Error as error:
+            raise _away(f"The journal cannot be read: {error}.") from error
         return stored
 
     async def publish(

@@ -130,14 +130,14 @@ def server_config(folder: Path, *, port: int | None = None, monitor_port: int | 
 
 @asynccontextmanager
 async def nats_server(
-    folder: Path, *, port: int | None = None, monitor_port: int | None = None
+    folder: Path, *, port: int | None = None, monitor_port: int | None = None, text: str | None = None
 ) -> AsyncIterator[NatsServer]:
     """Run a server whose files are all in `folder` for as long as the context is open.
 
     Raises:
         ServerFailed: with the server's own reason.
     """
-    server = await start_server(folder, port=port, monitor_port=monitor_port)
+    server = await start_server(folder, port=port, monitor_port=monitor_port, text=text)
     try:
         yield server
     finally:
@@ -145,10 +145,13 @@ async def nats_server(
 
 
 async def start_server(
-    folder: Path, *, port: int | None = None, monitor_port: int | None = None
+    folder: Path, *, port: int | None = None, monitor_port: int | None = None, text: str | None = None
 ) -> NatsServer:
-    """Start it, and return when it accepts connections; raises as `nats_server` does."""
-    config, log = _prepare(folder, server_config(folder, port=port, monitor_port=monitor_port))
+    """Start it, and return when it accepts connections; raises as `nats_server` does.
+
+    `text` is a configuration of one's own instead of `server_config`'s.
+    """
+    config, log = _prepare(folder, text or server_config(folder, port=port, monitor_port=monitor_port))
     server = NatsServer(log)
     try:
         await asyncio.get_running_loop().subprocess_exec(
