@@ -256,7 +256,7 @@ def nats_error() -> type[Exception]:
         ("allow_direct", True),
         ("storage", "memory"),
         ("discard", "old"),
-        ("max_age", 60.0),
+        ("max_age", 60_000_000_000),
         ("max_msgs_per_subject", 5),
         ("max_bytes", 1 << 20),
         ("subjects", ["cutover.journal.*.state"]),
