@@ -5,6 +5,7 @@ It knows how each move is made, not when one is allowed.
 
 import asyncio
 import errno
+import logging
 from collections.abc import Callable
 
 from services.write_cloning.copier import Copier, TargetFailedError
@@ -13,14 +14,17 @@ from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
-from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
+from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
+from services.write_cloning.volume.regions import everything_in_sync, nothing_in_sync
 from services.write_cloning.volume.repair import copy_again
 from services.write_cloning.volume.requests import Request
-from services.write_cloning.volume.volume import DroppedError, Volume, everything_in_sync, nothing_in_sync
+from services.write_cloning.volume.volume import Volume
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
+
+log = logging.getLogger(__name__)
 
 TICKS_PER_TIMEOUT = 8
 
@@ -90,11 +94,15 @@ class Apparatus:
         Raises:
             Refusal: it failed.
         """
+        if self.volume.has_dropped_target:
+            raise Refusal(Code.DEVICE_FAILED, f"The target of {self.name} has failed; it goes back to setup.")
+        is_clone = self.volume.sides_by_authority()[1] is Side.TARGET
         failure = await self._flush(self.target, Side.TARGET)
         if failure is not None:
             self.volume.target_failed(failure)
             message = f"The target of {self.name} could not be flushed ({failure.cause})"
-            raise Refusal(Code.DEVICE_FAILED, f"{message}; the migration goes back to setup.")
+            consequence = "the migration goes back to setup" if is_clone else "nothing has changed"
+            raise Refusal(Code.DEVICE_FAILED, f"{message}; {consequence}.")
 
     async def flush_all(self) -> Failure | None:
         """Flush what the last state wrote to; returns the failure of the authority, if there was one.
@@ -123,7 +131,12 @@ class Apparatus:
         self._around.tasks.create_task(self._close_retired(device), name=f"close {device.identity.name}")
 
     async def _close_retired(self, device: Device) -> None:
-        await device.close()
+        try:
+            await device.close()
+        except (
+            OSError
+        ) as error:  # closed all the same, and its lock is gone: that is the kernel's last word on it
+            log.warning("%s: closing %s: %s", self.name, device.identity.name, error)
         self._retired.remove(device)
 
     def _device(self, side: Side) -> Device:
@@ -147,14 +160,14 @@ class Apparatus:
         """Wait until no write is under way; new ones wait for `release_writes`.
 
         Raises:
-            Refusal: the target failed meanwhile, or the writes took longer than `io_timeout`; they go on as before.
+            Refusal: a device failed meanwhile, or the writes took longer than `io_timeout`; they go on as before.
         """
         try:
             async with asyncio.timeout(self._around.limits.io_timeout_s):
                 await self.volume.quiesce()
-        except DroppedError:
+        except SideFailedError:
             self.volume.release()
-            raise Refusal(Code.DEVICE_FAILED, f"The target of {self.name} failed meanwhile.") from None
+            raise Refusal(Code.DEVICE_FAILED, f"A device of {self.name} failed meanwhile.") from None
         except TimeoutError:
             self.volume.release()
             message = f"Writes to {self.name} did not finish within {self._around.limits.io_timeout_s:g} s"
@@ -173,17 +186,22 @@ class Apparatus:
         self.volume.release()
         self.volume.answer_withheld()
 
-    async def make_equal(self, failure: Failure, request: Request) -> None:
+    async def make_equal(self, request: Request) -> None:
         """Copy a range again that the source failed to write, then answer the write with the source's error."""
         try:
             async with asyncio.timeout(self._around.limits.io_timeout_s):
                 error = await copy_again(
-                    self.source, self.target, request.low, request.high, self._around.copy_pool
+                    self.source,
+                    self.target,
+                    request.low,
+                    request.high,
+                    self._around.copy_pool,
+                    lambda: self.volume.needs_recopy(request),
                 )
         except TimeoutError:
             error = errno.ETIMEDOUT
         if error:
-            cause = f"not equal to the source after its {failure.operation} failed"
+            cause = "not equal to the source, which failed the write before"
             self.volume.target_failed(
                 Failure(side=Side.TARGET, operation="write", cause=cause, errno=error, offset=request.offset)
             )
@@ -227,7 +245,7 @@ class Apparatus:
     # ------------------------------------------------------------------ watching
 
     async def watch(self) -> None:
-        """Look after the target: requests that it does not answer, and errors that only a flush brings out. Endless."""
+        """Look after requests that a device does not answer, and errors of the target that only a flush brings out. Endless."""
         limits = self._around.limits
         loop = asyncio.get_running_loop()
         flush_at = loop.time() + limits.target_flush_interval_s
@@ -237,6 +255,9 @@ class Apparatus:
             overdue = self.volume.overdue_target_request(tick - TICKS_PER_TIMEOUT)
             if overdue is not None:
                 self.volume.target_timed_out(overdue)
+            overdue = self.volume.overdue_source_request(tick - TICKS_PER_TIMEOUT)
+            if overdue is not None:
+                self.volume.source_timed_out(overdue)
             if loop.time() >= flush_at:
                 flush_at = loop.time() + limits.target_flush_interval_s
                 await self._flush_clone()

@@ -17,7 +17,9 @@ from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Device, Extent, ZeroMode
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
-from services.write_cloning.volume.volume import REGION_DIFFERS, Volume
+from services.write_cloning.volume.regions import REGION_DIFFERS
+from services.write_cloning.volume.room import take
+from services.write_cloning.volume.volume import Volume
 from shared.migration.devices import Side
 
 COPIES_IN_FLIGHT = 4
@@ -124,24 +126,20 @@ class Copier:
         return not self._unreadable
 
     async def _copy_regions(self) -> None:
-        buffer = await _take(self._pool, self._region_size_bytes)
-        try:
-            while self._next_region < self._region_count:
-                await self._going.wait()
-                region, self._next_region = self._next_region, self._next_region + 1
-                if region < self._region_count:
-                    await self._copy_region(region, buffer)
-        finally:
-            buffer.release()
+        while self._next_region < self._region_count:
+            await self._going.wait()
+            region, self._next_region = self._next_region, self._next_region + 1
+            if region < self._region_count:
+                await self._copy_region(region)
 
-    async def _copy_region(self, region: int, buffer: Buffer) -> None:
+    async def _copy_region(self, region: int) -> None:
         low = region * self._region_size_bytes
         high = min(low + self._region_size_bytes, self._volume.size_bytes)
         is_all_data = await self._was_all_data(low, high)
         await self._throttle.take(high - low)
         exclusion = await self._volume.exclude(low, high)
         try:
-            is_readable = await self._copy_range(low, high, is_all_data, buffer)
+            is_readable = await self._copy_excluded(low, high, is_all_data)
         finally:
             self._volume.include(exclusion)
         if is_readable:
@@ -150,6 +148,15 @@ class Copier:
             self._samples.append((asyncio.get_running_loop().time(), self.synced_bytes))
         else:
             self._unreadable.append(region)
+
+    async def _copy_excluded(self, low: int, high: int, is_all_data: bool) -> bool:
+        # The memory is shared with other volumes: it is held for one region only, and taken after the range, because writes
+        # before us in the order may need some themselves.
+        buffer = await take(self._pool, high - low)
+        try:
+            return await self._copy_range(low, high, is_all_data, buffer)
+        finally:
+            buffer.release()
 
     async def _was_all_data(self, low: int, high: int) -> bool:
         """Whether the whole range held data when the source was last asked: then it is read without asking again.
@@ -220,26 +227,6 @@ class Copier:
             failure = _failure(Side.TARGET, operation, extent, error, cause)
             self._volume.target_failed(failure)
             raise TargetFailedError(f"{operation} at {extent.offset}: {failure.cause}")
-
-
-async def _take(pool: BufferPool, length: int) -> Buffer:
-    buffer = pool.try_take(length)
-    if buffer is not None:
-        return buffer
-    taken: asyncio.Future[Buffer | None] = asyncio.get_running_loop().create_future()
-
-    def take_now() -> None:
-        if not taken.done():
-            taken.set_result(pool.try_take(length))
-
-    pool.when_room(take_now, length)
-    try:
-        return await taken or await _take(pool, length)
-    except asyncio.CancelledError:
-        pool.forget(take_now)
-        if taken.done() and not taken.cancelled() and (orphan := taken.result()) is not None:
-            orphan.release()
-        raise
 
 
 def _failure(side: Side, operation: str, extent: Extent, error: int, cause: str | None = None) -> Failure:

@@ -1,6 +1,7 @@
 """All migrations of one host: admitted at the start, set up and cleaned up while it runs, stopped together at the end."""
 
 import asyncio
+import contextlib
 import logging
 
 from services.write_cloning.devices.absent import AbsentDevice
@@ -21,7 +22,7 @@ from shared.messages.recording import DecisionRequest
 from shared.messages.status import HostView
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
-from shared.migration.refusals import Code, Refusal
+from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import State
 from shared.migration.table import Facts, Trigger, decide
 
@@ -74,7 +75,14 @@ class Host:
             self._keep_closed(admission.migration, admission.uuid, refusal.code, refusal.message)
             return
         witness = _admitted_witness(admission, earlier, self._around)
-        await self._around.witnesses.write(witness)
+        try:
+            await self._around.witnesses.write(witness)
+        except OSError as error:
+            await source.close()
+            await target.close()
+            message = f"its witness could not be written: {error.strerror or error}"
+            self._keep_closed(admission.migration, admission.uuid, Code.INTERNAL, message)
+            return
         migration = Migration(witness=witness, source=source, target=target, around=self._around)
         self._migrations[admission.migration] = migration
         migration.begin()
@@ -131,6 +139,8 @@ class Host:
         except OSError as error:
             await source.close()
             await target.close()
+            with contextlib.suppress(OSError):  # it may be there all the same; then the next start finds it
+                await self._around.witnesses.forget(name)
             raise Refusal(Code.INTERNAL, f"The witness of {name} could not be written: {error}.") from error
         migration = Migration(witness=witness, source=source, target=target, around=self._around)
         self._migrations[name] = migration
@@ -213,8 +223,15 @@ class Host:
 
     async def stop(self) -> bool:
         """Stop every migration, side by side; returns whether all stops were clean."""
-        stops = [migration.stop() for migration in self._migrations.values()]
-        return all(await asyncio.gather(*stops))
+        return all(await asyncio.gather(*(self._stop(migration) for migration in self._migrations.values())))
+
+    @staticmethod
+    async def _stop(migration: Migration) -> bool:
+        try:
+            return await migration.stop()
+        except (Refusal, OSError, InvariantError):
+            log.exception("%s was not stopped cleanly", migration.name)  # the others shall be
+            return False
 
     async def release(self) -> None:
         """Close every device."""

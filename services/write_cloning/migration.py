@@ -23,13 +23,16 @@ from services.write_cloning.witness import Witness
 from shared.messages.host import DecidedReply, EnterRequest, HostCommand
 from shared.messages.recording import DecisionRequest, FaultReport
 from shared.migration.devices import Side
+from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import CLONING_STATES, Flag, State
-from shared.migration.table import Step, Transition, Trigger, decide
+from shared.migration.table import Facts, Step, Transition, Trigger, decide
 
 log = logging.getLogger(__name__)
 
-FAULTS_KEPT_MAX = 64  # in the witness; what one attempt reports beyond that adds nothing
+FAULTS_PER_SIDE_MAX = (
+    32  # of one attempt; what a device fails beyond that adds nothing, and is not even logged
+)
 WITNESS_RETRY_S = 1.0
 
 
@@ -41,8 +44,8 @@ class Decision:
     operation_id: str
     attempt: int
     detail: str = ""
-    flag_digest: str = ""
-    tail_digest: str = ""
+    flag_digest: str
+    tail_digest: str = ""  # of a journal that was read for it; otherwise the witness's stands
     faults: tuple[FaultReport, ...] = ()  # of the attempt, once the decision holds
 
 
@@ -108,7 +111,7 @@ class Migration:
         async with self._deciding:
             await self.apparatus.stop_copying()
             failure = await self.apparatus.flush_all()
-            if self._has_lost_target():
+            if self._has_lost_target():  # its own event comes too late: the flag is to be cleared after this
                 row = decide(self.witness.facts, Trigger.TARGET_FAULT)
                 await self._carry_out(self._decision(row, self._next_operation_id(), detail="at the stop"))
             await self._keep_faults()
@@ -135,32 +138,39 @@ class Migration:
             Refusal: the flag is not the last record of its kind or is spent, the attempt is not the next one, the table or
                 the target does not allow it. Nothing was cloned.
         """
-        async with self._deciding:
-            if not self._is_done(request):
-                ledger = await sound_ledger(self._around, self.witness)
-                flag = ledger.flag_entry
-                if flag is None or ledger.flag is not Flag.SET or flag.digest != request.flag_digest:
-                    raise Refusal(
-                        Code.STALE, f"The flag named for {self.name} is not the last one in the journal."
-                    )
-                if flag.digest == self.witness.spent_flag_digest:
-                    raise Refusal(
-                        Code.STALE, f"The flag named for {self.name} was to be cleared; set a new one."
-                    )
-                facts = replace(self.witness.facts, flag=Flag.SET, source_faults=0, target_faults=0)
-                row = decide(facts, Trigger.SYNC)
-                if request.attempt != self.witness.attempt + 1:
-                    raise Refusal(Code.STALE, f"Attempt {self.witness.attempt + 1} of {self.name} is next.")
-                await self._carry_out(
-                    Decision(
-                        row=row,
-                        operation_id=request.operation_id,
-                        attempt=request.attempt,
-                        flag_digest=flag.digest,
-                        tail_digest=ledger.tail.digest,
-                    )
-                )
+        if not self._is_done(request):
+            ledger = await sound_ledger(
+                self._around, self.witness
+            )  # before its turn: decisions never wait for NATS
+            await self._in_turn(self._enter(request, ledger))
         return await self.confirm()
+
+    async def _enter(self, request: EnterRequest, ledger: Ledger) -> None:
+        if self._is_done(request):
+            return
+        await self._keep_faults()  # those of the last attempt are no business of the next
+        if (
+            not self.reporter.is_settled
+        ):  # a clear that is still to come would take this flag for the one it is about
+            raise Refusal(Code.BUSY, f"The journal does not hold all that was decided of {self.name} yet.")
+        flag = ledger.flag_entry
+        if flag is None or ledger.flag is not Flag.SET or flag.digest != request.flag_digest:
+            raise Refusal(Code.STALE, f"The flag named for {self.name} is not the last one in the journal.")
+        if flag.digest == self.witness.spent_flag_digest:
+            raise Refusal(Code.STALE, f"The flag named for {self.name} was to be cleared; set a new one.")
+        facts = replace(self.witness.facts, flag=Flag.SET, source_faults=0, target_faults=0)
+        row = decide(facts, Trigger.SYNC)
+        if request.attempt != self.witness.attempt + 1:
+            raise Refusal(Code.STALE, f"Attempt {self.witness.attempt + 1} of {self.name} is next.")
+        await self._carry_out(
+            Decision(
+                row=row,
+                operation_id=request.operation_id,
+                attempt=request.attempt,
+                flag_digest=flag.digest,
+                tail_digest=ledger.tail.digest,
+            )
+        )
 
     async def command(self, trigger: Trigger, request: HostCommand) -> DecidedReply:
         """Carry out a command of the table.
@@ -168,23 +178,40 @@ class Migration:
         Raises:
             Refusal: the table does not allow it, the journal is not sound, a device failed, or clients are connected.
         """
-        async with self._deciding:
-            if not self._is_done(request):
-                facts = self.witness.facts
-                tail_digest = self.witness.tail_digest
-                if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
-                    ledger = await sound_ledger(self._around, self.witness)
-                    facts, tail_digest = replace(facts, flag=ledger.flag), ledger.tail.digest
-                row = decide(facts, trigger)
-                if trigger is Trigger.CLEANUP:
-                    self._refuse_clients(disconnect=request.disconnect)
-                await self._carry_out(self._decision(row, request.operation_id, tail_digest=tail_digest))
+        if not self._is_done(request):
+            flag = Flag.NEVER
+            if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
+                flag = (await sound_ledger(self._around, self.witness)).flag
+            await self._in_turn(self._command(trigger, request, flag))
         return await self.confirm()
+
+    async def _command(self, trigger: Trigger, request: HostCommand, flag: Flag) -> None:
+        if self._is_done(request):
+            return
+        row = decide(replace(self._facts(), flag=flag), trigger)
+        if trigger is Trigger.CLEANUP:
+            self._refuse_clients(disconnect=request.disconnect)
+        await self._carry_out(self._decision(row, request.operation_id))
+
+    async def _in_turn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have a command carried out when its turn comes: from then on to its end, whether or not anyone still waits."""
+        task = self._around.tasks.create_task(self._refusal_of(work), name=f"decide {self.name}")
+        refusal = await asyncio.shield(task)
+        if refusal is not None:
+            raise refusal
+
+    async def _refusal_of(self, work: Coroutine[Any, Any, None]) -> Refusal | None:
+        async with self._deciding:
+            try:
+                await work
+            except Refusal as refusal:
+                return refusal
+        return None
 
     async def pause(self, request: HostCommand, *, paused: bool) -> DecidedReply:
         """Pause or resume the copier; kept over a restart."""
         self.check_uuid(request.uuid)
-        await self._keeper.amend(paused=paused)
+        await self._remember(paused=paused)
         if (copier := self.apparatus.copier) is not None:
             if paused:
                 copier.pause()
@@ -198,9 +225,19 @@ class Migration:
         if request.bytes_per_s is not None and request.bytes_per_s < 1:
             message = f"A throttle of {request.bytes_per_s} bytes/s is not allowed; 1 or more, or none at all"
             raise Refusal(Code.BAD_REQUEST, message + ".")
-        await self._keeper.amend(throttle_bytes_per_s=request.bytes_per_s)
+        await self._remember(throttle_bytes_per_s=request.bytes_per_s)
         self.apparatus.throttle.limit(request.bytes_per_s)
         return await self.confirm()
+
+    async def _remember(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
+        try:
+            await self._keeper.amend(**changes)
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> Refusal:
+        message = f"The witness of {self.name} could not be written: {error.strerror or error}"
+        return Refusal(Code.INTERNAL, f"{message}; nothing has changed.")
 
     def check_uuid(self, uuid: str) -> None:
         """Refuse what was meant for another migration of the same name."""
@@ -251,10 +288,9 @@ class Migration:
         self._take_note(failure)
         self._later(self._keep_noted_faults())
 
-    def sides_differ(self, failure: Failure, request: Request) -> None:
+    def sides_differ(self, request: Request) -> None:
         """The source failed a cloned write: make both sides equal again before it is answered."""
-        self.source_failed(failure)
-        self._later(self.apparatus.make_equal(failure, request))
+        self._later(self.apparatus.make_equal(request))
 
     def copied(self, copier: Copier) -> None:
         """Every region is the same on both sides."""
@@ -264,6 +300,8 @@ class Migration:
         self._around.tasks.create_task(work, name=f"decide {self.name}")
 
     def _take_note(self, failure: Failure) -> None:
+        if self._fault_count(failure.side) >= FAULTS_PER_SIDE_MAX:
+            return
         log.error("%s: the %s failed: %s %s", self.name, failure.side, failure.operation, failure.cause)
         self._fault_number += 1
         witness = self.witness
@@ -290,22 +328,35 @@ class Migration:
                 detail = f"{failure.operation}: {failure.cause}"
                 await self._carry_out(self._decision(row, self._next_operation_id(), detail=detail))
             except Refusal as refusal:
-                # Already decided by an earlier failure, or the move of the authority was cancelled by a target that failed
-                # as well: then that failure's own decision follows, and answers what is withheld.
                 log.info("%s: %s", self.name, refusal.message)
+                self._give_up_event()
                 await self._keep_faults()
-                if self.witness.state not in CLONING_STATES or self.witness.authority is Side.TARGET:
-                    self.apparatus.release_writes()
+
+    def _give_up_event(self) -> None:
+        """Answer what was withheld for a decision that is not to be: made already, or impossible.
+
+        Where the target has failed meanwhile, its own event follows, and answers.
+        """
+        if not self._has_lost_target():
+            self.apparatus.volume.keep_authority()
+            self.apparatus.release_writes()
 
     async def _decide_copied(self, copier: Copier) -> None:
+        if not await self._has_decided_copied(copier):
+            await asyncio.sleep(WITNESS_RETRY_S)
+            self.copied(copier)
+
+    async def _has_decided_copied(self, copier: Copier) -> bool:
         async with self._deciding:
             if copier is not self.apparatus.copier or self.witness.state is not State.SYNCING:
-                return
+                return True
             try:
-                row = decide(self.witness.facts, Trigger.COPIED)
+                row = decide(self._facts(), Trigger.COPIED)
                 await self._carry_out(self._decision(row, self._next_operation_id()))
             except Refusal as refusal:
                 log.warning("%s: copied, but not in sync: %s", self.name, refusal.message)
+                return refusal.code is not Code.INTERNAL  # the witness may become writable again
+            return True
 
     async def _keep_noted_faults(self) -> None:
         async with self._deciding:
@@ -315,21 +366,29 @@ class Migration:
         """Put faults that belong to no decision into the witness, and have them recorded."""
         faults, self._undecided = tuple(self._undecided), []
         if faults:
-            await self._insist(faults=self._with(faults))
+            await self._insist(faults=(*self.witness.faults, *faults))
             self.reporter.want_faults(*faults)
+
+    def _facts(self) -> Facts:
+        """What a command is decided on: what the witness holds, and the faults that are on their way into it."""
+        return replace(
+            self.witness.facts,
+            source_faults=self._fault_count(Side.SOURCE),
+            target_faults=self._fault_count(Side.TARGET),
+        )
+
+    def _fault_count(self, side: Side) -> int:
+        return self.witness.fault_count(side) + sum(fault.side is side for fault in self._undecided)
 
     # ------------------------------------------------------------------ carrying out
 
-    def _decision(
-        self, row: Transition, operation_id: str, *, detail: str = "", tail_digest: str = ""
-    ) -> Decision:
+    def _decision(self, row: Transition, operation_id: str, *, detail: str = "") -> Decision:
         return Decision(
             row=row,
             operation_id=operation_id,
             attempt=self.witness.attempt,
             detail=detail,
             flag_digest=self.witness.flag_digest,
-            tail_digest=tail_digest or self.witness.tail_digest,
             faults=self.witness.faults,
         )
 
@@ -358,13 +417,15 @@ class Migration:
                 await self._write_decision(decision)
             case Step.SWITCH_ROUTING:
                 apparatus.switch_routing(witness.state or State.SETUP, witness.authority)
+                apparatus.volume.end_move(moved=witness.authority is Side.TARGET)
             case Step.RELEASE_WRITES:
-                apparatus.release_writes()
+                self._release_writes()
             case Step.START_COPYING:
                 self._start_copying()
             case Step.REPORT_FAULTS:
-                self.reporter.want_faults(*self._newly_kept)
+                self._report_faults()
             case Step.REPORT_DECISION:
+                self._report_faults()  # a decision may take faults along that it is not about
                 self.reporter.want_decision(self._report_of(decision))
             case Step.CLEAR_FLAG:
                 self.reporter.want_clear()
@@ -379,6 +440,17 @@ class Migration:
                 await apparatus.volume.close()
             case Step.FORGET_WITNESS:
                 pass  # the host does, once the journal holds the tombstone
+
+    def _release_writes(self) -> None:
+        if self._has_lost_target():
+            self.apparatus.volume.release()  # what it misses is answered by the decision about that, which follows
+        else:
+            self.apparatus.release_writes()
+
+    def _report_faults(self) -> None:
+        faults, self._newly_kept = self._newly_kept, ()
+        if faults:
+            self.reporter.want_faults(*faults)
 
     def _start_copying(self) -> None:
         self.apparatus.start_copying(paused=self.witness.paused, copied=self.copied)
@@ -402,31 +474,36 @@ class Migration:
             "operation_id": decision.operation_id,
             "trigger": row.trigger.value,
             "detail": decision.detail,
-            "tail_digest": decision.tail_digest,
             "flag_digest": decision.flag_digest,
-            "faults": (*decision.faults, *faults)[:FAULTS_KEPT_MAX],
+            "faults": (*decision.faults, *faults),
         }
+        if decision.tail_digest:
+            changes["tail_digest"] = decision.tail_digest
         self._newly_kept = faults
         if row.after is State.SETUP and row.before is not None:
             await self._insist(**changes)
             return
-        volume = self.apparatus.volume
-        is_move = row.authority is Side.TARGET and self.witness.authority is Side.SOURCE
-        if is_move:
-            volume.begin_move()
+        if row.authority is Side.TARGET and self.witness.authority is Side.SOURCE:
+            self.apparatus.volume.begin_move()  # until the routing follows
         try:
             await self._keeper.amend(**changes)
         except OSError as error:
             self._undecided[:0] = faults
-            if is_move:
-                volume.end_move(moved=False)
-            volume.release()
-            if row.trigger is Trigger.CLEANUP:
-                self._open_volume()
-            message = f"The witness of {self.name} could not be written: {error.strerror or error}"
-            raise Refusal(Code.INTERNAL, f"{message}; nothing has changed.") from error
-        if is_move:
-            volume.end_move(moved=True)
+            await self._undo(row)
+            raise self._unwritten(error) from error
+
+    async def _undo(self, row: Transition) -> None:
+        """Be as before a decision that the witness did not take."""
+        volume = self.apparatus.volume
+        volume.end_move(moved=False)
+        volume.release()
+        if row.trigger is Trigger.CLEANUP:
+            self._open_volume()
+        try:
+            await self._keeper.amend()
+        except OSError as error:
+            # Harmless: whatever is decided next overwrites it, and until then both sides get every write.
+            log.warning("%s: a decision that was not made may be on disk: %s", self.name, error)
 
     async def _insist(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
         """Write the witness, however long it takes: until it is durable, what the target misses is not answered."""
@@ -441,13 +518,7 @@ class Migration:
 
     def _has_lost_target(self) -> bool:
         """Whether the volume has dropped the target, and the decision about it is still to come."""
-        return (
-            any(fault.side is Side.TARGET for fault in self._undecided)
-            and self.witness.state in CLONING_STATES
-        )
-
-    def _with(self, faults: tuple[FaultReport, ...]) -> tuple[FaultReport, ...]:
-        return (*self.witness.faults, *faults)[:FAULTS_KEPT_MAX]
+        return self.apparatus.volume.has_dropped_target and self.witness.state in CLONING_STATES
 
     def _report_of(self, decision: Decision) -> DecisionRequest:
         return DecisionRequest(

@@ -88,8 +88,8 @@ class Reporter:
             await self._wake.wait()
             try:
                 await self._report()
-            except Refusal as refusal:
-                self._note(refusal)
+            except (Refusal, OSError) as trouble:
+                self._note(trouble)
                 await self._pause(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
             else:
@@ -99,10 +99,14 @@ class Reporter:
         self._settled.clear()
         self._wake.set()
 
-    def _note(self, refusal: Refusal) -> None:
-        if self.trouble != refusal.message:
-            log.warning("%s: not in the journal yet: %s", self._keeper.witness.migration, refusal.message)
-        self.trouble = refusal.message
+    def _note(self, trouble: Refusal | OSError) -> None:
+        if isinstance(trouble, Refusal):
+            message = trouble.message
+        else:  # what is stored is told again until the witness knows it, too: that is harmless
+            message = f"the witness cannot be written: {trouble.strerror or trouble}"
+        if self.trouble != message:
+            log.warning("%s: not in the journal yet: %s", self._keeper.witness.migration, message)
+        self.trouble = message
 
     async def _pause(self, delay_s: float) -> None:
         # The wait ends early when something new is to be told: it may replace what could not be stored.

@@ -23,8 +23,7 @@ class Throttle:
         """Change the limit; whoever waits is held to the new one from now on."""
         self._limit = bytes_per_s
         self._free_at = 0.0
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
 
     async def take(self, length: int) -> None:
         """Wait until `length` more bytes may be moved."""
@@ -44,3 +43,9 @@ class Throttle:
         """Return bytes that were taken and did not have to be moved."""
         if self._limit is not None:
             self._free_at -= length / self._limit
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let those who wait look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()

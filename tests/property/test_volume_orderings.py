@@ -70,8 +70,8 @@ class Quiet:
 
     source_failed = source_lost = target_failed
 
-    def sides_differ(self, failure: Failure, request: Request) -> None:
-        raise AssertionError((failure, request))
+    def sides_differ(self, request: Request) -> None:
+        raise AssertionError(request)
 
 
 class Application:

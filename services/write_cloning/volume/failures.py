@@ -44,6 +44,10 @@ class Failure:
         )
 
 
+class SideFailedError(Exception):
+    """A side failed, or left the routing, while something waited that the decision about it must not wait for."""
+
+
 class FailureListener(Protocol):
     """The migration's decision point. Called from within the data path: take note, decide later, never block."""
 
@@ -51,10 +55,10 @@ class FailureListener(Protocol):
         """The target has left the routing; writes stay unanswered until `Volume.answer_withheld`."""
 
     def source_failed(self, failure: Failure) -> None:
-        """A read was answered by the target, or a flush could not be done; nothing waits."""
+        """A read was answered by the target, a write or a flush could not be done; nothing waits for a decision."""
 
     def source_lost(self, failure: Failure) -> None:
-        """While reads come from the target, a source write or flush failed; writes stay unanswered until the authority has moved."""
+        """While reads come from the target, a source write or flush failed; no write is answered until the authority has moved."""
 
-    def sides_differ(self, failure: Failure, request: Request) -> None:
-        """The source failed a cloned write: copy the range again, then `Volume.settle(request)`."""
+    def sides_differ(self, request: Request) -> None:
+        """The source failed a cloned write, which was told before: copy the range again, then `Volume.settle(request)`."""

@@ -82,7 +82,8 @@ class WriteOrder:
 
     @staticmethod
     def _part(row: list[Ranged], entry: Ranged) -> list[Ranged]:
-        # Whoever overlaps and is still here came later: entries part only once they ran, and they ran once all earlier ones had parted.
+        # Whoever overlaps and is still here came later: entries part only once they ran, and they ran once all earlier
+        # ones had parted.
         row.remove(entry)
         low, high = entry.low, entry.high
         freed = []

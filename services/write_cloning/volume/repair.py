@@ -1,23 +1,31 @@
 """Making both sides equal again where the source failed a write that the target has done."""
 
-import errno
+from collections.abc import Callable
 
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device
+from services.write_cloning.volume.room import take
 
 PIECE_BYTES = 1 << 20
 
 
-async def copy_again(source: Device, target: Device, low: int, high: int, pool: BufferPool) -> int:
-    """Copy a range that is excluded from other writes; returns 0 or the errno of whichever side failed."""
-    buffer = pool.try_take(PIECE_BYTES)
-    if buffer is None:
-        return errno.ENOMEM  # not repaired: the target is not in sync
+async def copy_again(
+    source: Device, target: Device, low: int, high: int, pool: BufferPool, is_wanted: Callable[[], bool]
+) -> int:
+    """Copy a range that is excluded from other writes; returns 0 or the errno of whichever side failed.
+
+    Touches neither device any more once it is not wanted: the target may be closed by then, and in use for something else.
+    """
+    buffer = await take(pool, min(PIECE_BYTES, high - low))
     try:
         for offset in range(low, high, PIECE_BYTES):
             length = min(PIECE_BYTES, high - offset)
+            if not is_wanted():
+                return 0
             error = await transfers.read(source, offset, buffer, length)
+            if not is_wanted():
+                return 0
             error = error or await transfers.write(target, offset, buffer, 0, length)
             if error:
                 return error

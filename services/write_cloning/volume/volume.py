@@ -12,50 +12,32 @@ What is to be decided is not the volume's business; it tells its listener. It kn
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Device, ZeroMode
-from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
+from services.write_cloning.volume.exclusion import Exclusion
+from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
 from services.write_cloning.volume.ordering import Ranged, WriteOrder
+from services.write_cloning.volume.orphans import Orphans
+from services.write_cloning.volume.reads import Reads
+from services.write_cloning.volume.regions import RegionStatus, nothing_in_sync
 from services.write_cloning.volume.requests import Kind, Request
+from services.write_cloning.volume.room import with_room
+from services.write_cloning.volume.route import BIT, BOTH, SOURCE, TARGET, Route
+from services.write_cloning.volume.stillness import Stillness
 from services.write_cloning.volume.unaligned import is_unaligned, overlay, split_zero
 from shared.migration.devices import Side
 from shared.migration.refusals import InvariantError
 from shared.migration.states import IN_SYNC_STATES, Routing, State
 from shared.nbd.constants import REGION_CONTEXT, AllocationStatus
 
-# What a request waits for.
-SOURCE = 1
-TARGET = 2
+# What a request waits for, besides SOURCE and TARGET.
 WITNESS = 4  # a decision that is not durable yet
 RECOPY = 8  # the range to be made equal on both sides again
 AROUND = 16  # the blocks around an unaligned write to be read
 
-RegionStatus = Callable[[int, int], Sequence[tuple[int, int]]]
-"""Lengths and flags of a range as the context `cutover:region` tells them."""
-
-REGION_DIFFERS = 1  # the only flag of that context: the sides are not known to hold the same
 _HOLE_AND_ZERO = int(AllocationStatus.HOLE | AllocationStatus.ZERO)
-
-_BIT = {Side.SOURCE: SOURCE, Side.TARGET: TARGET}
-
-
-class DroppedError(Exception):
-    """The target left the routing while something waited for writes to be done."""
-
-
-class Exclusion:
-    """A range that is kept free of application writes; see `Volume.exclude`."""
-
-    __slots__ = ("blockers", "granted", "high", "last_region", "low", "region")
-
-    def __init__(self, low: int, high: int, granted: "asyncio.Future[None]") -> None:
-        """Bytes `low` to `high`."""
-        self.low = low
-        self.high = high
-        self.granted = granted
-        self.region = self.last_region = self.blockers = 0
 
 
 class Volume:
@@ -78,83 +60,98 @@ class Volume:
         self.state: State | None = None
         self.region_status: RegionStatus = nothing_in_sync
         self.reads = self.writes = self.read_bytes = self.write_bytes = 0
+        self.has_dropped_target = False  # and has not got another one since
         self._loop = asyncio.get_running_loop()
         self._mask = alignment_bytes - 1
         self._order = WriteOrder(region_size_bytes.bit_length() - 1)
         self._pool = pool
         self._listener = listener
-        self._source = source
-        self._target = target
+        self._route = Route(source, target)
+        self._orphans = Orphans()
+        self._stillness = Stillness()
+        self._waiters = self._stillness.waiters
+        self._reads = Reads(
+            route=self._route,
+            pool=pool,
+            orphans=self._orphans,
+            stillness=self._stillness,
+            listener=listener,
+            target_failed=self.target_failed,
+        )
+        self._read = self._reads.start
         self._is_open = False
         self._active: dict[Request, None] = {}  # writes and flushes under way, oldest first
-        self._reading: dict[Request, None] = {}  # reads under way that could be answered by the other side
-        self._orphans: dict[tuple[Request, int], Buffer | None] = {}  # in a dropped device's hands
+        self._blocked = 0  # writes that wait for those before them, or for an exclusion to end
         self._held: deque[Request] | None = None  # writes that wait for `release`
-        self._idle: asyncio.Future[None] | None = None
         self._flushing: Request | None = None
         self._flush_next: list[Request] = []
         self._withheld = 0
         self._failed_on_source: set[Request] = set()  # whose errors a move of the authority undoes
         self._failed_in_move: list[tuple[Failure, Request | None]] | None = None
         self._tick = 0
-        self._reads = Side.SOURCE
-        self._write_sides = 0
-        self._flush_sides = 0
-        self._in_sync = False
 
     # ------------------------------------------------------------------ for the migration: routing
 
     def route(self, state: State, routing: Routing) -> None:
-        """Send every request from here on by this routing; those under way finish by the one that they were started with."""
+        """Send every request from here on by this routing; those under way finish by the one that they were started with.
+
+        A target that was dropped stays out: the decision about it is still to come.
+        """
+        route = self._route
+        out = TARGET if self.has_dropped_target else 0
         self.state = state
-        self._reads = routing.reads
-        self._write_sides = _bits(routing.writes)
-        self._flush_sides = _bits(routing.flushes)
-        both = self._write_sides == SOURCE | TARGET
-        self._in_sync = both and state in IN_SYNC_STATES
+        route.reads = Side.SOURCE if out else routing.reads
+        route.write_sides = _bits(routing.writes) & ~out
+        route.flush_sides = _bits(routing.flushes) & ~out
+        route.in_sync = route.write_sides == BOTH and state in IN_SYNC_STATES
 
     def sides_by_authority(self) -> tuple[Side, Side | None]:
         """The side that must have every write, and the one that gets them too, if any."""
-        if self._write_sides & SOURCE:
-            return Side.SOURCE, Side.TARGET if self._write_sides & TARGET else None
+        write_sides = self._route.write_sides
+        if write_sides & SOURCE:
+            return Side.SOURCE, Side.TARGET if write_sides & TARGET else None
         return Side.TARGET, None
 
     def replace(self, side: Side, device: Device) -> None:
         """Give a side another device. The side must not be in the routing."""
-        if _BIT[side] & (self._write_sides | self._flush_sides):
+        route = self._route
+        if BIT[side] & (route.write_sides | route.flush_sides):
             raise InvariantError(f"the {side} was replaced while the routing uses it")
         if side is Side.SOURCE:
-            self._source = device
+            route.source = device
         else:
-            self._target = device
+            route.target = device
+            self.has_dropped_target = False
 
     def drop(self, side: Side, *, withhold: bool) -> None:
         """Take a side out of the routing at once. Requests no longer wait for it; its buffers stay pinned until it lets go.
 
         With `withhold`, nothing that has not been answered is answered before `answer_withheld`.
         """
-        bit = _BIT[side]
-        self._write_sides &= ~bit
-        self._flush_sides &= ~bit
-        self._in_sync = False
-        if self._reads is side:
-            self._reads = side.other
+        bit = BIT[side]
+        route = self._route
+        route.write_sides &= ~bit
+        route.flush_sides &= ~bit
+        route.in_sync = False
+        if route.reads is side:
+            route.reads = side.other
+        if side is Side.TARGET:
+            self.has_dropped_target = True
         if withhold:
             self._withheld = WITNESS
-        rereads = [request for request in self._reading if request.sides == bit]
-        for request in rereads:
-            self._orphan_read(request, bit)
+        self._reads.leave(bit)
         for request in list(self._active):
             self._forget_side(request, bit)
         self._failed_on_source.clear()
-        if withhold and self._idle is not None and not self._idle.done():
-            self._idle.set_exception(DroppedError())
+        if withhold:
+            self._stillness.side_failed()
 
     def withhold(self) -> None:
         """Answer no write or flush until `answer_withheld`: a decision is being made."""
         self._withheld = WITNESS
         for request in self._active:
             request.waiting |= WITNESS
+        self._stillness.side_failed()
 
     def answer_withheld(self) -> None:
         """The decision is durable: answer what waited for it."""
@@ -169,19 +166,27 @@ class Volume:
         self._failed_in_move = []
 
     def end_move(self, *, moved: bool) -> None:
-        """Moved: the target's errors meanwhile are the application's. Not moved: the target has failed, as ever."""
+        """Moved, and the source is dropped: errors of the target are the application's. Not moved: it has failed, as ever."""
         failed, self._failed_in_move = self._failed_in_move or [], None
-        if moved:
-            for _, request in failed:
-                if request is not None and not self._withheld:
+        if not moved:
+            if failed:
+                self.target_failed(failed[0][0])
+            return
+        for failure, request in failed:
+            if request is not None:
+                request.error = (
+                    failure.errno or errno.EIO
+                )  # even where it was the source that had failed before
+                if not self._withheld:
                     request.waiting &= ~WITNESS
                     self._advance(request)
-            return
-        for _, request in failed:
-            if request is not None:
-                request.error = 0
-        if failed:
-            self._target_failed(failed[0][0])
+
+    def keep_authority(self) -> None:
+        """The source stays the authority although it has failed writes: the target gets what the source has in their place."""
+        for request in self._failed_on_source:
+            if request.kind is not Kind.FLUSH:
+                request.waiting |= RECOPY
+        self._failed_on_source.clear()
 
     def settle(self, request: Request) -> None:
         """Both sides hold the same again where the source failed this write: answer it, with the source's error."""
@@ -189,19 +194,20 @@ class Volume:
             request.waiting &= ~RECOPY
             self._advance(request)
 
+    def needs_recopy(self, request: Request) -> bool:
+        """Whether the sides still have to be made equal for this write; a target that was dropped needs it no more."""
+        return request.waiting & RECOPY != 0
+
     async def quiesce(self) -> None:
         """Start no new write, and wait until none is under way. Ended by `release`, whatever came of it.
 
         Raises:
-            DroppedError: the target failed meanwhile.
+            SideFailedError: a side has failed, and its decision is still to come.
         """
+        if self._withheld:
+            raise SideFailedError
         self._held = deque() if self._held is None else self._held
-        if self._active:
-            self._idle = self._loop.create_future()
-            try:
-                await self._idle
-            finally:
-                self._idle = None
+        await self._stillness.until(self._has_no_write, ends_with_failure=True)
 
     def release(self) -> None:
         """Start the writes that `quiesce` held, in the order of their arrival."""
@@ -217,35 +223,61 @@ class Volume:
         """Refuse new requests with ESHUTDOWN, and wait until those under way are answered."""
         self._is_open = False
         self.release()
-        while self._active or self._reading:
-            self._idle = self._loop.create_future()
-            try:
-                await self._idle
-            finally:
-                self._idle = None
+        await self._stillness.until(self._has_no_request, ends_with_failure=False)
+
+    def _has_no_write(self) -> bool:
+        # Flushes may come and go: they serve writes that are done, on sides that the authority is among.
+        return not self._blocked and len(self._active) == (self._flushing is not None)
+
+    def _has_no_request(self) -> bool:
+        return not (self._blocked or self._active or self._reads.under_way)
+
+    # ------------------------------------------------------------------ for the migration: time, and failures met elsewhere
 
     def tick(self) -> int:
         """Count time in the caller's ticks; returns the new count."""
         self._tick += 1
+        self._reads.tick = self._tick
         return self._tick
 
     def overdue_target_request(self, since_tick: int) -> Request | None:
-        """The oldest request that the target has had since before `since_tick`, while another side could do without it."""
-        if not self._write_sides & SOURCE:
+        """A request that the target has had since before `since_tick`, while another side could do without it."""
+        if not self._route.write_sides & SOURCE:
             return None
-        for request in (*self._active, *self._reading):
-            on_target = request.waiting & TARGET or (request in self._reading and request.sides == TARGET)
-            if on_target and request.started_tick < since_tick:
+        for request in self._active:
+            if request.waiting & TARGET and request.started_tick < since_tick:
+                return request
+        for request in self._reads.under_way:
+            if request.sides == TARGET and request.started_tick < since_tick:
+                return request
+        return None
+
+    def overdue_source_request(self, since_tick: int) -> Request | None:
+        """A write or flush that the source has had since before `since_tick`, while the authority could move away from it."""
+        route = self._route
+        if self._withheld or route.reads is Side.SOURCE or not route.write_sides & SOURCE:
+            return None
+        for request in self._active:
+            if request.waiting & SOURCE and request.started_tick < since_tick:
                 return request
         return None
 
     def target_timed_out(self, request: Request) -> None:
         """Treat a request that the target does not answer as failed."""
-        self._target_failed(Failure.of_request(Side.TARGET, request, errno.ETIMEDOUT, TIMEOUT))
+        self.target_failed(Failure.of_request(Side.TARGET, request, errno.ETIMEDOUT, TIMEOUT))
+
+    def source_timed_out(self, request: Request) -> None:
+        """The source does not answer while reads come from the target: ask for the authority to move. The request still waits."""
+        self.withhold()
+        self._listener.source_lost(Failure.of_request(Side.SOURCE, request, errno.ETIMEDOUT, TIMEOUT))
 
     def target_failed(self, failure: Failure) -> None:
-        """Take note of a failure that the copier, or a flush of its own, met on the target; acts like a failed write."""
-        self._target_failed(failure)
+        """The target has failed something, here or elsewhere: it leaves the routing in this very call."""
+        if self._failed_in_move is not None:
+            self._failed_in_move.append((failure, None))
+        elif self._route.write_sides == BOTH:
+            self.drop(Side.TARGET, withhold=True)
+            self._listener.target_failed(failure)
 
     # ------------------------------------------------------------------ for the copier
 
@@ -253,7 +285,7 @@ class Volume:
         """Keep writes out of a range: returns once those before are done; those after wait for `include`."""
         exclusion = Exclusion(low & ~self._mask, -(-high & ~self._mask), self._loop.create_future())
         if not self._order.enter(exclusion):
-            await _uncancelled(exclusion.granted, lambda: self.include(exclusion))
+            await exclusion.wait(lambda: self.include(exclusion))
         return exclusion
 
     def include(self, exclusion: Exclusion) -> None:
@@ -278,7 +310,7 @@ class Volume:
         elif kind is Kind.FLUSH:
             self._flush(request)
         elif kind is Kind.CACHE:
-            self._reader().prefetch(request.offset, request.length, self._advised, request)
+            self._reads.prefetch(request)
         elif request.fast and not self._zeroes_fast():
             self._refuse(request, errno.ENOTSUP)
         else:
@@ -297,101 +329,30 @@ class Volume:
         """
         if context == REGION_CONTEXT:
             return self.region_status(offset, length)
-        extents = await self._reader().extents(offset, length)
+        extents = await self._route.reader().extents(offset, length)
         return [(extent.length, _HOLE_AND_ZERO if extent.is_hole else 0) for extent in extents]
 
     def _zeroes_fast(self) -> bool:
-        sides = self._write_sides
-        source = not sides & SOURCE or self._source.can_zero_fast
-        return source and (not sides & TARGET or self._target.can_zero_fast)
+        route = self._route
+        source = not route.write_sides & SOURCE or route.source.can_zero_fast
+        return source and (not route.write_sides & TARGET or route.target.can_zero_fast)
 
     def _refuse(self, request: Request, error: int) -> None:
         request.error = error
         self._loop.call_soon(request.complete, request)
-
-    def _advised(self, request: Request, error: int) -> None:
-        request.error = 0  # advice that nobody takes is no failure
-        request.complete(request)
-
-    # ------------------------------------------------------------------ reads
-
-    def _reader(self) -> Device:
-        return self._source if self._reads is Side.SOURCE else self._target
-
-    def _read(self, request: Request) -> None:
-        low = request.low
-        request.start = request.offset - low
-        request.started_tick = self._tick
-        request.waiting = 0
-        self._reading[request] = None
-        if self._reads is Side.SOURCE:
-            request.sides = SOURCE
-            self._source.read(low, request.buffer, 0, request.high - low, self._source_read, request)  # type: ignore[arg-type]
-        else:
-            request.sides = TARGET
-            self._target.read(low, request.buffer, 0, request.high - low, self._target_read, request)  # type: ignore[arg-type]
-
-    def _source_read(self, request: Request, error: int) -> None:
-        if request.sides != SOURCE:
-            self._release_orphan(request, SOURCE)
-            return
-        del self._reading[request]
-        if error and self._in_sync:
-            self._listener.source_failed(Failure.of_request(Side.SOURCE, request, error))
-            self._read_other(request, Side.TARGET)
-            return
-        self._answer_read(request, error)
-
-    def _target_read(self, request: Request, error: int) -> None:
-        if request.sides != TARGET:
-            self._release_orphan(request, TARGET)
-            return
-        del self._reading[request]
-        if error and self._write_sides & SOURCE:
-            if self._in_sync:
-                self._target_failed(Failure.of_request(Side.TARGET, request, error))
-            self._read_other(request, Side.SOURCE)
-            return
-        self._answer_read(request, error)
-
-    def _answer_read(self, request: Request, error: int) -> None:
-        request.error = error
-        request.complete(request)
-        if self._idle is not None:
-            self._notice_idle()
-
-    def _read_other(self, request: Request, side: Side) -> None:
-        device = self._source if side is Side.SOURCE else self._target
-        if request.buffer is None:
-            raise InvariantError("a read came without a buffer")
-        request.sides = 0  # a second failure is the application's
-        self._reading[request] = None
-        device.read(request.low, request.buffer, 0, request.high - request.low, self._read_again, request)
-
-    def _read_again(self, request: Request, error: int) -> None:
-        del self._reading[request]
-        self._answer_read(request, error)
-
-    def _orphan_read(self, request: Request, bit: int) -> None:
-        # The device may still write into the old buffer, so the read goes on with another one.
-        del self._reading[request]
-        self._orphans[request, bit] = request.buffer
-        request.buffer = self._pool.try_take(request.high - request.low)
-        if request.buffer is None:
-            request.sides = 0
-            self._refuse(request, errno.ENOMEM)
-            return
-        self._read_other(request, Side.SOURCE if bit == TARGET else Side.TARGET)
 
     # ------------------------------------------------------------------ writes
 
     def _admit(self, request: Request) -> None:
         if self._order.enter(request):
             self._start(request)
+        else:
+            self._blocked += 1
 
     def _start_all(self, entries: Iterable[Ranged]) -> None:
         for entry in entries:
             if isinstance(entry, Request):
+                self._blocked -= 1
                 self._start(entry)
             elif isinstance(entry, Exclusion) and not entry.granted.done():
                 entry.granted.set_result(None)
@@ -406,19 +367,20 @@ class Volume:
         self._send(request)
 
     def _send(self, request: Request) -> None:
-        sides = request.sides = self._write_sides
+        route = self._route
+        sides = request.sides = route.write_sides
         request.waiting |= sides
         request.started_tick = self._tick
-        durable = self._flush_sides if request.durable else 0
+        durable = route.flush_sides if request.durable else 0
         buffer = request.buffer
         if request.kind is Kind.WRITE and buffer is not None:
             offset, start, length = request.offset, request.start, request.length
             if sides & SOURCE:
-                self._source.write(
+                route.source.write(
                     offset, buffer, start, length, durable & SOURCE != 0, self._source_done, request
                 )
             if sides & TARGET:
-                self._target.write(
+                route.target.write(
                     offset, buffer, start, length, durable & TARGET != 0, self._target_done, request
                 )
             return
@@ -426,7 +388,10 @@ class Volume:
 
     def _send_zero(self, request: Request, sides: int, durable: int) -> None:
         mode = ZeroMode.PUNCH if request.may_punch else ZeroMode.ALLOCATE
-        devices = ((SOURCE, self._source, self._source_done), (TARGET, self._target, self._target_done))
+        devices = (
+            (SOURCE, self._route.source, self._source_done),
+            (TARGET, self._route.target, self._target_done),
+        )
         for bit, device, done in devices:
             if sides & bit:
                 device.zero(request.offset, request.length, mode, durable & bit != 0, done, request)
@@ -436,25 +401,29 @@ class Volume:
         if request.kind is not Kind.WRITE:
             self._start_unaligned_zero(request)
             return
-        around = self._pool.try_take(request.high - request.low)
-        if around is None:
-            self._fail_unstarted(request, errno.ENOMEM)
-            return
-        # From the authority, which is never dropped while this is under way without another having taken over.
-        authority = self._source if self._write_sides & SOURCE else self._target
-        authority.read(
-            request.low, around, 0, request.high - request.low, self._around_read, (request, around)
-        )
+        with_room(self._pool, request.high - request.low, lambda around: self._read_around(request, around))
 
-    def _around_read(self, context: tuple[Request, Buffer], error: int) -> None:
-        request, around = context
-        if error:
-            around.release()
-            self._fail_unstarted(request, error)
-            return
-        overlay(request, around)
+    def _read_around(self, request: Request, around: Buffer) -> None:
+        # As a read of the application would go: from either side while they are in sync, and never from one that has left.
+        # Nothing else changes these blocks meanwhile, because their write has its place in the order.
+        reading = Request(Kind.READ, request.low, request.high - request.low, self._around_read, request)
+        reading.low, reading.high = request.low, request.high
+        reading.buffer = around
+        self._read(reading)
+
+    def _around_read(self, reading: Request) -> None:
+        request: Request = reading.owner  # type: ignore[assignment]
+        around = reading.buffer
+        if around is None:
+            raise InvariantError("the blocks around a write were read into nothing")
         request.waiting &= ~AROUND
-        self._send(request)
+        if reading.error:
+            around.release()
+            request.error = reading.error
+            self._advance(request)
+        else:
+            overlay(request, around)
+            self._send(request)
 
     def _start_unaligned_zero(self, request: Request) -> None:
         pieces = split_zero(request, self._mask, self._piece_done)
@@ -471,11 +440,6 @@ class Volume:
         whole.waiting -= 1
         if not whole.waiting:
             whole.complete(whole)
-
-    def _fail_unstarted(self, request: Request, error: int) -> None:
-        request.error = error
-        request.waiting &= WITNESS
-        self._advance(request)
 
     def _source_done(self, request: Request, error: int) -> None:
         waiting = request.waiting
@@ -504,8 +468,7 @@ class Volume:
         if not request.waiting:
             self._finish(request)
         elif request.waiting == RECOPY:
-            failure = Failure.of_request(Side.SOURCE, request, request.error)
-            self._listener.sides_differ(failure, request)
+            self._listener.sides_differ(request)
 
     def _finish(self, request: Request) -> None:
         del self._active[request]
@@ -514,17 +477,12 @@ class Volume:
             if freed:
                 self._start_all(freed)
         request.complete(request)
-        if self._idle is not None:
-            self._notice_idle()
+        if self._waiters:
+            self._stillness.look()
 
     def _retire(self, request: Request) -> None:
         del self._active[request]
         self._start_all(self._order.leave(request))
-
-    def _notice_idle(self) -> None:
-        reading = bool(self._reading) and not self._is_open
-        if not self._active and not reading and self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
 
     # ------------------------------------------------------------------ flushes
 
@@ -539,12 +497,13 @@ class Volume:
         self._flush_next = []
         self._flushing = flush
         self._active[flush] = None
-        flush.sides = self._flush_sides
+        route = self._route
+        flush.sides = route.flush_sides
         flush.waiting = flush.sides | self._withheld
         flush.started_tick = self._tick
         for bit, device, done in (
-            (SOURCE, self._source, self._source_done),
-            (TARGET, self._target, self._target_done),
+            (SOURCE, route.source, self._source_done),
+            (TARGET, route.target, self._target_done),
         ):
             if flush.sides & bit:
                 device.flush(done, flush)
@@ -562,48 +521,38 @@ class Volume:
 
     def _source_trouble(self, request: Request, error: int) -> None:
         if not request.waiting & SOURCE:
-            self._release_orphan(request, SOURCE)
+            self._orphans.release(request, SOURCE)
             return
         request.waiting ^= SOURCE
         request.error = error
-        failure = Failure.of_request(Side.SOURCE, request, error)
-        if self._reads is Side.TARGET and self._write_sides & SOURCE:
-            self._failed_on_source.add(request)
-            self.withhold()
-            self._listener.source_lost(failure)
-        elif request.kind is Kind.FLUSH:
-            if self._write_sides & TARGET:
-                self._listener.source_failed(failure)
-            self._advance(request)
-        elif request.sides & TARGET and self._write_sides & TARGET:
-            request.waiting |= RECOPY
-            self._advance(request)
-        else:
-            self._advance(request)
+        route = self._route
+        if route.write_sides == BOTH:
+            failure = Failure.of_request(Side.SOURCE, request, error)
+            if route.reads is Side.TARGET:
+                self._failed_on_source.add(request)
+                self.withhold()
+                self._listener.source_lost(failure)
+                return
+            if request.kind is not Kind.FLUSH and request.sides & TARGET:
+                request.waiting |= RECOPY
+            self._listener.source_failed(failure)
+        self._advance(request)
 
     def _target_trouble(self, request: Request, error: int) -> None:
         if not request.waiting & TARGET:
-            self._release_orphan(request, TARGET)
+            self._orphans.release(request, TARGET)
             return
         request.waiting ^= TARGET
-        if not self._write_sides & SOURCE:
+        if not self._route.write_sides & SOURCE:
             request.error = error  # the target is the authority: its errors are the application's
             self._advance(request)
             return
         failure = Failure.of_request(Side.TARGET, request, error)
         if self._failed_in_move is None:
-            self._target_failed(failure)
+            self.target_failed(failure)
         else:
-            request.error = error
             request.waiting |= WITNESS
             self._failed_in_move.append((failure, request))
-
-    def _target_failed(self, failure: Failure) -> None:
-        if self._failed_in_move is not None:
-            self._failed_in_move.append((failure, None))
-        elif self._write_sides & TARGET and self._write_sides & SOURCE:
-            self.drop(Side.TARGET, withhold=True)
-            self._listener.target_failed(failure)
 
     def _forget_side(self, request: Request, bit: int) -> None:
         waiting = request.waiting
@@ -611,39 +560,14 @@ class Volume:
             waiting ^= bit
             if request.buffer is not None:
                 request.buffer.retain()
-            self._orphans[request, bit] = request.buffer
-        if bit == SOURCE:
-            if request in self._failed_on_source:
-                request.error = 0  # the target has it, and holds the authority
-        else:
+            self._orphans.keep(request, bit, request.buffer)
+        if bit == TARGET:
             waiting &= ~RECOPY
+        elif request in self._failed_on_source:
+            request.error = 0  # the target has it, and holds the authority
         request.waiting = waiting | self._withheld
         self._advance(request)
 
-    def _release_orphan(self, request: Request, bit: int) -> None:
-        buffer = self._orphans.pop((request, bit), None)
-        if buffer is not None:
-            buffer.release()
-
-
-def everything_in_sync(_offset: int, length: int) -> Sequence[tuple[int, int]]:
-    """Both sides hold the same everywhere."""
-    return [(length, 0)]
-
-
-def nothing_in_sync(_offset: int, length: int) -> Sequence[tuple[int, int]]:
-    """Nowhere are both sides known to hold the same."""
-    return [(length, REGION_DIFFERS)]
-
 
 def _bits(sides: Iterable[Side]) -> int:
-    return sum(_BIT[side] for side in sides)
-
-
-async def _uncancelled(granted: "asyncio.Future[None]", give_back: Callable[[], None]) -> None:
-    """Wait for a grant; a waiter that is cancelled gives it back as soon as it comes."""
-    try:
-        await asyncio.shield(granted)
-    except asyncio.CancelledError:
-        granted.add_done_callback(lambda _: give_back())
-        raise
+    return sum(BIT[side] for side in sides)
