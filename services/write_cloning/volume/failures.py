@@ -58,7 +58,7 @@ class FailureListener(Protocol):
         """A read was answered by the target, a write or a flush could not be done; nothing waits for a decision."""
 
     def source_lost(self, failure: Failure) -> None:
-        """While reads come from the target, a source write or flush failed; no write is answered until the authority has moved."""
+        """While reads come from the target, a source write or flush failed: no write is answered until the authority moves."""
 
     def sides_differ(self, request: Request) -> None:
-        """The source failed a cloned write, which was told before: copy the range again, then `Volume.settle(request)`."""
+        """The source failed a cloned write, as told before: copy the range again, then `Volume.settle(request)`."""
