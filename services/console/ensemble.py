@@ -81,8 +81,8 @@ class Ensemble:
         return child
 
     def _told(self, sentence: str) -> None:
-        self.tell(sentence)
         self._write_running()
+        self.tell(sentence)
 
     def _write_running(self) -> None:
         running = {
@@ -91,7 +91,10 @@ class Ensemble:
             "export": list(self.export_addresses),
             "services": {name: child.pid for name, child in self.children.items()},
         }
-        self.directory.running.write_bytes(orjson.dumps(running, option=orjson.OPT_INDENT_2))
+        # Whole at every moment: others read it while services come and go.
+        written = self.directory.running.with_suffix(".new")
+        written.write_bytes(orjson.dumps(running, option=orjson.OPT_INDENT_2))
+        written.replace(self.directory.running)
 
     async def keep(self) -> None:
         """Keep every child alive until it is stopped."""

@@ -41,7 +41,13 @@ class Output:
 
     def show(self, renderable: RenderableType) -> None:
         """A table or a styled text for people; whoever made it has made foreign text plain."""
-        self.people.print(renderable)
+        if self.people.is_terminal or self.json:
+            self.people.print(renderable)
+            return
+        with self.people.capture() as captured:
+            self.people.print(renderable)
+        for line in captured.get().splitlines():  # without the blanks that fill the last column of a table
+            self.people.print(line.rstrip(), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """One line on standard error, with or without `--json`."""

@@ -10,8 +10,8 @@ from shared.messages.control import CleanupRequest, PlainRequest, SetupRequest, 
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl, without_operation
-from tests.integration.console.terminal import cutover, on_terminal
 from tests.support.statuses import fault
+from tests.support.terminal import cutover, on_terminal, started
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -231,8 +231,6 @@ async def test_every_command_has_help_worth_reading() -> None:
 
 
 async def test_events_are_a_line_each(control: ScriptedControl) -> None:
-    from tests.integration.console.terminal import started
-
     control.has()
     async with started("events", "--json", server=control.bus.url) as process:
         assert process.stdout is not None

@@ -8,8 +8,8 @@ from shared.messages.status import ConnectionView
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl
-from tests.integration.console.terminal import cutover, on_terminal, started
 from tests.support.statuses import fault
+from tests.support.terminal import cutover, on_terminal, started
 
 DONE, FAILED, USAGE = 0, 1, 2
 CLIENT = ConnectionView(peer="pid 4711", connected_at="2026-01-31T12:00:00.000000Z")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl
-from tests.integration.console.terminal import Ended, cutover
 from tests.support.statuses import fault
+from tests.support.terminal import Ended, cutover
 
 DONE, FAILED = 0, 1
 Happening = Callable[[], Awaitable[None]]
@@ -78,7 +79,7 @@ async def test_a_missed_event_only_costs_time(control: ScriptedControl) -> None:
     ],
 )
 async def test_it_ends_when_the_state_is_out_of_reach(
-    control: ScriptedControl, before: dict[str, object], after: dict[str, object], words: str
+    control: ScriptedControl, before: dict[str, Any], after: dict[str, Any], words: str
 ) -> None:
     control.has(**before)
     began = time.monotonic()

@@ -6,8 +6,8 @@ import orjson
 
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl
-from tests.integration.console.terminal import on_terminal, started
 from tests.support.statuses import SIZE_BYTES, fault
+from tests.support.terminal import on_terminal, started
 
 
 async def cleaned_up(control: ScriptedControl) -> None:
