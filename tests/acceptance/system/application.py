@@ -1,11 +1,12 @@
 """Drives `nbd_application.py`, and judges what it has reported."""
 
+import contextlib
 import json
 import queue
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -36,6 +37,13 @@ class Report:
                 if not found.startswith(f"block {number} stamp {stamp} ".encode()):
                     differing.append(f"block {number} is not of stamp {stamp}: {found[:40]!r}")
         return differing
+
+    def without(self, later: "Report") -> "Report":
+        """Only the blocks that a later application has not written."""
+        kept = {
+            number: stamp for number, stamp in self.acknowledged.items() if number not in later.acknowledged
+        }
+        return replace(self, acknowledged=kept)
 
 
 class Application:
@@ -84,8 +92,9 @@ class Application:
     def stop(self) -> Report:
         """Let it finish, and flush."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended by itself, and has reported
+            self._process.stdin.write("\n")
+            self._process.stdin.close()
         end = time.monotonic() + PATIENCE_S
         while "acknowledged" not in (said := self._hear(max(0, end - time.monotonic()))):
             continue
@@ -105,4 +114,5 @@ class Application:
         self._listening.join(PATIENCE_S)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None and not stream.closed:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()

@@ -41,6 +41,7 @@ def main() -> None:
         try:
             if chance.random() < 0.6:
                 stamp += 1
+                acknowledged.pop(number, None)  # whether a write that fails was done is not known
                 handle.pwrite(content(number, stamp), number * BLOCK_BYTES)
                 acknowledged[number] = stamp
             elif number in acknowledged:

@@ -56,7 +56,13 @@ class Recorded:
 
     sequence: int
     subject: str
-    record: Json
+    payload: bytes
+
+    @property
+    def record(self) -> Json:
+        """As JSON."""
+        record: Json = json.loads(self.payload)
+        return record
 
     @property
     def words(self) -> str:
@@ -129,7 +135,7 @@ class PlainClient:
                 message = await jetstream.get_msg(JOURNAL, seq=after, subject=subject, next=True)
             except NotFoundError:
                 return found
-            found.append(Recorded(message.seq or 0, message.subject or "", json.loads(message.data or b"")))
+            found.append(Recorded(message.seq or 0, message.subject or "", message.data or b""))
 
     def words(self, name: str) -> list[str]:
         """The journal of one migration name in words."""

@@ -1,0 +1,111 @@
+"""SIGTERM of the host in every state: a clean stop, known for one by the journal; the next start goes on where it was."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.system.application import Application
+from tests.acceptance.system.devices import MIB, digest
+from tests.acceptance.system.pairs import Pair, make_pair
+from tests.acceptance.system.ways import bring_to
+from tests.acceptance.system.whole_system import CLONING, System
+
+STATES = ("setup", "syncing", "source-selected", "target-selected", "committed")
+CLONES = {"syncing", "source-selected", "target-selected"}
+
+
+@pytest.fixture
+def running(own_system: Callable[..., System]) -> tuple[System, Pair]:
+    system = own_system()
+    pair = make_pair(system, size_bytes=8 * MIB)
+    system.set_up("vol1", pair.source, pair.target)
+    return system, pair
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_clean_stop_clears_the_flag_and_the_next_start_resumes_the_state(
+    running: tuple[System, Pair], state: str
+) -> None:
+    system, pair = running
+    client = system.client
+    with Application(system.export("vol1"), blocks=1024) as application:
+        bring_to(system, "vol1", state)
+        application.until_operations(100)
+        before = client.query("vol1")
+        assert client.is_flagged("vol1") is (state in CLONES)
+        assert system.stop_service(CLONING) == 0
+        report = application.stop()
+    assert not client.is_flagged("vol1")
+    assert "the stop was clean" in system.log(CLONING)
+    assert report.differences(pair.target if state == "committed" else pair.source) == []
+    if state in CLONES:
+        assert client.words("vol1")[-1] == "flag-clear"
+        if state != "syncing":  # there the target has only what was written since
+            assert report.differences(pair.target) == []
+        assert json.loads(system.witness("vol1").read_bytes())["witness"]["state"] == state
+
+    system.start_service(CLONING)
+    after = client.query("vol1")
+    for key in ("uuid", "state", "attempt", "authority", "paused", "faults"):
+        assert after[key] == before[key], key
+    assert client.is_flagged("vol1") is (state in CLONES), "cloning goes on without the flag"
+    if state in CLONES:
+        assert client.words("vol1")[-2:] == ["flag-clear", "flag-set"]
+    with Application(system.export("vol1"), seed=2, blocks=1024) as application:
+        application.until_operations(100)
+        if state == "setup":
+            client.command("sync", "vol1")
+        if state in {"setup", "syncing"}:
+            client.command("resume", "vol1")
+            client.until_state("vol1", "source-selected")
+        if state not in {"target-selected", "committed"}:
+            client.command("select-target", "vol1")
+        if state != "committed":
+            client.command("commit", "vol1")
+        application.until_operations(100)
+        second = application.stop()
+    assert second.errors == []
+    assert second.differences(pair.target) == []
+    assert report.without(second).differences(pair.target) == []
+    assert client.query("vol1")["faults"] == []
+
+
+def test_every_stop_counts_as_a_run_and_a_throttle_is_kept(running: tuple[System, Pair]) -> None:
+    system, _ = running
+    system.client.command("throttle", "vol1", bytes_per_s=123456)
+    assert system.host_status()["run"] == 1
+    assert system.stop_service(CLONING) == 0
+    system.start_service(CLONING)
+    assert system.host_status()["run"] == 2
+    assert system.client.query("vol1")["throttle_bytes_per_s"] == 123456
+
+
+def test_stop_while_copying_at_full_speed_is_clean_and_copying_goes_on(
+    own_system: Callable[..., System],
+) -> None:
+    system = own_system()
+    pair = make_pair(system, size_bytes=64 * MIB)
+    system.set_up("vol1", pair.source, pair.target)
+    system.client.command("throttle", "vol1", bytes_per_s=32 * MIB)
+    system.client.command("sync", "vol1")
+    system.client.until("vol1", lambda status: status["synced_bytes"] > 8 * MIB)
+    assert system.stop_service(CLONING) == 0
+    system.client.refused("select-target", "vol1")
+    system.start_service(CLONING)
+    status = system.client.query("vol1")
+    assert (status["state"], status["attempt"]) == ("syncing", 1)
+    system.client.command("throttle", "vol1", bytes_per_s=None)
+    system.client.until_state("vol1", "source-selected")
+    assert digest(pair.source) == digest(pair.target)
+
+
+def test_application_is_refused_with_eshutdown_and_not_with_silence(running: tuple[System, Pair]) -> None:
+    """The export tells who is connected that it goes, and answers or refuses what was asked."""
+    system, pair = running
+    with Application(system.export("vol1")) as application:
+        application.until_operations(50)
+        assert system.stop_service(CLONING) == 0
+        report = application.stop()
+    assert report.errors != []
+    assert report.differences(pair.source) == []
