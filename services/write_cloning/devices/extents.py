@@ -9,8 +9,8 @@ import os
 
 from services.write_cloning.devices.interface import Extent
 
-EXTENTS_MAX = 65536
-"""A file in more pieces than this is said to be data from there on, which is always true enough."""
+QUESTIONS_MAX = 65536
+"""A file in more pieces than this, or one that changes faster than it answers, is said to be data from there on."""
 
 
 def find_extents(fd: int, offset: int, length: int) -> list[Extent]:
@@ -21,19 +21,20 @@ def find_extents(fd: int, offset: int, length: int) -> list[Extent]:
     """
     end = offset + length
     extents: list[Extent] = []
-    while offset < end and len(extents) < EXTENTS_MAX:
+    for _ in range(QUESTIONS_MAX):
         data_at = _seek(fd, offset, end, os.SEEK_DATA)
         if data_at > offset:
             extents.append(Extent(offset, data_at - offset, is_hole=True))
             offset = data_at
-        if offset < end:
-            hole_at = _seek(fd, offset, end, os.SEEK_HOLE)
-            if hole_at <= offset:  # punched since we were told of data here
-                continue
+        if offset == end:
+            return extents
+        hole_at = _seek(fd, offset, end, os.SEEK_HOLE)
+        if hole_at > offset:  # or else the data was punched since we were told of it
             extents.append(Extent(offset, hole_at - offset, is_hole=False))
             offset = hole_at
-    if offset < end:
-        extents.append(Extent(offset, end - offset, is_hole=False))
+        if offset == end:
+            return extents
+    extents.append(Extent(offset, end - offset, is_hole=False))
     return extents
 
 

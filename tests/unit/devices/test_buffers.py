@@ -20,7 +20,14 @@ MIB = 1 << 20
 
 @pytest.mark.parametrize(
     ("length", "size_bytes"),
-    [(1, 4 * KIB), (4 * KIB, 4 * KIB), (4 * KIB + 1, 8 * KIB), (MIB, MIB), (MIB + 1, 2 * MIB), (64 * MIB, 64 * MIB)],
+    [
+        (1, 4 * KIB),
+        (4 * KIB, 4 * KIB),
+        (4 * KIB + 1, 8 * KIB),
+        (MIB, MIB),
+        (MIB + 1, 2 * MIB),
+        (64 * MIB, 64 * MIB),
+    ],
 )
 def test_a_buffer_is_the_smallest_power_of_two_that_holds_the_length(length: int, size_bytes: int) -> None:
     buffer = BufferPool().take(length)
@@ -43,7 +50,7 @@ def test_view_and_address_are_the_same_memory() -> None:
 
 @pytest.mark.parametrize("length", [0, -1, LARGEST_BYTES + 1])
 def test_a_length_that_no_buffer_has_is_refused(length: int) -> None:
-    with pytest.raises(ValueError, match="a buffer|no buffer"):
+    with pytest.raises(ValueError, match=r"(a|no) buffer holds"):
         BufferPool().take(length)
 
 

@@ -28,7 +28,9 @@ def test_relative_paths_are_refused(uri: str) -> None:
     assert refusal.value.code == "path-not-absolute"
 
 
-@pytest.mark.parametrize("uri", ["http://x/y", "file://otherhost/y", "file:///y?x=1", "nbd://host/e", "/a\0b"])
+@pytest.mark.parametrize(
+    "uri", ["http://x/y", "file://otherhost/y", "file:///y?x=1", "nbd://host/e", "/a\0b"]
+)
 def test_other_uris_are_refused(uri: str) -> None:
     with pytest.raises(UriNotSupportedError) as refusal:
         local_path(uri)

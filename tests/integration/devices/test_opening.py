@@ -1,0 +1,498 @@
+"""Opening local devices: every refusal, each leaving nothing open and no lock behind."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from services.write_cloning.devices import errors, opening
+from services.write_cloning.devices.allowed import AllowedPaths
+from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.devices.engine import Engine
+from services.write_cloning.devices.file import FileDevice
+from services.write_cloning.devices.opening import open_device, same_device
+from services.write_cloning.devices.threads import ThreadEngine
+from shared.migration.devices import DeviceKind
+from tests.integration.devices.conftest import AttachLoop
+from tests.integration.devices.tools import KIB, MIB, Driver, open_descriptors, pattern, run, until
+
+pytestmark = pytest.mark.needs_root
+
+Refused = Callable[..., "asyncio.Future[errors.DeviceRefusedError]"]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return ThreadEngine()
+
+
+@pytest.fixture
+def allowed(folder: Path) -> AllowedPaths:
+    return AllowedPaths([f"{folder}/**", "/dev/loop*"])
+
+
+@pytest.fixture
+async def refused(allowed: AllowedPaths, engine: Engine) -> AsyncIterator[Refused]:
+    """A function that gives the error of an opening that fails, after a check that no descriptor was left."""
+
+    async def refusal(path: Path | str, **options: object) -> errors.DeviceRefusedError:
+        before = open_descriptors()
+        with pytest.raises(errors.DeviceRefusedError) as caught:
+            await open_device(str(path), allowed=allowed, engine=engine, **options)  # type: ignore[arg-type]
+        assert open_descriptors() == before
+        return caught.value
+
+    yield refusal  # type: ignore[misc]
+    await engine.close()
+
+
+async def open_one(path: Path | str, allowed: AllowedPaths, engine: Engine, **options: object) -> FileDevice:
+    return await open_device(str(path), allowed=allowed, engine=engine, **options)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------- what is opened
+
+
+async def test_a_file(disk: Path, allowed: AllowedPaths, engine: Engine) -> None:
+    device = await open_one(f"file://{disk}", allowed, engine)
+    status = disk.stat()
+    assert device.size_bytes == device.identity.size_bytes == 16 * MIB
+    assert device.identity.kind is DeviceKind.FILE
+    assert device.identity.token == f"inode:{status.st_dev}:{status.st_ino}"
+    assert device.identity.name == f"file://{disk}"
+    assert device.real_path == str(disk)
+    assert (device.alignment_bytes, device.engine_name) == (1, "threads")
+    await device.close()
+
+
+async def test_a_block_device_is_opened_for_direct_io(
+    disk: Path, allowed: AllowedPaths, engine: Engine, attach_loop: AttachLoop
+) -> None:
+    path = attach_loop(disk, "--sector-size", "4096")
+    device = await open_one(path, allowed, engine)
+    number = path.stat().st_rdev
+    assert device.identity.kind is DeviceKind.BLOCK
+    assert device.identity.token == f"dev:{os.major(number)}:{os.minor(number)}"
+    assert device.identity.logical_sector_bytes == device.alignment_bytes == 4096
+    assert device.size_bytes == 16 * MIB
+    assert device.engine_name == "threads direct"
+    await device.close()
+
+
+async def test_a_file_opened_for_direct_io_says_what_must_be_aligned(
+    disk: Path, allowed: AllowedPaths, engine: Engine
+) -> None:
+    device = await open_one(disk, allowed, engine, direct=True)
+    assert device.alignment_bytes in {512, 4096}
+    await device.close()
+
+
+async def test_a_device_is_free_again_once_closed(disk: Path, allowed: AllowedPaths, engine: Engine) -> None:
+    for _ in range(2):
+        device = await open_one(disk, allowed, engine)
+        await device.close()
+
+
+async def test_reading_a_read_only_file(disk: Path, allowed: AllowedPaths, engine: Engine) -> None:
+    disk.chmod(0o444)
+    device = await open_one(disk, allowed, engine, writable=False)
+    pool = BufferPool()
+    assert await Driver(device, pool).read(0, 4 * KIB) == bytes(4 * KIB)
+    await device.close()
+
+
+# ------------------------------------------------------------------------------- paths
+
+
+async def test_missing(folder: Path, refused: Refused) -> None:
+    refusal = await refused(folder / "none.img")
+    assert refusal.code == "device-missing"
+    assert str(refusal) == f"{folder}/none.img does not exist"
+
+
+async def test_missing_below_a_file(disk: Path, refused: Refused) -> None:
+    assert (await refused(disk / "x")).code == "device-missing"
+
+
+async def test_a_circle_of_links(folder: Path, refused: Refused) -> None:
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "b").symlink_to(folder / "a")
+    assert (await refused(folder / "a")).code == "device-missing"
+
+
+async def test_relative(refused: Refused) -> None:
+    assert (await refused("disk.img")).code == "path-not-absolute"
+
+
+async def test_what_is_neither_file_nor_block_device(folder: Path, refused: Refused) -> None:
+    (folder / "inner").mkdir()
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+    for name, what in (("inner", "a folder"), ("pipe", "a pipe"), ("socket", "a socket")):
+        refusal = await refused(folder / name)
+        assert refusal.code == "not-a-device"
+        assert str(refusal) == f"{folder}/{name} is {what}, neither a regular file nor a block device"
+
+
+async def test_a_character_device_is_not_even_opened(engine: Engine) -> None:
+    with pytest.raises(errors.NotADeviceError, match="/dev/zero is a character device"):
+        await open_device("/dev/zero", allowed=AllowedPaths(["/dev/*"]), engine=engine)
+
+
+async def test_not_allowed(folder: Path, engine: Engine, disk: Path) -> None:
+    allowed = AllowedPaths([f"{folder}/other/*", "/dev/sd*"])
+    with pytest.raises(errors.PathNotAllowedError) as refusal:
+        await open_device(str(disk), allowed=allowed, engine=engine)
+    assert refusal.value.code == "path-not-allowed"
+    assert str(refusal.value) == f"{disk} is not allowed here; allowed: {folder}/other/*, /dev/sd*"
+
+
+async def test_a_link_out_of_what_is_allowed(folder: Path, engine: Engine, disk: Path) -> None:
+    inside = folder / "allowed"
+    inside.mkdir()
+    (inside / "link.img").symlink_to(disk)
+    allowed = AllowedPaths([f"{inside}/**"])
+    with pytest.raises(errors.PathNotAllowedError, match=f"which leads to {disk}, is not allowed"):
+        await open_device(str(inside / "link.img"), allowed=allowed, engine=engine)
+
+
+async def test_dots_out_of_what_is_allowed(folder: Path, engine: Engine, disk: Path) -> None:
+    inside = folder / "allowed"
+    inside.mkdir()
+    allowed = AllowedPaths([f"{inside}/**"])
+    with pytest.raises(errors.PathNotAllowedError):
+        await open_device(f"{inside}/../{disk.name}", allowed=allowed, engine=engine)
+
+
+async def test_a_link_into_what_is_allowed(folder: Path, engine: Engine, disk: Path) -> None:
+    link = folder / "link.img"
+    link.symlink_to(disk)
+    device = await open_device(str(link), allowed=AllowedPaths([str(disk)]), engine=engine)
+    assert device.real_path == str(disk)
+    await device.close()
+
+
+async def test_a_link_swapped_in_between_check_and_use_changes_nothing(
+    folder: Path, engine: Engine, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the moment between the check and the real opening, an attacker replaces the file by a link to a secret."""
+    secret = folder / "secret.img"
+    secret.write_bytes(pattern(16 * MIB, 9))
+    inside = folder / "allowed"
+    inside.mkdir()
+    disk = disk.rename(inside / "disk.img")
+    inode = disk.stat().st_ino
+    original = opening._reopen
+
+    def swap(*arguments: object, **options: object) -> int:
+        disk.unlink()
+        disk.symlink_to(secret)
+        return original(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(opening, "_reopen", swap)
+    allowed = AllowedPaths([f"{inside}/**"])
+    device = await open_device(str(disk), allowed=allowed, engine=engine)
+    assert os.fstat(device.fd).st_ino == inode
+    await device.close()
+    # And what is there now is what is checked the next time.
+    monkeypatch.undo()
+    with pytest.raises(errors.PathNotAllowedError, match="secret"):
+        await open_device(str(disk), allowed=allowed, engine=engine)
+
+
+SWAP_FOR_EVER = """
+import os, sys
+link, spare, *targets = sys.argv[1:]
+while True:
+    for target in targets:
+        os.symlink(target, spare)
+        os.rename(spare, link)
+"""
+
+
+async def test_links_swapped_all_the_time_never_lead_out(folder: Path, engine: Engine) -> None:
+    inside = folder / "allowed"
+    inside.mkdir()
+    good, secret = inside / "good.img", folder / "secret.img"
+    for path in (good, secret):
+        with path.open("wb") as file:
+            file.truncate(MIB)
+    link, spare = inside / "link.img", folder / "spare"
+    swapper = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            SWAP_FOR_EVER,
+            *map(str, (link, spare, good, secret)),
+        ]
+    )
+    allowed, opened, turned_down = AllowedPaths([f"{inside}/**"]), 0, 0
+    try:
+        await until(link.is_symlink)
+        for _ in range(300):
+            try:
+                device = await open_device(str(link), allowed=allowed, engine=engine)
+            except errors.PathNotAllowedError:
+                turned_down += 1
+                continue
+            opened += 1
+            assert os.fstat(device.fd).st_ino == good.stat().st_ino
+            await device.close()
+    finally:
+        swapper.kill()
+        swapper.wait()
+    assert opened
+    assert turned_down
+
+
+# ------------------------------------------------------------------------------- busy
+
+
+async def test_a_second_opener_in_this_process(
+    disk: Path, allowed: AllowedPaths, engine: Engine, refused: Refused
+) -> None:
+    device = await open_one(disk, allowed, engine)
+    refusal = await refused(disk)
+    assert refusal.code == "device-busy"
+    assert f"{disk} is in use: locked by this process" in str(refusal)
+    assert (await refused(disk, writable=False)).code == "device-busy"
+    await device.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "taking"),
+    [
+        ("flock", "fcntl.flock(f, fcntl.LOCK_EX)"),
+        ("flock shared", "fcntl.flock(f, fcntl.LOCK_SH)"),
+        # As qemu does: read locks on a few bytes.
+        (
+            "open file description",
+            "fcntl.fcntl(f, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', 0, 0, 100, 1, 0))",
+        ),
+        ("posix", "fcntl.lockf(f, fcntl.LOCK_EX)"),
+    ],
+)
+async def test_a_second_opener_in_another_process(
+    how: str, taking: str, disk: Path, refused: Refused, allowed: AllowedPaths, engine: Engine
+) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import fcntl, struct, sys; f = open({str(disk)!r}, 'r+b'); {taking}; print(flush=True); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        refusal = await refused(disk)
+        assert refusal.code == "device-busy"
+        if how != "open file description":  # the kernel names no process for those
+            assert f"process {holder.pid}" in str(refusal)
+    finally:
+        holder.communicate(b"\n")
+    device = await open_one(disk, allowed, engine)
+    await device.close()
+
+
+async def test_our_lock_keeps_qemu_and_flock_out(disk: Path, allowed: AllowedPaths, engine: Engine) -> None:
+    device = await open_one(disk, allowed, engine)
+    with pytest.raises(subprocess.CalledProcessError, match="qemu-io"):
+        run("qemu-io", "-f", "raw", "-c", "write 0 4k", str(disk))
+    with pytest.raises(subprocess.CalledProcessError, match="flock"):
+        run("flock", "--nonblock", str(disk), "true")
+    await device.close()
+    run("qemu-io", "-f", "raw", "-c", "write 0 4k", str(disk))
+
+
+async def test_a_mounted_block_device(
+    disk: Path, folder: Path, attach_loop: AttachLoop, refused: Refused
+) -> None:
+    run("mkfs.ext4", "-q", str(disk))
+    device = attach_loop(disk)
+    mountpoint = folder / "mountpoint"
+    mountpoint.mkdir()
+    run("mount", str(device), str(mountpoint))
+    try:
+        refusal = await refused(device)
+        assert refusal.code == "device-busy"
+        assert str(refusal) == f"{device} is in use: it is mounted at {mountpoint}"
+        assert (await refused(device, writable=False)).code == "device-busy"
+    finally:
+        run("umount", str(mountpoint))
+
+
+async def test_a_block_device_that_someone_has_exclusively(
+    disk: Path, attach_loop: AttachLoop, refused: Refused
+) -> None:
+    device = attach_loop(disk)
+    fd = os.open(device, os.O_RDWR | os.O_EXCL)
+    assert (await refused(device)).code == "device-busy"
+    os.close(fd)
+
+
+async def test_an_opened_block_device_cannot_be_mounted(
+    disk: Path, folder: Path, attach_loop: AttachLoop, allowed: AllowedPaths, engine: Engine
+) -> None:
+    run("mkfs.ext4", "-q", str(disk))
+    path = attach_loop(disk)
+    device = await open_one(path, allowed, engine)
+    (folder / "mountpoint").mkdir()
+    with pytest.raises(subprocess.CalledProcessError, match="mount"):
+        run("mount", str(path), str(folder / "mountpoint"))
+    await device.close()
+
+
+async def test_a_probe_that_holds_a_block_device_for_a_moment_is_waited_for(
+    disk: Path, attach_loop: AttachLoop, allowed: AllowedPaths, engine: Engine
+) -> None:
+    """Udev takes a shared lock whenever a device appears."""
+    path = attach_loop(disk)
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    asyncio.get_running_loop().call_later(0.2, os.close, fd)
+    device = await open_one(path, allowed, engine)
+    await device.close()
+
+
+async def test_a_file_under_a_loop_device(disk: Path, attach_loop: AttachLoop, refused: Refused) -> None:
+    device = attach_loop(disk)
+    refusal = await refused(disk)
+    assert refusal.code == "device-busy"
+    assert str(refusal) == f"{disk} is in use: it is the backing file of {device}"
+
+
+async def test_a_file_under_a_loop_device_that_was_attached_by_another_name(
+    disk: Path, folder: Path, attach_loop: AttachLoop, refused: Refused
+) -> None:
+    os.link(disk, folder / "other.img")
+    attach_loop(folder / "other.img")
+    (folder / "other.img").unlink()
+    assert (await refused(disk)).code == "device-busy"
+
+
+# ------------------------------------------------------------------------------- what cannot be used
+
+
+async def test_a_file_that_nobody_may_write(disk: Path, refused: Refused) -> None:
+    disk.chmod(0o444)
+    refusal = await refused(disk)
+    assert refusal.code == "device-read-only"
+    assert str(disk) in str(refusal)
+
+
+async def test_a_read_only_filesystem(folder: Path, mounted: Path, refused: Refused) -> None:
+    path = mounted / "disk.img"
+    path.write_bytes(bytes(MIB))
+    run("mount", "-o", "remount,ro", str(mounted))
+    assert (await refused(path)).code == "device-read-only"
+
+
+async def test_a_read_only_block_device(disk: Path, attach_loop: AttachLoop, refused: Refused) -> None:
+    device = attach_loop(disk, "--read-only")
+    assert (await refused(device)).code == "device-read-only"
+
+
+async def test_zero_length(folder: Path, refused: Refused) -> None:
+    (folder / "empty.img").touch()
+    assert (await refused(folder / "empty.img")).code == "device-empty"
+
+
+async def test_zero_length_block_device(refused: Refused) -> None:
+    """An unused loop device is one; which is why it is no use."""
+    free = run("losetup", "--find").strip()
+    assert (await refused(free)).code == "device-empty"
+
+
+async def test_size_not_in_sectors(folder: Path, refused: Refused) -> None:
+    (folder / "odd.img").write_bytes(bytes(4 * KIB + 511))
+    refusal = await refused(folder / "odd.img")
+    assert refusal.code == "device-size"
+    assert "4607 bytes, which is no multiple of 512" in str(refusal)
+
+
+async def test_direct_io_where_there_is_none() -> None:
+    with pytest.raises(errors.DirectIoError) as refusal:
+        await open_device(
+            "/proc/self/status",
+            allowed=AllowedPaths(["/proc/**"]),
+            engine=ThreadEngine(),
+            writable=False,
+            direct=True,
+        )
+    assert refusal.value.code == "direct-io-unsupported"
+
+
+async def test_a_device_that_does_not_answer_is_given_up_and_closed_when_it_does(
+    disk: Path, allowed: AllowedPaths, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on = threading.Event()
+    original = opening._lock
+
+    def hang(*arguments: object) -> None:
+        may_go_on.wait(10)
+        original(*arguments)  # type: ignore[arg-type]
+
+    before = len(open_descriptors())
+    monkeypatch.setattr(opening, "_lock", hang)
+    with pytest.raises(errors.DeviceHangsError, match=r"did not answer within 0\.1 s") as refusal:
+        await open_one(disk, allowed, engine, deadline_s=0.1)
+    assert refusal.value.code == "device-hangs"
+    monkeypatch.undo()
+    may_go_on.set()
+    await until(lambda: len(open_descriptors()) == before)
+    device = await open_one(disk, allowed, engine)  # so no lock was left either
+    await device.close()
+
+
+async def test_a_failure_after_the_lock_releases_it(
+    disk: Path, allowed: AllowedPaths, engine: Engine, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(opening, "_describe_file", fail)
+    refusal = await refused(disk)
+    assert refusal.code == "device-unusable"
+    assert "Input/output error" in str(refusal)
+    monkeypatch.undo()
+    device = await open_one(disk, allowed, engine)
+    await device.close()
+
+
+# ------------------------------------------------------------------------------- the same device twice
+
+
+async def test_same_device_by_any_name(disk: Path, folder: Path, attach_loop: AttachLoop) -> None:
+    (folder / "symbolic.img").symlink_to(disk)
+    os.link(disk, folder / "hard.img")
+    other = folder / "other.img"
+    other.write_bytes(disk.read_bytes())
+    loop = attach_loop(disk)
+    os.mknod(folder / "node", loop.stat().st_mode, loop.stat().st_rdev)
+    for name in (disk, folder / "symbolic.img", folder / "hard.img", f"file://{disk}", loop, folder / "node"):
+        assert await same_device(str(disk), str(name)), name
+        assert await same_device(str(name), str(loop)), name
+        assert not await same_device(str(other), str(name)), name
+
+
+async def test_a_loop_device_over_a_loop_device(disk: Path, attach_loop: AttachLoop) -> None:
+    lower = attach_loop(disk)
+    upper = attach_loop(lower)
+    assert await same_device(str(disk), str(upper))
+    assert await same_device(str(lower), str(upper))
+
+
+async def test_comparing_what_is_missing(disk: Path, folder: Path) -> None:
+    with pytest.raises(errors.DeviceMissingError, match=r"none\.img does not exist"):
+        await same_device(str(disk), str(folder / "none.img"))
