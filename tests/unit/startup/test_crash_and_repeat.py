@@ -1,0 +1,145 @@
+"""Startup dies at any of its steps, and the next one comes to the same verdict or to a more careful one.
+
+Every request that startup makes to an owner of the journal is a step. It dies before the request, or after the request
+was carried out and before the answer was heard; ten times over, if it must.
+"""
+
+from typing import TypeVar
+
+import pytest
+
+from services.startup.service import Startup
+from shared.bus.interface import Requests, Unanswered
+from shared.messages.admission import AdmissionReply, AdmissionRequest
+from shared.migration.devices import Side
+from shared.migration.states import CLONING_STATES, Flag, State
+from shared.migration.verdicts import Label
+from tests.support import stories
+from tests.support.buses import MemoryWiring
+from tests.support.scripted_host import ScriptedHost
+from tests.support.services import Services, StoppedClock, running_services
+from tests.support.stories import Story, cleanly
+
+Reply = TypeVar("Reply")
+
+STORIES = {
+    "idle-flagged": stories.flagged_but_never_entered,
+    "back-in-setup": stories.back_in_setup_with_the_flag_set,
+    "done-flagged": stories.committed_with_the_flag_set,
+    "resume": cleanly(stories.source_selected),
+    "faulted": stories.target_failed_unheard,
+    "unclean": stories.target_selected,
+    "on-target": cleanly(stories.source_lost),
+}
+# From the first verdict, those that a later start may come to: the transition was made, or the flag is clear by then.
+MORE_CAREFUL = {
+    Label.UNCLEAN: {Label.UNCLEAN, Label.IDLE_FLAGGED, Label.IDLE},
+    Label.FAULTED: {Label.FAULTED, Label.IDLE, Label.IDLE_FLAGGED},
+    Label.IDLE_FLAGGED: {Label.IDLE_FLAGGED, Label.IDLE},
+    Label.DONE_FLAGGED: {Label.DONE_FLAGGED, Label.DONE},
+    Label.RESUME: {Label.RESUME},
+    Label.ON_TARGET: {Label.ON_TARGET},
+}
+
+
+class DyingRequests:
+    """Dies at the request of this number: before it is sent, or before its answer is heard."""
+
+    def __init__(self, requests: Requests, dies_at: int, *, after: bool) -> None:
+        self._requests = requests
+        self._left = dies_at
+        self._after = after
+
+    async def request(self, subject: str, payload: object, reply: type[Reply], *, timeout_s: float) -> Reply:
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            raise Unanswered("died before asking")
+        answer = await self._requests.request(subject, payload, reply, timeout_s=timeout_s)
+        if self._left == 0:
+            raise Unanswered("died before hearing")
+        return answer
+
+    async def publish(self, subject: str, payload: object) -> None:
+        await self._requests.publish(subject, payload)
+
+
+async def start(
+    services: Services, host: ScriptedHost, run: int, dies_at: int = 0, *, after: bool = False
+) -> AdmissionReply | None:
+    """One start; None when it died."""
+    wire = services.wire
+    startup = Startup(
+        journal=wire.journal,
+        requests=DyingRequests(wire.requests, dies_at, after=after),
+        discovery=wire.discovery,
+        clock=StoppedClock(),
+    )
+    request = AdmissionRequest(host=host.name, run=run, witnesses=tuple(host.witnesses.values()))
+    try:
+        return await startup.admit(host.name, request)
+    except Unanswered:
+        return None
+
+
+async def judged_without_dying(story: Story) -> tuple[str, State | None, Side, Flag]:
+    async with running_services(MemoryWiring()) as services:
+        host = services.host()
+        await story(host)
+        reply = await start(services, host, 2)
+        assert reply is not None
+        ledger = await services.ledger()
+        return reply.admitted[0].label, ledger.state, ledger.authority, ledger.flag
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("dies_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", STORIES)
+async def test_dying_once(services: Services, name: str, dies_at: int, *, after: bool) -> None:
+    label, *expected = await judged_without_dying(STORIES[name])
+    host = services.host()
+    await STORIES[name](host)
+    died = await start(services, host, 2, dies_at, after=after) is None
+    reply = await start(services, host, 3)
+    assert reply is not None
+    assert reply.closed == ()
+    assert reply.admitted[0].label in MORE_CAREFUL[Label(label)]
+    ledger = await services.ledger()
+    assert [ledger.state, ledger.authority, ledger.flag] == expected
+    assert ledger.broken is None
+    assert died or dies_at > 1  # every story has at least one step to die at
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_dying_ten_times(services: Services, name: str) -> None:
+    label, *expected = await judged_without_dying(STORIES[name])
+    host = services.host()
+    await STORIES[name](host)
+    for run in range(2, 12):
+        await start(services, host, run, 1 + run % 3, after=run % 2 == 0)
+    reply = await start(services, host, 12)
+    assert reply is not None
+    assert reply.admitted[0].label in MORE_CAREFUL[Label(label)]
+    ledger = await services.ledger()
+    assert [ledger.state, ledger.authority, ledger.flag] == expected
+    assert sum(fault.cause == "unclean-shutdown" for fault in ledger.all_faults) <= 1
+    kinds = await services.kinds()
+    assert kinds.count("flag-set") <= 2
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_a_start_after_a_start_leaves_nothing_to_do(services: Services, name: str) -> None:
+    host = services.host()
+    await STORIES[name](host)
+    reply = await start(services, host, 2)
+    assert reply is not None
+    before = await services.kinds()
+    again = await start(services, host, 3)
+    assert again is not None
+    assert await services.kinds() == before
+    first, second = reply.admitted[0], again.admitted[0]
+    assert (first.state, first.flag_digest, first.tail_digest) == (
+        second.state,
+        second.flag_digest,
+        second.tail_digest,
+    )
+    assert (second.state in CLONING_STATES) == bool(second.flag_digest)

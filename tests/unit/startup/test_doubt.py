@@ -1,0 +1,389 @@
+"""When in doubt a volume stays closed, says why, and names what would have admitted it. And who may ask at all."""
+
+from dataclasses import replace
+
+import pytest
+
+from shared.bus.chain import Stored
+from shared.bus.memory import MemoryBroker
+from shared.messages.admission import (
+    AdmissionReply,
+    AdmissionRequest,
+    Closed,
+    UnreadableWitness,
+    admission_subject,
+)
+from shared.migration.devices import Side
+from shared.migration.records import RepairRecord
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import Flag, State
+from shared.migration.table import Trigger
+from shared.migration.verdicts import Label
+from tests.support import stories
+from tests.support.scripted_host import ScriptedHost, device
+from tests.support.services import Services
+from tests.support.stories import Story, cleanly
+
+
+def closed(reply: AdmissionReply) -> Closed:
+    assert reply.admitted == ()
+    assert reply.removed == ()
+    assert "would admit it" in reply.closed[0].message
+    assert reply.closed[0].code == Code.NOT_ADMITTED
+    return reply.closed[0]
+
+
+async def refusal(services: Services, host: ScriptedHost, run: int) -> Refusal:
+    before = await services.kinds()
+    with pytest.raises(Refusal) as caught:
+        await services.admit(host, run=run)
+    assert await services.kinds() == before
+    return caught.value
+
+
+# ------------------------------------------------------------------ who may ask
+
+
+async def test_an_older_run_than_the_journal_knows_is_refused(services: Services) -> None:
+    host = services.host(run=5)
+    await stories.syncing(host)
+    assert (await refusal(services, host, 4)).code is Code.STALE
+
+
+async def test_an_older_run_than_a_witness_is_refused(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], run=7)
+    assert (await refusal(services, host, 6)).code is Code.STALE
+
+
+async def test_another_run_that_is_alive_keeps_the_host_waiting(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    async with services.wire.endpoints.serve(host.description(), host.endpoints()):
+        assert (await refusal(services, host, 2)).code is Code.BUSY
+        assert (await services.admit(host, run=1)).admitted  # its own run is none of the others
+    assert (await services.admit(host, run=2)).admitted
+
+
+async def test_a_run_of_another_host_is_no_hindrance(services: Services) -> None:
+    host, other = services.host(), services.host(name="h2", run=9)
+    await stories.idle(host)
+    async with services.wire.endpoints.serve(other.description(), other.endpoints()):
+        assert (await services.admit(host)).admitted
+
+
+async def test_a_host_without_anything_is_admitted(services: Services) -> None:
+    assert await services.admit(services.host(), run=1) == AdmissionReply()
+
+
+async def test_a_host_gets_its_own_migrations_only(services: Services) -> None:
+    mine, theirs = services.host(), services.host(name="h2")
+    await mine.set_up("vol1", "u1")
+    await theirs.set_up("vol2", "u2")
+    assert [each.migration for each in (await services.admit(mine)).admitted] == ["vol1"]
+
+
+# ------------------------------------------------------------------ one by one
+
+
+async def test_one_that_stays_closed_stops_no_other(services: Services) -> None:
+    host = services.host()
+    await host.set_up("vol1", "u1", "op1")
+    await host.set_up("vol2", "u2", "op2")
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], host="elsewhere")
+    reply = await services.admit(host)
+    assert [each.migration for each in reply.admitted] == ["vol2"]
+    assert [each.migration for each in reply.closed] == ["vol1"]
+
+
+async def test_a_journal_that_cannot_be_reached_admits_nothing(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.idle(host)
+    for served in broker.served:
+        if served.instance.name == "st":
+            served.bus.cut()
+    assert (await refusal(services, host, 2)).code is Code.SERVICE_AWAY
+
+
+async def test_an_owner_that_is_away_admits_nothing(services: Services, broker: MemoryBroker) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    (recording,) = (served for served in broker.served if served.instance.name == "fr")
+    broker.served.remove(recording)
+    assert (await refusal(services, host, 2)).code is Code.SERVICE_AWAY
+    broker.served.append(recording)
+    assert (await services.admit(host, run=3)).admitted[0].label == Label.UNCLEAN
+
+
+# ------------------------------------------------------------------ witness missing or not to be believed
+
+
+@pytest.mark.parametrize(
+    ("story", "label"),
+    [
+        (stories.idle, Label.IDLE),
+        (stories.committed, Label.DONE),
+        (stories.committed_with_the_flag_set, Label.DONE_FLAGGED),
+    ],
+)
+@pytest.mark.parametrize("unreadable", [False, True])
+async def test_what_cannot_have_cloned_needs_no_witness(
+    services: Services, story: Story, label: Label, *, unreadable: bool
+) -> None:
+    host = services.host()
+    await story(host)
+    host.witnesses.clear()
+    torn = (UnreadableWitness(migration="vol1", reason="torn"),) if unreadable else ()
+    reply = await services.admit(host, unreadable=torn)
+    assert reply.admitted[0].label == label
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        stories.flagged_but_never_entered,
+        stories.syncing,
+        cleanly(stories.syncing),
+        cleanly(stories.target_selected),
+        cleanly(stories.source_lost),
+        stories.back_in_setup_with_the_flag_set,
+    ],
+)
+async def test_whatever_may_have_cloned_needs_its_witness(services: Services, story: Story) -> None:
+    host = services.host()
+    await story(host)
+    host.witnesses.clear()
+    before = await services.kinds()
+    assert "no witness" in closed(await services.admit(host)).message
+    torn = UnreadableWitness(migration="vol1", reason="its checksum does not match")
+    assert "its checksum does not match" in closed(await services.admit(host, unreadable=[torn])).message
+    assert await services.kinds() == before
+
+
+async def test_a_damaged_journal_without_a_witness_stays_closed(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.committed(host)
+    host.witnesses.clear()
+    del broker.messages[2]
+    assert "damaged" in closed(await services.admit(host)).message
+
+
+async def test_a_torn_witness_of_nothing_recorded_stays_closed(services: Services) -> None:
+    torn = UnreadableWitness(migration="vol1", reason="torn")
+    assert "does not know it" in closed(await services.admit(services.host(), unreadable=[torn])).message
+
+
+# ------------------------------------------------------------------ journal damaged or gone back
+
+
+@pytest.mark.parametrize(
+    "story", [stories.syncing, cleanly(stories.source_selected), stories.target_selected]
+)
+@pytest.mark.parametrize("kept", [0, 1, 2])
+async def test_a_journal_that_went_back_is_repaired_and_never_clean(
+    services: Services, broker: MemoryBroker, story: Story, kept: int
+) -> None:
+    host = services.host()
+    await story(host)
+    witness = host.witnesses["vol1"]
+    del broker.messages[kept:]
+    reply = await services.admit(host)
+    assert reply.admitted[0].label == Label.UNCLEAN
+    assert reply.admitted[0].target_faults > 0
+    ledger = await services.ledger()
+    assert ledger.broken is None
+    assert (ledger.state, ledger.flag, ledger.devices) == (State.SETUP, Flag.CLEAR, witness.devices)
+    repair = ledger.entries[kept].record
+    assert isinstance(repair, RepairRecord)
+    assert (repair.state, repair.witness_digest) == (witness.state, witness.tail_digest)
+
+
+async def test_a_hole_in_the_journal_is_repaired(services: Services, broker: MemoryBroker) -> None:
+    host = services.host()
+    await cleanly(stories.target_selected)(host)
+    del broker.messages[2]
+    assert (await services.ledger()).broken is not None
+    assert (await services.admit(host)).admitted[0].label == Label.UNCLEAN
+    assert (await services.ledger()).broken is None
+
+
+async def test_a_lost_journal_of_a_commit_is_repaired_as_committed(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.committed(host)
+    broker.messages.clear()
+    reply = await services.admit(host)
+    assert (reply.admitted[0].label, reply.admitted[0].state) == (Label.DONE_FLAGGED, State.COMMITTED)
+    assert reply.admitted[0].authority is Side.TARGET
+
+
+async def test_a_lost_journal_of_a_lost_source_goes_on_with_the_target(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.source_lost(host)
+    broker.messages.clear()
+    reply = await services.admit(host)
+    assert reply.admitted[0].label == Label.ON_TARGET_FLAGGED
+    assert reply.admitted[0].authority is Side.TARGET
+
+
+async def test_a_setup_whose_journal_was_lost_goes_on(services: Services, broker: MemoryBroker) -> None:
+    host = services.host()
+    await stories.idle(host)
+    broker.messages.clear()
+    assert (await services.admit(host)).admitted[0].label == Label.IDLE_FLAGGED
+
+
+async def test_repairing_twice_leaves_one_repair(services: Services, broker: MemoryBroker) -> None:
+    host = services.host()
+    await stories.target_selected(host)
+    del broker.messages[2:]
+    await services.admit(host, run=2)
+    await services.admit(host, run=3)
+    assert (await services.kinds()).count("repair") == 1
+
+
+async def test_a_journal_that_went_back_after_a_repair_is_repaired_again(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.target_selected(host)
+    del broker.messages[2:]
+    reply = await services.admit(host, run=2)
+    host.run = 2
+    host.adopt(reply.admitted[0])
+    del broker.messages[3:]
+    assert (await services.admit(host, run=3)).admitted[0].label == Label.IDLE_FLAGGED
+    assert (await services.kinds()).count("repair") == 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"), [(b"junk", Code.JOURNAL_UNSOUND), (b'{"version": 99}', Code.NEWER_VERSION)]
+)
+async def test_a_record_that_cannot_be_read_keeps_it_closed(
+    services: Services, broker: MemoryBroker, payload: bytes, code: Code
+) -> None:
+    host = services.host()
+    await host.set_up("vol1", "u1", "op1")
+    await host.set_up("vol2", "u2", "op2")
+    broker.messages[0] = replace(broker.messages[0], stored=Stored(1, payload))
+    reply = await services.admit(host)
+    assert [each.migration for each in reply.admitted] == ["vol2"]
+    assert [(each.migration, each.code) for each in reply.closed] == [("vol1", code)]
+
+
+# ------------------------------------------------------------------ journal and witness contradict each other
+
+
+async def test_a_witness_that_went_back_stays_closed(services: Services) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    old = host.witnesses["vol1"]
+    await host.move("vol1", Trigger.COPIED)
+    host.witnesses["vol1"] = old
+    message = closed(await services.admit(host)).message
+    assert "records decision 3" in message
+    assert "only at decision 2" in message
+
+
+async def test_a_witness_that_differs_stays_closed(services: Services) -> None:
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], state=State.TARGET_SELECTED)
+    message = closed(await services.admit(host)).message
+    assert "source-selected" in message
+    assert "target-selected" in message
+
+
+async def test_a_witness_of_other_devices_stays_closed(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    devices = replace(host.witnesses["vol1"].devices, target=device("/c"))
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], devices=devices)
+    assert "other devices" in closed(await services.admit(host)).message
+
+
+async def test_a_witness_of_another_host_stays_closed(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], host="h9")
+    assert "'h9'" in closed(await services.admit(host)).message
+
+
+async def test_a_witness_of_another_migration_of_the_name_stays_closed(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], uuid="other")
+    assert "UUID u1" in closed(await services.admit(host)).message
+
+
+# ------------------------------------------------------------------ removal
+
+
+async def test_what_was_cleaned_up_may_be_forgotten(services: Services) -> None:
+    host = services.host()
+    await stories.committed(host)
+    await host.move("vol1", Trigger.CLEANUP)
+    reply = await services.admit(host)
+    assert (reply.admitted, reply.closed, reply.removed) == ((), (), ("vol1",))
+
+
+@pytest.mark.parametrize("story", [stories.idle, stories.committed])
+async def test_a_removal_that_the_journal_never_heard_of_is_recorded(
+    services: Services, story: Story
+) -> None:
+    host = services.host()
+    await story(host)
+    host.reports = False
+    await host.move("vol1", Trigger.CLEANUP)
+    assert (await services.admit(host)).removed == ("vol1",)
+    ledger = await services.ledger()
+    assert not ledger.exists
+    assert (await services.kinds())[-1] == "tombstone"
+
+
+async def test_a_removal_is_recorded_on_a_journal_that_went_back(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.committed(host)
+    host.reports = False
+    await host.move("vol1", Trigger.CLEANUP)
+    del broker.messages[1:]
+    assert (await services.admit(host)).removed == ("vol1",)
+    assert (await services.kinds())[1:] == ["repair", "tombstone"]
+
+
+async def test_a_set_up_and_removal_that_the_journal_never_heard_of_leave_nothing(services: Services) -> None:
+    host = services.host()
+    host.reports = False
+    await host.set_up()
+    await host.move("vol1", Trigger.CLEANUP)
+    assert (await services.admit(host)).removed == ("vol1",)
+    assert await services.kinds() == []
+
+
+async def test_a_name_that_is_used_again_is_another_migration(services: Services) -> None:
+    host = services.host()
+    await stories.committed(host)
+    old = host.witnesses["vol1"]
+    await host.move("vol1", Trigger.CLEANUP)
+    await host.set_up("vol1", "u2", "op-again")
+    assert (await services.admit(host)).admitted[0].uuid == "u2"
+    host.witnesses["vol1"] = old
+    assert (await services.admit(host)).removed == ("vol1",)
+
+
+async def test_the_request_names_the_host_of_the_subject(services: Services) -> None:
+    with pytest.raises(Refusal) as caught:
+        await services.wire.requests.request(
+            admission_subject("h1"), AdmissionRequest(host="h2", run=1), AdmissionReply, timeout_s=1
+        )
+    assert caught.value.code is Code.BAD_REQUEST
