@@ -85,7 +85,7 @@ class Migration:
     @property
     def unstored_faults(self) -> tuple[FaultReport, ...]:
         """Faults that the journal does not hold yet."""
-        return (*self._undecided, *self.reporter.unstored_faults)
+        return (*self._undecided, *self._newly_kept, *self.reporter.unstored_faults)
 
     # ------------------------------------------------------------------ life
 
@@ -364,9 +364,10 @@ class Migration:
 
     async def _keep_faults(self) -> None:
         """Put faults that belong to no decision into the witness, and have them recorded."""
-        faults, self._undecided = tuple(self._undecided), []
+        faults = tuple(self._undecided)
         if faults:
             await self._insist(faults=(*self.witness.faults, *faults))
+            del self._undecided[: len(faults)]  # more may have come
             self.reporter.want_faults(*faults)
 
     def _facts(self) -> Facts:
@@ -464,7 +465,7 @@ class Migration:
         if row.after is not State.SETUP and self._has_lost_target():
             self.apparatus.volume.release()
             raise Refusal(Code.DEVICE_FAILED, f"The target of {self.name} failed meanwhile; back to setup.")
-        faults, self._undecided = tuple(self._undecided), []
+        faults = tuple(self._undecided)
         changes: dict[str, Any] = {
             "run": self._around.run,
             "state": row.after,
@@ -479,16 +480,19 @@ class Migration:
         }
         if decision.tail_digest:
             changes["tail_digest"] = decision.tail_digest
-        self._newly_kept = faults
         if row.after is State.SETUP and row.before is not None:
             await self._insist(**changes)
-            return
+        else:
+            await self._try(row, changes)
+        self._newly_kept = faults
+        del self._undecided[: len(faults)]  # more may have come
+
+    async def _try(self, row: Transition, changes: dict[str, Any]) -> None:
         if row.authority is Side.TARGET and self.witness.authority is Side.SOURCE:
             self.apparatus.volume.begin_move()  # until the routing follows
         try:
             await self._keeper.amend(**changes)
         except OSError as error:
-            self._undecided[:0] = faults
             await self._undo(row)
             raise self._unwritten(error) from error
 

@@ -1,0 +1,130 @@
+"""The decision point follows the state table: each transition performs its row's steps in order, and ends where it says."""
+
+import errno
+
+import pytest
+
+from shared.migration.devices import Side
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import Flag, State
+from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
+from tests.support.standing_host import DISCONNECT, SIZE, standing_host
+
+_COMMANDS = [
+    (State.SETUP, Trigger.SYNC),
+    (State.SOURCE_SELECTED, Trigger.SELECT_TARGET),
+    (State.TARGET_SELECTED, Trigger.SELECT_SOURCE),
+    (State.TARGET_SELECTED, Trigger.COMMIT),
+    (State.SYNCING, Trigger.ABORT),
+    (State.SOURCE_SELECTED, Trigger.ABORT),
+    (State.TARGET_SELECTED, Trigger.ABORT),
+]
+
+
+def _row(before: State, trigger: Trigger) -> Transition:
+    return next(row for row in TRANSITIONS if (row.before, row.trigger) == (before, trigger))
+
+
+@pytest.mark.parametrize(("before", "trigger"), _COMMANDS)
+async def test_command_performs_its_steps_in_order(before: State, trigger: Trigger) -> None:
+    row = _row(before, trigger)
+    async with standing_host(before) as house:
+        decision = house.witness.decision
+        reply = await house.ask(trigger.value)
+        assert (reply.state, reply.journal) == (row.after, True)
+        assert house.steps_of(trigger.value) == list(row.steps)
+        assert reply.decision == decision + 1
+        assert row.after is not None
+        ledger = await house.settled(State.SOURCE_SELECTED if trigger is Trigger.SYNC else row.after)
+        assert (ledger.state, ledger.authority) == (house.witness.state, row.authority)
+        expected = Flag.CLEAR if Step.CLEAR_FLAG in row.steps else Flag.SET
+        assert ledger.flag is expected
+
+
+async def test_copied_volume_is_selected_and_equal() -> None:
+    async with standing_host() as house:
+        await house.ask("sync")
+        await house.settled(State.SOURCE_SELECTED)
+        assert house.steps_of("copied") == list(_row(State.SYNCING, Trigger.COPIED).steps)
+        assert house.target.content == house.source.content
+        assert len(house.target.content) == SIZE
+
+
+@pytest.mark.parametrize("state", [State.SYNCING, State.SOURCE_SELECTED, State.TARGET_SELECTED])
+async def test_target_fault_leads_back_to_setup(state: State) -> None:
+    async with standing_host(state) as house:
+        failed = house.target
+        failed.failing["write"] = errno.EIO
+        assert await house.answer(house.write(7)) == 0
+        ledger = await house.settled(State.SETUP)
+        assert house.steps_of("target-fault") == list(_row(state, Trigger.TARGET_FAULT).steps)
+        assert (ledger.state, ledger.flag) == (State.SETUP, Flag.CLEAR)
+        assert [(fault.side, fault.cause) for fault in ledger.faults] == [(Side.TARGET, "EIO")]
+        assert await house.read_byte() == 7
+        await house.until(lambda: failed.is_closed)
+
+
+async def test_source_fault_while_reads_come_from_the_target_moves_the_authority() -> None:
+    async with standing_host(State.TARGET_SELECTED) as house:
+        house.source.failing["write"] = errno.EIO
+        assert await house.answer(house.write(9)) == 0
+        ledger = await house.settled(State.TARGET_SELECTED)
+        assert (ledger.state, ledger.authority) == (State.TARGET_SELECTED, Side.TARGET)
+        assert house.steps_of("source-fault") == list(_row(State.TARGET_SELECTED, Trigger.SOURCE_FAULT).steps)
+        assert await house.read_byte() == 9
+        assert (await house.ask("commit")).state is State.COMMITTED
+
+
+@pytest.mark.parametrize("state", [State.SYNCING, State.SOURCE_SELECTED])
+async def test_source_write_that_fails_is_an_error_with_both_sides_equal(state: State) -> None:
+    async with standing_host(state) as house:
+        house.source.failing["write"] = errno.EIO
+        assert await house.answer(house.write(9)) == errno.EIO
+        ledger = await house.settled(state)
+        assert house.target.content[:4096] == house.source.content[:4096]
+        assert [fault.side for fault in ledger.faults] == [Side.SOURCE]
+
+
+async def test_source_write_that_fails_in_setup_is_the_applications_error() -> None:
+    async with standing_host() as house:
+        house.source.failing["write"] = errno.EIO
+        assert await house.answer(house.write()) == errno.EIO
+        assert not (await house.ledger()).all_faults
+
+
+async def test_target_write_that_fails_after_the_commit_is_the_applications_error() -> None:
+    async with standing_host(State.COMMITTED) as house:
+        house.target.failing["write"] = errno.EIO
+        assert await house.answer(house.write()) == errno.EIO
+        assert house.witness.state is State.COMMITTED
+
+
+@pytest.mark.parametrize("state", [State.SETUP, State.COMMITTED])
+async def test_cleanup_leaves_nothing(state: State) -> None:
+    async with standing_host(state) as house:
+        devices = (house.source, house.target)
+        reply = await house.ask("cleanup", DISCONNECT)
+        assert reply.state is None
+        assert house.steps_of("cleanup") == list(_row(state, Trigger.CLEANUP).steps)
+        assert not (await house.ledger()).exists
+        assert not house.storage.content
+        await house.until(lambda: all(device.is_closed for device in devices))
+
+
+async def test_refused_command_changes_nothing() -> None:
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        witness = house.witness
+        with pytest.raises(Refusal) as refusal:
+            await house.ask("commit")
+        assert refusal.value.code is Code.NOT_ALLOWED
+        assert house.witness == witness
+        assert not house.steps
+
+
+@pytest.mark.parametrize("state", [State.SETUP, State.SYNCING, State.SOURCE_SELECTED, State.TARGET_SELECTED])
+async def test_stop_is_clean_and_clears_the_flag(state: State) -> None:
+    async with standing_host(state) as house:
+        assert await house.migration.stop() is True
+        ledger = await house.ledger()
+        assert ledger.state is state
+        assert ledger.flag is (Flag.NEVER if state is State.SETUP else Flag.CLEAR)
