@@ -89,6 +89,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """For people, and for `query`: `io_uring` or `threads`."""
 
+    @property
+    def lanes_open(self) -> int:
+        """Lanes that were not closed: of open devices, and of those that have not let go of their last request."""
+
     def open_lane(self, fd: int, odd: Odd, *, is_hashed: bool) -> Lane:
         """Give a descriptor a lane. `is_hashed`: the kernel may queue its writes with those of other files (`ring`).
 

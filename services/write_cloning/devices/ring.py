@@ -185,6 +185,11 @@ class RingEngine:
         self._closing: list[RingLane] = []
         self._loop.add_reader(self.rings.eventfd, self._collect)
 
+    @property
+    def lanes_open(self) -> int:
+        """Lanes that were not closed."""
+        return len(self._lanes)
+
     def open_lane(self, fd: int, odd: Odd, *, is_hashed: bool) -> RingLane:
         """Give a descriptor a lane."""
         if not self._unused:

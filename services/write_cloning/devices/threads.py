@@ -140,6 +140,11 @@ class ThreadEngine:
         """Start nothing."""
         self._lanes: set[ThreadLane] = set()
 
+    @property
+    def lanes_open(self) -> int:
+        """Lanes that were not closed."""
+        return len(self._lanes)
+
     def open_lane(self, fd: int, odd: Odd, *, is_hashed: bool) -> ThreadLane:
         """Give a descriptor a lane."""
         del is_hashed  # to threads, all are alike

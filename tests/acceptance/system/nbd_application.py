@@ -1,8 +1,7 @@
 """An application on an NBD volume, a process of its own: run by the Python that has libnbd, and knowing nothing of Cutover.
 
-Writes and reads back without pause, one block after the other, by one or several connections, and remembers what was
-acknowledged. A line on standard input ends it; then it prints what it knows as JSON. Every tenth of a second or so it prints
-how many operations it has done.
+Writes and reads back without pause, and remembers what was acknowledged. A line on standard input ends it; then it prints
+what it knows as JSON. Many times a second it prints how many operations it has done.
 
     nbd_application.py URI SEED FIRST_BLOCK BLOCKS
 """
@@ -17,6 +16,9 @@ import nbd  # type: ignore[import-not-found,unused-ignore] # of the system's Pyt
 
 BLOCK_BYTES = 4096
 TELL_EVERY_S = 0.05
+WRITES = 0.6  # of all operations; the rest are reads
+FLUSHES = 0.02
+ERRORS_KEPT_MAX = 20
 
 
 def content(number: int, stamp: int) -> bytes:
@@ -24,59 +26,83 @@ def content(number: int, stamp: int) -> bytes:
     return f"block {number} stamp {stamp} ".encode().ljust(64, b".") * (BLOCK_BYTES // 64)
 
 
-def main() -> None:
-    uri, seed, first, blocks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    chance = random.Random(seed)
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
-    acknowledged: dict[int, int] = {}
-    errors: list[str] = []
-    latencies_ms: list[float] = []
-    operations = stamp = 0
-    told = time.monotonic()
-    print(json.dumps({"operations": 0}), flush=True)
-    while not select.select([sys.stdin], [], [], 0)[0]:
-        number = first + chance.randrange(blocks)
+class Work:
+    """One connection, and what was acknowledged on it."""
+
+    def __init__(self, uri: str, seed: int, first: int, blocks: int) -> None:
+        self.acknowledged: dict[int, int] = {}
+        self.errors: list[str] = []
+        self.latencies_ms: list[float] = []
+        self._chance = random.Random(seed)
+        self._numbers = range(first, first + blocks)
+        self._stamp = 0
+        self._handle = nbd.NBD()
+        self._handle.connect_uri(uri)
+
+    def is_connected(self) -> bool:
+        return bool(self._handle.aio_is_ready())
+
+    def step(self) -> None:
+        """One operation, timed."""
+        number = self._chance.choice(self._numbers)
         began = time.monotonic()
         try:
-            if chance.random() < 0.6:
-                stamp += 1
-                acknowledged.pop(number, None)  # whether a write that fails was done is not known
-                handle.pwrite(content(number, stamp), number * BLOCK_BYTES)
-                acknowledged[number] = stamp
-            elif number in acknowledged:
-                found = bytes(handle.pread(BLOCK_BYTES, number * BLOCK_BYTES))
-                if found != content(number, acknowledged[number]):
-                    errors.append(f"block {number} is not of stamp {acknowledged[number]}: {found[:40]!r}")
-            if chance.random() < 0.02:
-                handle.flush()
+            if self._chance.random() < WRITES:
+                self._write(number)
+            elif number in self.acknowledged:
+                self._check(number)
+            if self._chance.random() < FLUSHES:
+                self._handle.flush()
         except nbd.Error as error:
-            errors.append(str(error))
-            if not handle.aio_is_ready():
-                break
-        ended = time.monotonic()
-        latencies_ms.append((ended - began) * 1000)
-        operations += 1
-        if ended - told > TELL_EVERY_S:
-            told = ended
-            print(json.dumps({"operations": operations}), flush=True)
-    if handle.aio_is_ready():
-        handle.flush()
-        handle.shutdown()
-    latencies_ms.sort()
-    p99 = latencies_ms[int(len(latencies_ms) * 0.99)] if latencies_ms else 0.0
-    print(
-        json.dumps(
-            {
-                "operations": operations,
-                "acknowledged": {str(number): value for number, value in acknowledged.items()},
-                "errors": errors[:20],
-                "p99_ms": p99,
-                "worst_ms": latencies_ms[-1] if latencies_ms else 0.0,
-            }
-        ),
-        flush=True,
-    )
+            self.errors.append(str(error))
+        self.latencies_ms.append((time.monotonic() - began) * 1000)
+
+    def end(self) -> None:
+        try:
+            if self.is_connected():
+                self._handle.flush()
+                self._handle.shutdown()
+        except nbd.Error as error:
+            self.errors.append(str(error))
+
+    def report(self) -> dict[str, object]:
+        latencies = sorted(self.latencies_ms) or [0.0]
+        return {
+            "operations": len(self.latencies_ms),
+            "acknowledged": {str(number): stamp for number, stamp in self.acknowledged.items()},
+            "errors": self.errors[:ERRORS_KEPT_MAX],
+            "p99_ms": latencies[int(len(latencies) * 0.99)],
+            "worst_ms": latencies[-1],
+        }
+
+    def _write(self, number: int) -> None:
+        self._stamp += 1
+        self.acknowledged.pop(number, None)  # whether a write that fails was done is not known
+        self._handle.pwrite(content(number, self._stamp), number * BLOCK_BYTES)
+        self.acknowledged[number] = self._stamp
+
+    def _check(self, number: int) -> None:
+        found = bytes(self._handle.pread(BLOCK_BYTES, number * BLOCK_BYTES))
+        stamp = self.acknowledged[number]
+        if found != content(number, stamp):
+            self.errors.append(f"block {number} is not of stamp {stamp}: {found[:40]!r}")
+
+
+def main() -> None:
+    work = Work(sys.argv[1], *(int(each) for each in sys.argv[2:5]))
+    tell({"operations": 0})
+    told = time.monotonic()
+    while work.is_connected() and not select.select([sys.stdin], [], [], 0)[0]:
+        work.step()
+        if time.monotonic() - told > TELL_EVERY_S:
+            told = time.monotonic()
+            tell({"operations": len(work.latencies_ms)})
+    work.end()
+    tell(work.report())
+
+
+def tell(what: dict[str, object]) -> None:
+    print(json.dumps(what), flush=True)
 
 
 if __name__ == "__main__":

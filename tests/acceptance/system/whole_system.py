@@ -140,9 +140,16 @@ class System:
 
     def stop_service(self, service: str) -> int:
         """SIGTERM; the exit status."""
-        process = self._processes[service]
-        process.terminate()
-        return process.wait(STOP_TIMEOUT_S)
+        self.ask_to_stop(service)
+        return self.until_gone(service)
+
+    def ask_to_stop(self, service: str) -> None:
+        """SIGTERM, without waiting for what comes of it."""
+        self._processes[service].terminate()
+
+    def until_gone(self, service: str) -> int:
+        """The exit status, once there is one."""
+        return self._processes[service].wait(STOP_TIMEOUT_S)
 
     def kill_service(self, service: str) -> None:
         """SIGKILL."""
@@ -160,6 +167,13 @@ class System:
     def log(self, service: str) -> str:
         """What a service has said, over all its lives."""
         return (self.folder / f"{service}.log").read_text()
+
+    def until_log(self, service: str, words: str, *, timeout_s: float) -> None:
+        """Wait until a service has said something. A log is a file, which tells nobody that it grows."""
+        end = time.monotonic() + timeout_s
+        while words not in self.log(service):
+            assert time.monotonic() < end, f"{service} has not said {words!r}: {self.log(service)}"
+            time.sleep(ASK_AGAIN_S)
 
     # ------------------------------------------------------------------ what it has
 
