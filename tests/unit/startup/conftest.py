@@ -1,21 +1,5 @@
-"""The services on a bus in memory, with the broker in reach for damage."""
+"""The three services on a bus in memory."""
 
-from collections.abc import AsyncIterator
+from tests.support.services_in_memory import broker, services
 
-import pytest
-
-from shared.bus.memory import MemoryBroker
-from tests.support.buses import MemoryWiring
-from tests.support.services import Services, running_services
-
-
-@pytest.fixture
-async def services() -> AsyncIterator[Services]:
-    async with running_services(MemoryWiring()) as services:
-        yield services
-
-
-@pytest.fixture
-def broker(services: Services) -> MemoryBroker:
-    assert isinstance(services.wiring, MemoryWiring)
-    return services.wiring.broker
+__all__ = ["broker", "services"]

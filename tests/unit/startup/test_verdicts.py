@@ -215,3 +215,12 @@ async def test_an_entry_that_the_journal_never_heard_of_is_unclean(services: Ser
     assert reply.admitted[0].label == Label.UNCLEAN
     assert reply.admitted[0].attempt == 1
     assert await services.kinds() == ["state", "flag-set", "state", "fault", "state", "flag-clear"]
+
+
+async def test_a_flag_that_the_witness_names_counts_whatever_run_wrote_it(services: Services) -> None:
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    reply = await services.admit(host, run=5)
+    flag_digest = reply.admitted[0].flag_digest
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], flag_digest=flag_digest)
+    assert (await services.admit(host, run=6)).admitted[0].label == Label.UNCLEAN

@@ -1,0 +1,174 @@
+"""What `query`, `list` and `faults` tell: the journal's word joined with the host's, and the host's absence no error."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from services.state_control import hosts
+from shared.bus.chain import Stored
+from shared.bus.memory import MemoryBroker
+from shared.messages.control import (
+    FAULTS_SUBJECT,
+    LIST_SUBJECT,
+    FaultsReply,
+    ListReply,
+    PlainRequest,
+    control_subject,
+)
+from shared.messages.status import MigrationStatus
+from shared.migration.devices import Side
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
+from shared.migration.table import Trigger
+from tests.support import stories
+from tests.support.scripted_host import ScriptedHost
+from tests.support.services import Services
+
+
+async def query(services: Services, name: str = "vol1") -> MigrationStatus:
+    return await services.wire.requests.request(
+        control_subject("query", name), PlainRequest(), MigrationStatus, timeout_s=10
+    )
+
+
+async def listed(services: Services) -> ListReply:
+    return await services.wire.requests.request(LIST_SUBJECT, PlainRequest(), ListReply, timeout_s=10)
+
+
+async def faults(services: Services, subject: str = FAULTS_SUBJECT) -> FaultsReply:
+    return await services.wire.requests.request(subject, PlainRequest(), FaultsReply, timeout_s=10)
+
+
+def up(services: Services, host: ScriptedHost):  # type: ignore[no-untyped-def] # noqa: ANN201
+    return services.wire.endpoints.serve(host.description(), host.endpoints())
+
+
+async def test_a_host_that_is_up_adds_what_it_sees(services: Services) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    async with up(services, host):
+        status = await query(services)
+    assert (status.state, status.attempt, status.error_flag, status.host) == (State.SYNCING, 1, True, "h1")
+    assert (status.host_answers, status.host_error, status.journal_pending) == (True, None, False)
+    assert (status.source, status.target) == ("/a", "/b")
+    assert (status.synced_percent, status.synced_bytes) == (50.0, 1 << 19)
+    assert status.export_uri == "nbd+unix:///vol1"
+    assert set(status.allowed) == {"abort"}
+
+
+async def test_a_host_that_is_away_leaves_the_journals_word(services: Services) -> None:
+    await stories.source_selected(services.host())
+    status = await query(services)
+    assert (status.state, status.error_flag, status.size_bytes) == (State.SOURCE_SELECTED, True, 1 << 20)
+    assert (status.host_answers, status.synced_bytes, status.routing) == (False, None, None)
+    assert status.host_error is not None
+    assert "away" in status.host_error
+
+
+async def test_a_host_that_hangs_does_not_hold_the_answer_up(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "CHECK_TIMEOUT_S", 0.1)
+    host = services.host()
+    await stories.syncing(host)
+    host.hanging = asyncio.Event()
+    async with up(services, host):
+        assert not (await query(services)).host_answers
+        host.hanging.set()
+
+
+async def test_where_the_host_is_ahead_of_the_journal_it_is_right(services: Services) -> None:
+    host = services.host()
+    await stories.source_selected(host)
+    host.reports = False
+    await host.move("vol1", Trigger.SELECT_TARGET)
+    async with up(services, host):
+        status = await query(services)
+    assert (status.state, status.journal_pending) == (State.TARGET_SELECTED, True)
+
+
+async def test_where_the_journal_is_ahead_of_the_host_it_is_right(services: Services) -> None:
+    host = services.host()
+    await stories.source_selected(host)
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], state=State.SYNCING, decision=2)
+    async with up(services, host):
+        assert (await query(services)).state is State.SOURCE_SELECTED
+
+
+async def test_a_migration_of_the_same_name_and_another_uuid_is_not_its_view(services: Services) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], uuid="other", decision=9)
+    async with up(services, host):
+        status = await query(services)
+    assert status.synced_bytes is None
+    assert status.host_error is not None
+
+
+async def test_faults_of_the_attempt_are_told(services: Services) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    await host.fail(side=Side.SOURCE)
+    status = await query(services)
+    assert [(fault.side, fault.cause, fault.offset) for fault in status.faults] == [
+        (Side.SOURCE, "EIO", 4096)
+    ]
+    assert status.faults[0].recorded_at is not None
+
+
+async def test_faults_of_earlier_attempts_are_only_in_the_log(services: Services) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    await host.fail()
+    await host.move("vol1", Trigger.TARGET_FAULT)
+    host.witnesses["vol1"] = replace(host.witnesses["vol1"], faults=())
+    await host.sync()
+    assert (await query(services)).faults == ()
+    assert [
+        fault.attempt for fault in (await faults(services, control_subject("faults", "vol1"))).faults
+    ] == [1]
+    assert len((await faults(services)).faults) == 1
+
+
+async def test_what_does_not_exist_is_unknown(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    await host.move("vol1", Trigger.CLEANUP)
+    for ask in (query(services), faults(services, control_subject("faults", "vol1"))):
+        with pytest.raises(Refusal) as caught:
+            await ask
+        assert caught.value.code is Code.UNKNOWN_MIGRATION
+    assert await listed(services) == ListReply()
+
+
+async def test_everything_that_exists_is_listed_and_each_host_asked_once(services: Services) -> None:
+    first, second = services.host(), services.host(name="h2")
+    for number in range(12):
+        await first.set_up(f"a{number:02}", f"u{number}", f"op{number}")
+    await second.set_up("b", "u-b", "op-b")
+    async with up(services, first):
+        reply = await listed(services)
+    assert [status.name for status in reply.migrations] == [*(f"a{number:02}" for number in range(12)), "b"]
+    assert [status.host_answers for status in reply.migrations] == [True] * 12 + [False]
+    assert first.asked == ["status"]
+
+
+async def test_one_whose_records_cannot_be_read_hides_no_other(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await host.set_up("vol1", "u1", "op1")
+    await host.set_up("vol2", "u2", "op2")
+    broker.messages[0] = replace(broker.messages[0], stored=Stored(1, b"junk"))
+    reply = await listed(services)
+    assert [status.name for status in reply.migrations] == ["vol2"]
+    assert "vol1" in reply.warnings[0]
+
+
+async def test_a_damaged_journal_is_warned_of(services: Services, broker: MemoryBroker) -> None:
+    await stories.source_selected(services.host())
+    del broker.messages[2]
+    status = await query(services)
+    assert status.state is State.SETUP  # the last that is proved
+    assert "damaged" in status.warnings[0]
