@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import nats
@@ -92,6 +93,19 @@ class System:
     def stop_nats(self) -> None:
         assert self._nats is not None
         self._background.run(self._nats.stop(), timeout_s=STOP_TIMEOUT_S)
+
+    def until_subscribed(self, subject: str) -> None:
+        """Wait until somebody listens on exactly this subject; the server's monitoring page says so when it is asked."""
+        assert self._nats is not None
+        end = time.monotonic() + READY_TIMEOUT_S
+        page = f"{self._nats.monitor_url}/connz?subs=true"
+        while True:
+            with urllib.request.urlopen(page, timeout=READY_TIMEOUT_S) as answer:
+                connections = json.load(answer)["connections"]
+            if any(subject in each.get("subscriptions_list", ()) for each in connections):
+                return
+            assert time.monotonic() < end, f"nobody listens on {subject}"
+            time.sleep(ASK_AGAIN_S)
 
     async def _create_streams(self) -> None:
         async with connected(self.url, name="bootstrap", clock=SystemClock()) as bus:
