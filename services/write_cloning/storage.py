@@ -6,6 +6,7 @@ with a volatile cache behind it.
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ import aiofiles
 import aiofiles.os
 
 _fsync = aiofiles.os.wrap(os.fsync)
+_replace = aiofiles.os.wrap(os.replace)
 _open = aiofiles.os.wrap(os.open)
 _close = aiofiles.os.wrap(os.close)
 
@@ -36,47 +38,54 @@ class Storage(Protocol):
 
 
 class Directory:
-    """Storage in a directory of a local filesystem: write aside, fsync, rename, fsync the directory."""
+    """Storage in a directory of a local filesystem: write aside, fsync, rename, fsync the directory.
+
+    All of it is done by one thread, in order: what a caller that was cancelled has begun ends before the next change begins,
+    so that an older content never comes after a newer one.
+    """
 
     _ASIDE = ".new"
 
     def __init__(self, path: Path) -> None:
         """Use a directory that exists."""
         self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storage")
 
     async def put(self, name: str, content: bytes) -> None:
         """See `Storage.put`."""
         aside = self._path / (name + self._ASIDE)
-        async with aiofiles.open(aside, "wb") as file:
+        async with aiofiles.open(aside, "wb", executor=self._thread) as file:
             await file.write(content)
             await file.flush()
-            await _fsync(file.fileno())
-        await aiofiles.os.replace(aside, self._path / name)
+            await _fsync(file.fileno(), executor=self._thread)
+        await _replace(aside, self._path / name, executor=self._thread)
         await self._sync_directory()
 
     async def get(self, name: str) -> bytes | None:
         """See `Storage.get`."""
         try:
-            async with aiofiles.open(self._path / name, "rb") as file:
+            async with aiofiles.open(self._path / name, "rb", executor=self._thread) as file:
                 return await file.read(FILE_SIZE_BYTES_MAX)
         except FileNotFoundError:
             return None
 
     async def remove(self, name: str) -> None:
         """See `Storage.remove`."""
-        if await aiofiles.os.path.exists(self._path / name):
-            await aiofiles.os.unlink(self._path / name)
+        if await aiofiles.os.path.exists(self._path / name, executor=self._thread):
+            await aiofiles.os.unlink(self._path / name, executor=self._thread)
             await self._sync_directory()
 
     async def names(self) -> Sequence[str]:
         """See `Storage.names`; files that a crash left aside do not count."""
         return sorted(
-            name for name in await aiofiles.os.listdir(self._path) if not name.endswith(self._ASIDE)
+            name
+            for name in await aiofiles.os.listdir(self._path, executor=self._thread)
+            if not name.endswith(self._ASIDE)
         )
 
     async def _sync_directory(self) -> None:
-        descriptor = await _open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = await _open(self._path, os.O_RDONLY | os.O_DIRECTORY, executor=self._thread)
         try:
-            await _fsync(descriptor)
+            await _fsync(descriptor, executor=self._thread)
         finally:
-            await _close(descriptor)
+            await _close(descriptor, executor=self._thread)

@@ -1,0 +1,57 @@
+"""Small files are replaced whole, in order, whoever stops waiting."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiofiles.os
+import pytest
+
+from services.write_cloning.storage import Directory
+
+
+async def test_what_is_put_is_there_and_what_is_removed_is_not(tmp_path: Path) -> None:
+    storage = Directory(tmp_path)
+    await storage.put("b", b"1")
+    await storage.put("a", b"2")
+    await storage.put("b", b"3")
+    assert list(await storage.names()) == ["a", "b"]
+    assert await storage.get("b") == b"3"
+    await storage.remove("b")
+    await storage.remove("b")
+    assert await storage.get("b") is None
+    assert list(await storage.names()) == ["a"]
+
+
+async def test_put_that_was_cancelled_never_comes_after_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rename was still under way in a thread of its own, and put the older content, or half of the newer, in place."""
+    storage = Directory(tmp_path)
+    begun, may_go_on = threading.Event(), threading.Event()
+    replace = os.replace
+
+    def replace_late(*paths: str) -> None:
+        begun.set()
+        may_go_on.wait(10)
+        replace(*paths)
+
+    monkeypatch.setattr("services.write_cloning.storage._replace", _in_thread(replace_late))
+    async with asyncio.TaskGroup() as tasks:
+        older = tasks.create_task(storage.put("a", b"older"))
+        await asyncio.to_thread(begun.wait, 10)
+        older.cancel()
+        await asyncio.wait([older])
+        monkeypatch.setattr("services.write_cloning.storage._replace", _in_thread(replace))
+        newer = tasks.create_task(storage.put("a", b"newer"))
+        await asyncio.sleep(0.02)
+        assert not newer.done()
+        may_go_on.set()
+    assert await storage.get("a") == b"newer"
+
+
+def _in_thread(function: Callable[..., None]) -> Any:
+    return aiofiles.os.wrap(function)
