@@ -53,7 +53,7 @@ class Device(Protocol):
 
     @property
     def engine_name(self) -> str:
-        """How I/O is done, for people: `io_uring`, `io_uring direct`, `threads`, `nbd`…"""
+        """How I/O is done, for people: `io_uring`, `io_uring direct`, `threads`."""
 
     @property
     def outstanding(self) -> int:
@@ -71,7 +71,9 @@ class Device(Protocol):
     ) -> None:
         """Write; with `durable`, the bytes are on stable storage when `done` says 0 (FUA)."""
 
-    def zero(self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object) -> None:
+    def zero(
+        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+    ) -> None:
         """Make the range read as zeroes, by the cheapest way that the device has; writes zeroes where it has none."""
 
     def flush(self, done: Done, context: object) -> None:

@@ -47,8 +47,8 @@ class WriteOrder:
                 return True
             return self._join(row, entry)
         may_go = True
-        for region in range(region, last + 1):
-            may_go = self._join(self._rows.setdefault(region, []), entry) and may_go
+        for each in range(region, last + 1):
+            may_go = self._join(self._rows.setdefault(each, []), entry) and may_go
         return may_go
 
     def leave(self, entry: Ranged) -> Sequence[Ranged]:
@@ -61,11 +61,11 @@ class WriteOrder:
                 return NOBODY
             return self._part(row, entry)
         freed: list[Ranged] = []
-        for region in range(region, entry.last_region + 1):
-            row = self._rows[region]
+        for each in range(region, entry.last_region + 1):
+            row = self._rows[each]
             freed.extend(self._part(row, entry))
             if not row:
-                del self._rows[region]
+                del self._rows[each]
         return freed
 
     @staticmethod
