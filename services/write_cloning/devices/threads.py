@@ -1,16 +1,17 @@
 """The engine of plain system calls in threads, for where io_uring is not allowed, as in many containers.
 
-Each lane has threads of its own, so that a device that hangs holds only those. They are started as they are
-needed, up to a bound, and take requests in the order of their arrival. Results are collected by the loop,
-many at a time.
+Each lane has threads of its own, so that a device that hangs holds only those. They are started as they are needed,
+up to a bound, and take requests in the order of their arrival. What one loop iteration brings is handed over at its end,
+and results are collected by the loop, many at a time.
 
-The threads are daemons: one that the kernel does not let go of must not keep the process from ending.
-Nothing is lost by that, since a request that is under way when a process ends was never answered.
+The threads are daemons: one that the kernel does not let go of must not keep the process from ending. Nothing is lost
+by that, since a request that is under way when a process ends was never answered.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 
@@ -19,8 +20,20 @@ from services.write_cloning.devices.engine import TRANSFERS, Odd, Operation, rep
 from services.write_cloning.devices.errors import EngineMisuseError
 from services.write_cloning.devices.interface import Done
 
-LANE_THREADS = 4
-"""For each device. More would only wait for the interpreter's lock, or for each other in a buffered file."""
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """How a lane's threads work: how many there are, and how many requests one of them takes at once."""
+
+    threads: int
+    batch: int
+
+
+# A cached file does its writes one at a time anyway, and each takes a few microseconds: handing the interpreter's lock
+# from thread to thread would cost more. So few threads take many requests, and report them together.
+CREW_OF_CACHED_FILE = Crew(threads=2, batch=16)
+# Elsewhere a request is a wait for a disk, and those of many threads are done side by side.
+CREW_OF_DISK = Crew(threads=8, batch=1)
 
 _Job = tuple[Operation, int, int, int, int, Done, object]
 
@@ -33,15 +46,18 @@ class ThreadLane:
         fd: int,
         odd: Odd,
         *,
-        dismissed: "Callable[[ThreadLane], None] | None" = None,
+        crew: Crew,
+        dismissed: "Callable[[ThreadLane], None]",
     ) -> None:
         """Start no thread before there is work. `dismissed` is called when the lane is given up."""
         self._fd = fd
         self._odd = odd
+        self._crew = crew
         self._dismissed = dismissed
         self._threads = 0
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._staged: list[_Job] = []
+        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
         self._finished: deque[tuple[_Job, int]] = deque()
         self._is_collecting = False
         self._is_closed = False
@@ -66,14 +82,23 @@ class ThreadLane:
         done: Done,
         context: object,
     ) -> None:
-        """Give a request to the next thread that is free."""
+        """Do anything, once this loop iteration has brought all that it has."""
         if self._is_closed:
             raise EngineMisuseError("a request came for a device that is closed")
-        self._jobs.put((operation, offset, address, length, flags, done, context))
+        if not self._staged:
+            self._loop.call_soon(self._hand_over)
+        self._staged.append((operation, offset, address, length, flags, done, context))
         self.outstanding += 1
-        if self._threads < min(self.outstanding, LANE_THREADS):
-            self._threads += 1
-            Thread(target=self._work, name=f"device-{self._fd}-{self._threads}", daemon=True).start()
+
+    def _hand_over(self) -> None:
+        """Give the threads what this loop iteration has brought."""
+        staged, batch = self._staged, self._crew.batch
+        for start in range(0, len(staged), batch):
+            self._jobs.put(staged[start : start + batch])
+            if self._threads < self._crew.threads:
+                self._threads += 1
+                Thread(target=self._work, name=f"device-{self._fd}-{self._threads}", daemon=True).start()
+        staged.clear()
 
     async def close(self) -> None:
         """Wait until nothing is outstanding, and send the threads home."""
@@ -89,14 +114,12 @@ class ThreadLane:
         for _ in range(self._threads):
             self._jobs.put(None)
         self._threads = 0
-        if self._dismissed is not None:
-            self._dismissed(self)
+        self._dismissed(self)
 
     def _work(self) -> None:
         """Run in a thread: do what is asked until sent home."""
-        while (job := self._jobs.get()) is not None:
-            result = _perform(self._fd, job)
-            self._finished.append((job, result))
+        while (jobs := self._jobs.get()) is not None:
+            self._finished.extend([(job, _perform(self._fd, job)) for job in jobs])
             # Whoever sees the flag set appended before `_collect` cleared it, and is collected by that call.
             if not self._is_collecting:
                 self._is_collecting = True
@@ -147,8 +170,8 @@ class ThreadEngine:
 
     def open_lane(self, fd: int, odd: Odd, *, is_hashed: bool) -> ThreadLane:
         """Give a descriptor a lane."""
-        del is_hashed  # to threads, all are alike
-        lane = ThreadLane(fd, odd, dismissed=self._lanes.discard)
+        crew = CREW_OF_CACHED_FILE if is_hashed else CREW_OF_DISK
+        lane = ThreadLane(fd, odd, crew=crew, dismissed=self._lanes.discard)
         self._lanes.add(lane)
         return lane
 

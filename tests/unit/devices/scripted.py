@@ -79,6 +79,7 @@ class ScriptedEngine:
     """Has one lane."""
 
     name = "scripted"
+    lanes_open = 0
 
     def __init__(self) -> None:
         self.lane = ScriptedLane(lambda *_: None)
