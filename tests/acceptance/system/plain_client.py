@@ -65,12 +65,6 @@ class Recorded:
         return record
 
     @property
-    def last_progress(self, name: str) -> Json:
-        """What the stream of progress keeps of one migration."""
-        last = self._client.jetstream().get_last_msg("CUTOVER_PROGRESS", f"cutover.progress.{name}")
-        progress: Json = json.loads(self._background.run(last, timeout_s=PATIENCE_S).data or b"")
-        return progress
-
     def words(self) -> str:
         """What it tells, in a word or two: `flag-set`, `state syncing`, `fault target`."""
         kind: str = self.record["kind"]
@@ -142,6 +136,12 @@ class PlainClient:
             except NotFoundError:
                 return found
             found.append(Recorded(message.seq or 0, message.subject or "", message.data or b""))
+
+    def last_progress(self, name: str) -> Json:
+        """What the stream of progress keeps of one migration."""
+        last = self._client.jetstream().get_last_msg("CUTOVER_PROGRESS", f"cutover.progress.{name}")
+        progress: Json = json.loads(self._background.run(last, timeout_s=PATIENCE_S).data or b"")
+        return progress
 
     def words(self, name: str) -> list[str]:
         """The journal of one migration name in words."""
