@@ -5,7 +5,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 LOCK_ARGS ?=
-MYPY_PATHS := $(wildcard services shared tests benchmarks demo)
+MYPY_PATHS := $(wildcard services shared tests benchmarks demo docs)
 
 # mkfs, losetup and their like are in /usr/sbin, which an ordinary PATH lacks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format bench bench-full lock clean packages-demo packages-test packages-bench nats-cli
+.PHONY: help venv demo docs test lint format bench bench-full lock clean packages-demo packages-test packages-bench nats-cli
 .PHONY: lint-code lint-format lint-types lint-imports
 
 help: ## This list
@@ -54,6 +54,9 @@ bench-full: $(INSTALLED) packages-bench ## Measure every case; writes benchmarks
 	@$(BIN)/python -m benchmarks --full $(BENCH_ARGS)
 
 venv: $(INSTALLED) ## Only make .venv, with the `cutover` command in .venv/bin
+
+docs: $(INSTALLED) ## Bring the generated parts of docs/ARCHITECTURE.md up to date
+	@PYTHONPATH=. $(BIN)/python docs/generate.py
 
 lock: ## Renew requirements.lock; LOCK_ARGS=--upgrade takes the newest versions
 	@PYTHON="$(PYTHON)" tools/lock $(LOCK_ARGS)

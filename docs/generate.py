@@ -16,10 +16,8 @@ DOCUMENT = Path(__file__).parent / "ARCHITECTURE.md"
 def diagram() -> str:
     """The states and what moves a migration between them, as a Mermaid diagram."""
     lines = ["```mermaid", "stateDiagram-v2"]
-    lines += [f"    state \"{state}\" as {_identifier(state)}" for state in State]
-    lines += [
-        f"    {_end(row.before)} --> {_end(row.after)}: {row.trigger}" for row in TRANSITIONS
-    ]
+    lines += [f'    state "{state}" as {_identifier(state)}' for state in State]
+    lines += [f"    {_end(row.before)} --> {_end(row.after)}: {row.trigger}" for row in TRANSITIONS]
     return "\n".join([*lines, "```"])
 
 
@@ -91,7 +89,11 @@ def _transition(row: Transition) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
-    states = ", ".join(f"`{state}`" for state in State if state in verdict.states) if verdict.states else "any other"
+    states = (
+        ", ".join(f"`{state}`" for state in State if state in verdict.states)
+        if verdict.states
+        else "any other"
+    )
     flag = {True: "set", False: "clear", None: "any"}[verdict.flag_set]
     fault = {True: "yes", False: "no", None: "any"}[verdict.target_fault]
     remedies = ", ".join(remedy.replace("-", " ") for remedy in verdict.remedies) or "—"
