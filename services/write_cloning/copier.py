@@ -117,12 +117,15 @@ class Copier:
         Raises:
             TargetFailedError: the target failed; the volume has dropped it.
         """
+        failures: list[BaseException] = []
         try:
             async with asyncio.TaskGroup() as copies:
                 for _ in range(COPIES_IN_FLIGHT):
                     copies.create_task(self._copy_regions())
         except* TargetFailedError as failed:
-            raise TargetFailedError(str(failed.exceptions[0])) from failed
+            failures.extend(failed.exceptions)
+        if failures:  # outside, because what is raised in an `except*` may come out wrapped in a group
+            raise TargetFailedError(str(failures[0])) from failures[0]
         return not self._unreadable
 
     async def _copy_regions(self) -> None:
