@@ -19,7 +19,7 @@ from services.console.local_nats import LOOPBACK, any_port, choose_port, server_
 from services.console.services_config import Document, filled_in, names_nats, read_document, write_config
 from services.console.state_directory import StateDirectory, locked, prepare
 from shared.bus.bootstrap import bootstrap
-from shared.bus.connection import Bus, connect
+from shared.bus.connection import Bus, connect, heeding_cancellation
 from shared.clock import SystemClock
 from shared.config.model import Config, HostConfig
 from shared.messages.control import PlainRequest
@@ -198,13 +198,14 @@ def _service_plans(ensemble: Ensemble, wish: Wish, lock: int) -> list[ChildPlan]
 
 
 async def _start_services(ensemble: Ensemble, plans: list[ChildPlan]) -> None:
-    bus = await _connected(ensemble)
-    try:
-        await bootstrap(bus)
-        for plan in plans:
-            await _until_ready(ensemble, bus, await ensemble.start(plan))
-    finally:
-        await bus.close()
+    with heeding_cancellation():  # or a Ctrl-C that comes while streams are made would be lost
+        bus = await _connected(ensemble)
+        try:
+            await bootstrap(bus)
+            for plan in plans:
+                await _until_ready(ensemble, bus, await ensemble.start(plan))
+        finally:
+            await bus.close()
 
 
 async def _connected(ensemble: Ensemble) -> Bus:

@@ -190,22 +190,16 @@ class Migrating:
                 self._out.say(f"{status.name} is cleaned up; the data is on {status.target}.")
                 return True
 
-    async def is_there(self) -> bool:
-        """Whether the migration exists."""
-        try:
-            await status_of(self._link, self._job.name)
-        except Refusal:
-            return False
-        return True
-
-    async def linger(self) -> None:
+    async def linger(self, because: str = "") -> None:
         """Serve on for as long as a client uses the volume: ending now would take its disk away."""
-        status = await status_of(self._link, self._job.name)
+        try:
+            status = await status_of(self._link, self._job.name)
+        except Refusal:
+            return  # it never was
         if status.connections:
             peers = ", ".join(client.peer for client in status.connections)
-            self._out.note(
-                f"{status.name} serves on in {status.state} until Ctrl-C, or until its clients have gone: {peers}."
-            )
+            serving = f"{status.name} serves on in {status.state} until its clients have gone, or until Ctrl-C: {peers}."
+            self._out.note(f"{because} {serving}".lstrip())
             await self._follow(lambda now: not now.connections)
 
 

@@ -16,6 +16,7 @@ from shared.migration.refusals import Code, Refusal
 _HINTS = {
     Code.JOURNAL_AWAY: "`cutover up` starts one; --server or CUTOVER_NATS_URL names another.",
     Code.SERVICE_AWAY: "`cutover up` starts the services.",
+    Code.CLIENTS_CONNECTED: "`cutover cleanup --disconnect` does it for you.",
 }
 PIPE_COLUMNS = 160  # of a table that no terminal limits
 

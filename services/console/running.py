@@ -79,9 +79,11 @@ async def _up(wish: Wish, out: Output) -> bool:
             tell_ready(ensemble, out)
             await asyncio.Event().wait()
     except Interrupted:
-        clean = ensemble is not None and ensemble.stopped_cleanly
-        out.note("Stopped cleanly." if clean else "Stopped, but not cleanly.")
-        return clean
+        if ensemble is None:
+            out.note("Stopped before everything was up.")
+            return False
+        out.note("Stopped cleanly." if ensemble.stopped_cleanly else "Stopped, but not cleanly.")
+        return ensemble.stopped_cleanly
     return False
 
 

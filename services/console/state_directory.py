@@ -104,18 +104,42 @@ def locked(directory: StateDirectory) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _held_by(directory: StateDirectory) -> str:
+def nats_urls_of(path: Path) -> tuple[str, ...]:
+    """Where the NATS server of what runs on a state directory is; nothing when nothing does."""
+    running = _read_running(StateDirectory(path.absolute()))
+    return (running.nats_url,) if running is not None and _is_alive(running.pid) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What `up.json` tells."""
+
+    pid: int
+    nats_url: str
+    services: dict[str, int]
+
+
+def _read_running(directory: StateDirectory) -> _Running | None:
     try:
-        running = orjson.loads(directory.running.read_bytes())
-        keeper, children = running["pid"], dict(running["services"])
-    except (OSError, ValueError, KeyError, TypeError):
+        told = orjson.loads(directory.running.read_bytes())
+        services = {name: pid for name, pid in told["services"].items() if pid is not None}
+        return _Running(told["pid"], told["nats_url"], services)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _held_by(directory: StateDirectory) -> str:
+    running = _read_running(directory)
+    if running is None:
         return f"{directory.path} is in use by another `cutover up`."
-    if Path(f"/proc/{keeper}").exists():
-        nats_url = running.get("nats_url")
-        return (
-            f"{directory.path} is in use by another `cutover up`, process {keeper}, with NATS at {nats_url}."
-        )
-    left = ", ".join(f"{name} {pid}" for name, pid in children.items() if Path(f"/proc/{pid}").exists())
+    if _is_alive(running.pid):
+        who = f"another `cutover up`, process {running.pid}, with NATS at {running.nats_url}"
+        return f"{directory.path} is in use by {who}."
+    left = ", ".join(f"{name} {pid}" for name, pid in running.services.items() if _is_alive(pid))
     return (
         f"{directory.path} is in use by services whose `cutover up` has gone: {left}. "
         "End them with SIGTERM, write_cloning first, then start again."

@@ -17,6 +17,7 @@ from services.console.interrupting import Interrupted, interruptible
 from services.console.migrating import Job, Migrating, name_for, path_of
 from services.console.options import CONNECT_TIMEOUT_S, JsonOption, ServerOption, Session, YesOption
 from services.console.running import usual_state_dir
+from services.console.state_directory import nats_urls_of
 from shared.bus.connection import Bus, connect
 from shared.clock import SystemClock
 from shared.migration.refusals import Code, Refusal
@@ -74,10 +75,10 @@ def migrate(  # noqa: PLR0913, PLR0917 - one parameter for each option
     )
     if not yes and not can_ask():
         raise usage("migrate asks before it commits, and there is no terminal to ask on: give --yes.")
-    uvloop.run(_migrate(job, session, state_dir or usual_state_dir()))
+    uvloop.run(_migrate(job, session, state_dir))
 
 
-async def _migrate(job: Job, session: Session, state_dir: Path) -> None:
+async def _migrate(job: Job, session: Session, state_dir: Path | None) -> None:
     out = session.out
     try:
         async with interruptible(out), _services(job, session, state_dir) as (bus, is_ours):
@@ -86,9 +87,8 @@ async def _migrate(job: Job, session: Session, state_dir: Path) -> None:
                 status = await way.go()
                 is_gone = await way.offer_cleanup()
             except (ConsoleError, Refusal) as error:
-                if is_ours and await way.is_there():
-                    out.error(error)
-                    await way.linger()
+                if is_ours:
+                    await way.linger(because=error.message)
                 raise
             if is_ours and not is_gone:
                 await way.linger()
@@ -100,12 +100,14 @@ async def _migrate(job: Job, session: Session, state_dir: Path) -> None:
 
 
 @asynccontextmanager
-async def _services(job: Job, session: Session, state_dir: Path) -> AsyncIterator[tuple[Bus, bool]]:
+async def _services(job: Job, session: Session, named: Path | None) -> AsyncIterator[tuple[Bus, bool]]:
     """A connection to services that run, or that are started for as long as the context is open; whether they were.
 
-    Where the operator named a NATS server, that one is meant, and nothing is started.
+    Where the operator named a NATS server, that one is meant, and nothing is started; where a state directory, what runs
+    on it, and nothing else.
     """
-    bus = await _running_services(session.server, must=session.server_was_named)
+    state_dir = named or usual_state_dir()
+    bus = await _found(session, state_dir, only_there=named is not None)
     if bus is not None:
         try:
             yield bus, False
@@ -121,6 +123,17 @@ async def _services(job: Job, session: Session, state_dir: Path) -> AsyncIterato
             yield bus, True
         finally:
             await bus.close()
+
+
+async def _found(session: Session, state_dir: Path, *, only_there: bool) -> Bus | None:
+    if session.server_was_named:
+        return await _running_services(session.server, must=True)
+    elsewhere = () if only_there else (session.server,)
+    for server in (*nats_urls_of(state_dir), *elsewhere):
+        bus = await _running_services(server, must=False)
+        if bus is not None:
+            return bus
+    return None
 
 
 async def _running_services(server: str, *, must: bool) -> Bus | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.console.state_directory import locked, prepare
 from shared.bus.server import nats_server
 from tests.acceptance.console.whole import gone, is_running, make_devices, up
 from tests.support.terminal import cutover, started
@@ -206,17 +207,20 @@ async def test_port_that_is_taken_is_told(short_path: Path) -> None:
         assert (ended.status, ended.json["error"]["code"]) == (FAILED, "port-taken")
 
 
-async def test_signal_while_starting_leaves_nothing(short_path: Path) -> None:
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1, 0.2, 0.4, 0.8])
+async def test_signal_while_starting_leaves_nothing(short_path: Path, delay_s: float) -> None:
+    """Whatever it is doing when the signal comes: making streams, starting a service, waiting for one."""
     state = short_path / "state"
     async with started("up", "--state-dir", str(state), "--port", "0") as process:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(40):
             while not (state / "up.json").exists():  # noqa: ASYNC110 - a file makes no event
                 await asyncio.sleep(0.01)
+            await asyncio.sleep(delay_s)
             process.send_signal(signal.SIGTERM)
             _, stderr = await process.communicate()
         assert process.returncode in {DONE, FAILED}, stderr
     assert not (state / "up.json").exists()
-    async with up(state):  # the lock is free: nothing that held it was left behind
+    with locked(prepare(state)):  # free: nothing that held it was left behind
         pass
 
 

@@ -1,0 +1,96 @@
+"""`cutover migrate` where no services run: it starts them, goes the whole way, and leaves nothing running."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from services.console.state_directory import locked, prepare
+from tests.acceptance.console.whole import make_devices, up
+from tests.support.terminal import cutover, on_terminal, started
+
+DONE, FAILED = 0, 1
+
+
+def job(folder: Path, *more: str) -> tuple[str, ...]:
+    source, target = make_devices(folder)
+    return ("migrate", "--name", "vol1", "--source", str(source), "--target", str(target),
+            "--state-dir", str(folder / "state"), *more)  # fmt: skip
+
+
+async def test_one_command_does_the_whole_job(short_path: Path) -> None:
+    ended = await cutover(*job(short_path, "--yes"))
+    assert ended.status == DONE, ended
+    assert (short_path / "source.img").read_bytes() == (short_path / "target.img").read_bytes()
+    assert "starting them here" in ended.stderr
+    assert "vol1 is cleaned up" in ended.stdout
+    with locked(prepare(short_path / "state")):
+        pass
+
+
+async def test_a_person_with_an_application_goes_the_whole_way(short_path: Path) -> None:
+    """With --attach: copying begins when the application connects; cleanup is refused for as long as it is there."""
+    async with on_terminal(*job(short_path, "--attach")) as terminal:
+        shown = await terminal.until("Waiting for a client")
+        uri = next(word for word in shown.split() if word.startswith("nbd+unix:"))
+        application = await asyncio.create_subprocess_exec(
+            "/usr/bin/python3", "-c",
+            "import nbd,sys; h=nbd.NBD(); h.connect_uri(sys.argv[1]); h.pwrite(b'x'*4096, 0); sys.stdin.read(); h.shutdown()",
+            uri, stdin=subprocess.PIPE,
+        )  # fmt: skip
+        await terminal.until("neither abort nor select-source")
+        terminal.type("y\n")
+        await terminal.until("Clean up vol1 now?")
+        terminal.type("y\n")
+        await terminal.until("clients-connected")
+        await application.communicate(b"")
+        terminal.type("y\n")
+        assert await terminal.end() == DONE
+    assert (short_path / "target.img").read_bytes()[:4096] == b"x" * 4096
+
+
+async def test_ctrl_c_stops_what_it_started_and_the_same_line_goes_on(short_path: Path) -> None:
+    line = job(short_path)
+    async with on_terminal(*line) as terminal:
+        await terminal.until("press Enter")
+        terminal.type("\n")
+        await terminal.until("[y/N]")
+        terminal.process.send_signal(signal.SIGINT)
+        assert await terminal.end() == FAILED
+        await terminal.until("Go on with: cutover migrate --name vol1")
+    with locked(prepare(short_path / "state")):
+        pass
+    ended = await cutover(*line, "--yes")
+    assert ended.status == DONE, ended
+    assert "going on from there" in ended.stdout
+
+
+async def test_refused_devices_leave_nothing_running(short_path: Path) -> None:
+    line = job(short_path, "--yes", "--json")
+    os.truncate(short_path / "target.img", 4096)
+    ended = await cutover(*line)
+    assert (ended.status, ended.json["error"]["code"]) == (FAILED, "target-too-small")
+    with locked(prepare(short_path / "state")):
+        pass
+
+
+async def test_services_that_run_on_the_state_directory_are_used(short_path: Path) -> None:
+    line = job(short_path, "--yes")
+    async with up(short_path / "state", "--allow", str(short_path)):
+        ended = await cutover(*line)
+        assert ended.status == DONE, ended
+        assert "starting" not in ended.stderr
+
+
+async def test_services_that_run_are_used(short_path: Path) -> None:
+    make_devices(short_path)
+    async with up(short_path / "state", "--allow", str(short_path)) as running:
+        source, target = short_path / "source.img", short_path / "target.img"
+        line = ("migrate", "--source", str(source), "--target", str(target), "--yes")
+        async with started(*line, server=running.url) as process:
+            stdout, stderr = await process.communicate()
+        assert process.returncode == DONE, stderr
+        assert b"starting" not in stderr
+        assert b"source is cleaned up" in stdout
+        assert await running.done("list") == []
