@@ -1,36 +1,13 @@
-"""The whole real system, once for the tests that leave it as they found it, and of their own for those that break it."""
+"""The whole real system: shared where tests leave it as they found it, mended after those that stop or kill a part."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
 from tests.acceptance.system.background import Background
 from tests.acceptance.system.pairs import Pair, make_pair
-from tests.acceptance.system.whole_system import System
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """With a short path: a Unix socket's holds 107 bytes."""
-    folder = Path(tempfile.mkdtemp(prefix="cutover-", dir="/tmp"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-@contextmanager
-def _running(background: Background, **host_options: object) -> Iterator[System]:
-    with _folder() as folder:
-        system = System(folder, background, **host_options)
-        try:
-            yield system.start()
-        finally:
-            system.close()
+from tests.acceptance.system.whole_system import System, running_system
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +19,7 @@ def background() -> Iterator[Background]:
 
 @pytest.fixture(scope="session")
 def _shared(background: Background) -> Iterator[System]:
-    with _running(background) as system:
+    with running_system(background) as system:
         yield system
 
 
@@ -50,15 +27,28 @@ def _shared(background: Background) -> Iterator[System]:
 def system(_shared: System) -> Iterator[System]:
     """A system that many tests share: a test must not stop or kill anything. Its migrations end with it."""
     yield _shared
-    for migration in _shared.client.ask("cutover.control.list").accepted()["migrations"]:
-        _shared.clean_up(migration["name"])
+    _shared.clean_up_all()
+
+
+@pytest.fixture(scope="session")
+def _stoppable(background: Background) -> Iterator[System]:
+    with running_system(background) as system:
+        yield system
+
+
+@pytest.fixture
+def stoppable_system(_stoppable: System) -> Iterator[System]:
+    """A system whose services a test may stop, kill and freeze; what does not run afterwards is started again."""
+    yield _stoppable
+    _stoppable.mend()
+    _stoppable.clean_up_all()
 
 
 @pytest.fixture
 def own_system(background: Background) -> Iterator[Callable[..., System]]:
     """Starts a system for this test alone; its keys are those of the section `[host]`."""
     with ExitStack() as running:
-        yield lambda **host_options: running.enter_context(_running(background, **host_options))
+        yield lambda **host_options: running.enter_context(running_system(background, **host_options))
 
 
 @pytest.fixture

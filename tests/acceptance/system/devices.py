@@ -6,6 +6,7 @@ import os
 import random
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,9 +82,10 @@ def mounted(device: Path, where: Path) -> Iterator[Path]:
 @contextmanager
 def freezable(folder: Path, size_bytes: int) -> Iterator["Freezable"]:
     """A filesystem of its own that can be frozen: whoever writes to a file in it hangs. Never left frozen."""
-    backing = empty_file(folder / "freezable.img", size_bytes)
+    folder = Path(tempfile.mkdtemp(prefix="freezable-", dir=folder))
+    backing = empty_file(folder / "backing.img", size_bytes)
     run("mkfs.ext4", "-q", str(backing))
-    with loop_device(backing) as device, mounted(device, folder / "freezable") as where:
+    with loop_device(backing) as device, mounted(device, folder / "mounted") as where:
         filesystem = Freezable(where)
         try:
             yield filesystem

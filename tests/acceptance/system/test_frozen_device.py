@@ -1,50 +1,62 @@
 """A device that hangs: it stalls neither another volume nor a question; and as a target it is dropped when its time is over."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.system.application import Application
+from tests.acceptance.system.background import Background
 from tests.acceptance.system.devices import MIB, Freezable, digest, empty_file, freezable, full_file
 from tests.acceptance.system.pairs import make_pair
 from tests.acceptance.system.ways import bring_to
-from tests.acceptance.system.whole_system import CLONING, System
+from tests.acceptance.system.whole_system import CLONING, System, running_system
 
 pytestmark = pytest.mark.needs_root
 
 IO_TIMEOUT_S = 1.5
 SHUTDOWN_TIMEOUT_S = 5.0
 BOUND_MS = 100.0
+STALL_MS = 500.0  # one of hundreds may wait for a busy machine; who waits for the device waits for the thaw
 LOOKED_AT_S = 2.0
 
 
-@pytest.fixture
-def running(own_system: Callable[..., System]) -> System:
-    return own_system(
-        io_timeout_s=IO_TIMEOUT_S, target_flush_interval_s=0.5, shutdown_timeout_s=SHUTDOWN_TIMEOUT_S
-    )
+@pytest.fixture(scope="module")
+def _impatient(background: Background) -> Iterator[System]:
+    with running_system(
+        background,
+        io_timeout_s=IO_TIMEOUT_S,
+        target_flush_interval_s=0.5,
+        shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+    ) as system:
+        yield system
 
 
 @pytest.fixture
-def frozen_part(running: System) -> Iterator[Freezable]:
-    """Thawed and unmounted before the host is ended: else its last requests would hold on to it."""
-    with freezable(running.data, 64 * MIB) as filesystem:
+def frozen_part(_impatient: System) -> Iterator[Freezable]:
+    """A filesystem to be frozen. Thawed, and given up by the host, before it is unmounted."""
+    with freezable(_impatient.data, 64 * MIB) as filesystem:
         yield filesystem
         filesystem.thaw()
-        running.kill_service(CLONING)
+        _impatient.mend()
+        _impatient.clean_up_all()
 
 
-def worst_question_ms(system: System, name: str, seconds: float) -> float:
-    """How long `query` takes at worst, asked again and again."""
-    worst_s = 0.0
+@pytest.fixture
+def running(_impatient: System, frozen_part: Freezable) -> System:
+    return _impatient
+
+
+def question_latencies_ms(system: System, name: str, seconds: float) -> list[float]:
+    """How long `query` takes, asked again and again; sorted."""
+    latencies_ms: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         answer = system.client.ask(f"cutover.control.query.{name}")
         assert answer.accepted()["host_answers"]
-        worst_s = max(worst_s, answer.took_s)
-    return worst_s * 1000
+        latencies_ms.append(answer.took_s * 1000)
+    return sorted(latencies_ms)
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -64,7 +76,7 @@ def test_frozen_device_stalls_neither_another_volume_nor_a_question(
         stalled.until_operations(50)
         application.until_operations(50)
         frozen_part.freeze()
-        worst_ms = worst_question_ms(system, "frozen", LOOKED_AT_S)
+        questions_ms = question_latencies_ms(system, "frozen", LOOKED_AT_S)
         application.until_operations(200)
         report = application.stop()
         frozen_part.thaw()
@@ -72,7 +84,8 @@ def test_frozen_device_stalls_neither_another_volume_nor_a_question(
         late = stalled.stop()
     assert report.errors == []
     assert report.p99_ms < BOUND_MS
-    assert worst_ms < BOUND_MS
+    assert questions_ms[len(questions_ms) * 99 // 100] < BOUND_MS
+    assert questions_ms[-1] < STALL_MS
     assert report.differences(well.target) == []
     assert late.errors == []
     assert late.differences(source) == []
@@ -93,6 +106,7 @@ def test_frozen_target_is_dropped_when_its_time_is_over_and_the_application_goes
     source, target = frozen_pair(system, frozen_part, "target")
     system.set_up("vol1", source, target)
     bring_to(system, "vol1", state)
+    length = len(client.journal("vol1"))
     with Application(system.export("vol1"), blocks=256) as application:
         application.until_operations(100)
         frozen_part.freeze()
@@ -109,8 +123,7 @@ def test_frozen_target_is_dropped_when_its_time_is_over_and_the_application_goes
         refusal = client.refused("sync", "vol1")
         assert refusal.code == "outstanding-requests"
         assert any(character.isdigit() for character in refusal.message), "the number is not named"
-        report_while_frozen = client.query("vol1")
-        assert report_while_frozen["state"] == "setup"
+        assert client.query("vol1")["state"] == "setup"
         frozen_part.thaw()
         client.until("vol1", lambda _: outstanding(system, "vol1") == 0, what="none outstanding")
         assert client.command("sync", "vol1")["attempt"] == 2
@@ -123,8 +136,11 @@ def test_frozen_target_is_dropped_when_its_time_is_over_and_the_application_goes
     assert report.differences(source) == []
     assert report.differences(target) == []
     assert digest(source) == digest(target)
-    words = client.words("vol1")
-    assert words.index("fault target") < len(words) - words[::-1].index("state setup") - 1
+    words = client.words("vol1")[length:]
+    assert words[0] == "fault target"
+    assert [word for word in words if word != "fault target"] == [
+        "state setup", "flag-clear", "flag-set", "state syncing", "state source-selected",
+    ]  # fmt: skip
 
 
 def outstanding(system: System, name: str) -> int:
@@ -185,7 +201,7 @@ def test_host_with_a_frozen_source_gives_up_in_time_and_says_that_the_stop_was_n
     with Application(system.export("vol1"), blocks=256) as application:
         application.until_operations(100)
         frozen_part.freeze()
-        worst_question_ms(system, "vol1", 0.3)  # until a write is under way
+        question_latencies_ms(system, "vol1", 0.3)  # until a write is under way
         began = time.monotonic()
         system.ask_to_stop(CLONING)
         system.until_log(CLONING, "the stop was not clean", timeout_s=2 * SHUTDOWN_TIMEOUT_S)

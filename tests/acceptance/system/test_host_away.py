@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,8 +19,8 @@ ASKED = {  # what the table forbids in any case is told without the host
 
 
 @pytest.fixture
-def in_setup(own_system: Callable[..., System]) -> System:
-    system = own_system()
+def in_setup(stoppable_system: System) -> System:
+    system = stoppable_system
     pair = make_pair(system)
     system.set_up("vol1", pair.source, pair.target)
     return system

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,10 +77,10 @@ def test_source_swapped_to_the_target_during_setup_is_never_both(system: System,
 
 
 def test_link_swapped_while_the_host_was_down_keeps_the_volume_closed(
-    own_system: Callable[..., System],
+    stoppable_system: System,
 ) -> None:
     """The recorded name leads to another device now. It is refused by what it was and is, and not written to."""
-    system = own_system()
+    system = stoppable_system
     pair = make_pair(system)
     other = full_file(pair.target.parent / "other.img", 4 * MIB, seed=7)
     link = pair.target.parent / "link.img"

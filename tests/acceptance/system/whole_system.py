@@ -3,11 +3,15 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nats
@@ -175,6 +179,16 @@ class System:
         """SIGSTOP, SIGCONT."""
         self._processes[service].send_signal(number)
 
+    def mend(self) -> None:
+        """Have every service run and serve again, whatever a test has done to it."""
+        for service in SERVICES:
+            if self._processes[service].poll() is None:
+                self.signal_service(service, signal.SIGCONT)
+            else:
+                self.start_service(service, wait=False)
+        for service in SERVICES:
+            self.wait_ready(service)
+
     def pid(self, service: str) -> int:
         return self._processes[service].pid
 
@@ -229,6 +243,11 @@ class System:
             self.client.until_state(name, "setup")
         self.client.command("cleanup", name, disconnect=True)
 
+    def clean_up_all(self) -> None:
+        """End every migration."""
+        for migration in self.client.ask("cutover.control.list").accepted()["migrations"]:
+            self.clean_up(migration["name"])
+
     def cutover(self, *arguments: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run the operator's command."""
         return subprocess.run(
@@ -258,6 +277,18 @@ class System:
             lines.append(f"[{section}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         self.config.write_text("\n".join(lines) + "\n")
+
+
+@contextmanager
+def running_system(background: Background, **host_options: object) -> Iterator[System]:
+    """A system in a folder of its own, with a short path: a Unix socket's holds 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="cutover-", dir="/tmp"))
+    system = System(folder, background, **host_options)
+    try:
+        yield system.start()
+    finally:
+        system.close()
+        shutil.rmtree(folder)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
