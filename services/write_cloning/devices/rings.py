@@ -21,6 +21,7 @@ import os
 import platform
 import struct
 from array import array
+from contextlib import ExitStack
 
 from services.write_cloning.devices import syscalls
 from services.write_cloning.devices.engine import Operation
@@ -77,16 +78,15 @@ class Rings:
         """
         if platform.machine() != "x86_64":
             raise EngineUnavailableError(f"io_uring is used on x86_64 only, and this is {platform.machine()}")
-        parameters = self._set_up()
-        # Polling the ring's own descriptor would not do: deferred completion work does not wake who polls it.
-        self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        try:
+        with ExitStack() as undo:
+            parameters = self._set_up()
+            undo.callback(os.close, self.fd)
+            # Polling the ring's own descriptor would not do: deferred completion work does not wake who polls it.
+            self.eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            undo.callback(os.close, self.eventfd)
             self._check(parameters)
             self._map(parameters)
-        except BaseException:
-            os.close(self.fd)
-            os.close(self.eventfd)
-            raise
+            undo.pop_all()
 
     def _set_up(self) -> "ctypes.Array[ctypes.c_char]":
         parameters = ctypes.create_string_buffer(_PARAMETERS_BYTES)

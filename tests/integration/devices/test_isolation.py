@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +15,12 @@ import pytest
 from services.write_cloning.devices.allowed import AllowedPaths
 from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.engine import LANE_DEPTH, Engine
+from services.write_cloning.devices.errors import DeviceBusyError
 from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.interface import Done, ZeroMode
 from services.write_cloning.devices.opening import open_device
 from services.write_cloning.devices.ring import RingEngine
+from services.write_cloning.devices.threads import ThreadEngine
 from tests.integration.devices.conftest import OpenDevice
 from tests.integration.devices.tools import KIB, MIB, Answer, Driver, pattern, run
 
@@ -145,3 +149,68 @@ async def test_closing_while_frozen_waits_for_the_thaw(
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         os.fstat(device.fd)
     assert caught.value.errno == errno.EBADF
+
+
+WRITE_AND_WAIT = """
+import asyncio, sys
+from services.write_cloning.devices.allowed import AllowedPaths
+from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.devices.engines import choose_engine
+from services.write_cloning.devices.opening import open_device
+
+async def main(path, engine_name):
+    engine = choose_engine(allow_io_uring=engine_name == "io_uring").engine
+    device = await open_device(path, allowed=AllowedPaths([path]), engine=engine)
+    print("opened", flush=True)
+    sys.stdin.readline()
+    buffer = BufferPool().take(4096)
+    buffer.view[:] = b"late" * 1024
+    device.write(0, buffer, 0, 4096, False, lambda context, error: None, None)
+    await asyncio.sleep(0.2)
+    print("writing", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("engine_name", ["io_uring", "threads"])
+async def test_the_lock_outlives_a_killed_process_until_its_last_write_has_landed(
+    engine_name: str, mounted: Path
+) -> None:
+    """Rule R6: nothing that an earlier run started may land on a device that is in use again."""
+    path = make_disk(mounted / "disk.img")
+    allowed, engine = AllowedPaths([str(path)]), ThreadEngine()
+    earlier = subprocess.Popen(
+        [sys.executable, "-c", WRITE_AND_WAIT, str(path), engine_name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert earlier.stdin is not None
+    assert earlier.stdout is not None
+    assert earlier.stdout.readline() == b"opened\n"
+    with frozen(mounted):
+        earlier.stdin.write(b"\n")
+        earlier.stdin.flush()
+        assert earlier.stdout.readline() == b"writing\n"
+        earlier.kill()
+        await asyncio.sleep(0.5)
+        # Read-only, since opening for writing tries the filesystem, which is frozen.
+        with pytest.raises(DeviceBusyError, match="in use"):
+            await open_device(str(path), allowed=allowed, engine=engine, writable=False)
+    earlier.communicate()
+
+    async def reopened() -> FileDevice:
+        while True:  # the kernel finishes the dead process's write, then lets go
+            try:
+                return await open_device(str(path), allowed=allowed, engine=engine)
+            except DeviceBusyError:
+                await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(10):
+        device = await reopened()
+    # It has landed, or it never will.
+    before = path.read_bytes()
+    await asyncio.sleep(0.2)
+    assert path.read_bytes() == before
+    await device.close()
