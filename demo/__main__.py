@@ -29,13 +29,28 @@ INTERRUPTED = 130
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make demo", description="Migrate a live volume and prove it.")
-    parser.add_argument("--source", type=Path, help="a volume of your own; it is only read")
-    parser.add_argument("--target", type=Path, help="where to copy it; everything on it is overwritten")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        default=_from_environment("SOURCE"),
+        help="a volume of your own; it is only read (SOURCE)",
+    )
+    parser.add_argument(
+        "--target",
+        type=Path,
+        default=_from_environment("TARGET"),
+        help="where to copy it; it is overwritten (TARGET)",
+    )
     parser.add_argument("--report", type=Path, default=REPORT, help=f"where the report goes ({REPORT})")
     options = parser.parse_args(arguments)
     if (options.source is None) != (options.target is None):
-        parser.error("SOURCE and TARGET go together: give both or none")
+        parser.error("SOURCE and TARGET go together: give both or neither")
     return options
+
+
+def _from_environment(variable: str) -> Path | None:
+    """A path that make hands on: what stands on its command line is in the environment."""
+    return Path(os.environ[variable]) if os.environ.get(variable) else None
 
 
 async def run(options: argparse.Namespace, screen: Screen, scratch: Path) -> Outcome:

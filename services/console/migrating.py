@@ -72,7 +72,7 @@ class Migrating:
         """From where it stands to `committed`.
 
         Raises:
-            ConsoleError: `faulted`, `declined`.
+            ConsoleError: `attempt-ended`, `declined`, `gone`, `name-taken`.
             Refusal: a step was refused.
         """
         status = await self._begin()
@@ -137,7 +137,7 @@ class Migrating:
         """Wait while it copies; then what has become of it.
 
         Raises:
-            ConsoleError: (`faulted`) the attempt has ended.
+            ConsoleError: (`attempt-ended`) the attempt has ended.
         """
         status = await self._follow(lambda now: now.state is not State.SYNCING)
         if status.state is not State.SETUP:
@@ -146,7 +146,7 @@ class Migrating:
         if faults:
             self._out.show(faults_table(faults))
         raise ConsoleError(
-            "faulted" if faults else "ended",
+            "attempt-ended",
             f"Attempt {status.attempt} of {status.name} has ended in setup; the source has everything. "
             f"Once the cause is gone: {self._job.again}",
         )

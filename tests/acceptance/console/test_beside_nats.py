@@ -25,7 +25,7 @@ def rows() -> dict[str, str]:
 async def nats(program: Path, running: Up, line: str) -> object:
     """Send what a row says, in a shell as a person would."""
     process = await asyncio.create_subprocess_shell(
-        f"{program} --raw {line}" if line.startswith("req") and "--raw" not in line else f"{program} {line}",
+        f"{program} --no-context {line} --raw",
         env=dict(os.environ) | {"NATS_URL": running.url},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -37,23 +37,30 @@ async def nats(program: Path, running: Up, line: str) -> object:
     return orjson.loads(stdout)
 
 
+async def all_done(program: Path, running: Up, lines: list[str]) -> None:
+    for line in lines:
+        answer = await nats(program, running, line)
+        assert isinstance(answer, dict)
+        assert "error" not in answer, (line, answer)
+
+
 async def test_rows_of_the_table_do_what_cutover_does(nats_cli: Path, short_path: Path) -> None:
     source, target = make_devices(short_path)
-    table = {command.split()[0]: line for command, line in rows().items()}
-    table["setup"] = (
-        table["setup"].replace("/dev/vg0/data", str(source)).replace("/dev/vg1/data", str(target))
-    )
-    order = ("setup", "throttle", "sync", "pause", "resume", "query", "list", "faults")
+    table = rows()
+    setup, sent = next((command, line) for command, line in table.items() if command.startswith("setup "))
+    table["setup"] = sent.replace("/dev/vg0/data", str(source)).replace("/dev/vg1/data", str(target))
+    assert setup == "setup vol1 --source /dev/vg0/data --target /dev/vg1/data"
+    before = ("setup", "throttle vol1 50MiB/s", "sync vol1", "pause vol1", "resume vol1", "throttle vol1 off",
+              "query vol1", "list", "faults", "faults vol1")  # fmt: skip
+    after = ("select-target vol1", "select-source vol1", "abort vol1")
+    at_last = ("select-target vol1", "commit vol1", "cleanup vol1 --disconnect")
     async with up(short_path / "state", "--allow", str(short_path)) as running:
-        for command in order:
-            answer = await nats(nats_cli, running, f"{table[command]}")
-            assert isinstance(answer, dict)
-            assert "error" not in answer, (command, answer)
+        await all_done(nats_cli, running, [table[command] for command in before])
         await running.done("wait", "vol1", "source-selected", "--timeout", "30")
-        for command in ("select-target", "select-source", "select-target", "commit", "cleanup"):
-            answer = await nats(nats_cli, running, table[command])
-            assert isinstance(answer, dict)
-            assert "error" not in answer, (command, answer)
+        await all_done(nats_cli, running, [table[command] for command in after])
+        await all_done(nats_cli, running, [table["sync vol1"]])
+        await running.done("wait", "vol1", "source-selected", "--timeout", "30")
+        await all_done(nats_cli, running, [table[command] for command in at_last])
         assert await running.done("list") == []
 
 
@@ -62,15 +69,3 @@ async def test_refusal_reads_the_same_for_both(nats_cli: Path, short_path: Path)
         answer = await nats(nats_cli, running, "req cutover.control.commit.vol1 ''")
         assert isinstance(answer, dict)
         assert answer["error"] == await running.refused("commit", "vol1", "--yes")
-
-
-async def test_services_are_found_by_the_stock_program(nats_cli: Path, short_path: Path) -> None:
-    async with up(short_path / "state") as running:
-        found = await nats(nats_cli, running, "micro list --json")
-        assert isinstance(found, list)
-        assert {
-            "cutover-state-control",
-            "cutover-fault-recording",
-            "cutover-startup",
-            "cutover-write-cloning",
-        } <= {service["name"] for service in found}

@@ -17,7 +17,9 @@ PATIENCE_S = 110.0
 
 @asynccontextmanager
 async def demo(scratch: Path, *options: str, **more: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("CUTOVER_")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in {"SOURCE", "TARGET", "OVERWRITE"}
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "demo", "--report", str(scratch / "report.json"), *options,
         cwd=ROOT, env=environment | {"TMPDIR": str(scratch)} | more,
@@ -78,7 +80,7 @@ async def test_volumes_of_the_operator_are_copied_and_the_source_is_only_read(sh
     target.touch()
     os.truncate(target, 8 << 20)
     before = source.read_bytes()
-    async with demo(short_path, "--source", str(source), "--target", str(target)) as process:
+    async with demo(short_path, SOURCE=str(source), TARGET=str(target)) as process:  # as make hands them on
         status, said = await ended(process)
     assert status == 0, said
     assert source.read_bytes() == before

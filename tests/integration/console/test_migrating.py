@@ -131,7 +131,7 @@ async def test_fault_while_copying_is_told_with_what_to_do(control: ScriptedCont
     ended = await cutover(*JOB, "--yes", server=control.bus.url)
     assert ended.status == FAILED
     assert "EIO" in ended.stdout
-    assert "faulted: Attempt 1 of vol1 has ended in setup" in ended.stderr
+    assert "attempt-ended: Attempt 1 of vol1 has ended in setup" in ended.stderr
     assert "cutover migrate --name vol1" in ended.stderr
     assert commands(control) == ["setup", "sync"]
 
