@@ -100,6 +100,7 @@ def main() -> int:
             error = "\n".join(_sentences(errors))
         except* (asyncio.CancelledError, KeyboardInterrupt):
             error, status = "Interrupted; everything that was started is stopped.", INTERRUPTED
+        screen.still()
         if outcome is not None:
             screen.steps(outcome.steps)
             screen.findings(outcome.findings)

@@ -37,6 +37,10 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
+    def still(self) -> None:
+        """Nothing is live any more; what is said now is for good."""
+        self._live.stop()
+
     def say(self, text: str, style: str = "") -> None:
         """Something happened."""
         at = f"{time.monotonic() - self._began:6.1f} s  "
@@ -98,7 +102,7 @@ class Screen:
 def _progress(status: dict[str, Any]) -> Text:
     if not status:
         return Text()
-    text = Text(f"{status['state']:<15}", style="bold")
+    text = Text.assemble((f"{status['state']:<15}", "bold"))
     if status["state"] == "syncing" and status["synced_bytes"] is not None:
         share = status["synced_bytes"] / status["size_bytes"]
         cells = int(share * _BAR_CELLS)

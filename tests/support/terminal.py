@@ -14,6 +14,8 @@ from typing import Any
 import orjson
 
 COMMAND = (sys.executable, "-m", "services.console")
+ON_ITS_TERMINAL = ("setsid", "--ctty")  # so that Ctrl-C is a signal
+CTRL_C = "\x03"
 PATIENCE_S = 20.0
 _STYLING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -114,13 +116,13 @@ async def on_terminal(*arguments: str, server: str | None = None) -> AsyncIterat
     leader, follower = pty.openpty()
     try:
         process = await asyncio.create_subprocess_exec(
+            *ON_ITS_TERMINAL,
             *COMMAND,
             *arguments,
             env=environment(server, TERM="xterm", COLUMNS="150"),
             stdin=follower,
             stdout=follower,
             stderr=follower,
-            start_new_session=True,
         )
     finally:
         os.close(follower)

@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 from pathlib import Path
 
 from services.console.state_directory import locked, prepare
 from tests.acceptance.console.whole import make_devices, up
-from tests.support.terminal import cutover, on_terminal, started
+from tests.support.terminal import CTRL_C, cutover, on_terminal, started
 
 DONE, FAILED = 0, 1
 
@@ -56,7 +55,7 @@ async def test_ctrl_c_stops_what_it_started_and_the_same_line_goes_on(short_path
         await terminal.until("press Enter")
         terminal.type("\n")
         await terminal.until("[y/N]")
-        terminal.process.send_signal(signal.SIGINT)
+        terminal.type(CTRL_C)
         assert await terminal.end() == FAILED
         await terminal.until("Go on with: cutover migrate --name vol1")
     with locked(prepare(short_path / "state")):

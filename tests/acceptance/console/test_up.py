@@ -10,7 +10,7 @@ import pytest
 from services.console.state_directory import locked, prepare
 from shared.bus.server import nats_server
 from tests.acceptance.console.whole import gone, is_running, make_devices, up
-from tests.support.terminal import cutover, started
+from tests.support.terminal import CTRL_C, cutover, on_terminal, started
 
 SERVICES = ("nats", "fault_recording", "state_control", "startup", "write_cloning")
 DONE, FAILED, USAGE = 0, 1, 2
@@ -57,6 +57,17 @@ async def test_signal_stops_everything_cleanly(short_path: Path, number: signal.
     assert "Stopped cleanly." in ended.stderr
     assert not any(map(is_running, pids))
     assert not (short_path / "state" / "up.json").exists()
+
+
+async def test_ctrl_c_on_a_terminal_reaches_the_services_through_up_alone(short_path: Path) -> None:
+    """The terminal signals its whole foreground group; services that heard it would all stop at once."""
+    async with on_terminal("up", "--state-dir", str(short_path / "state"), "--port", "0") as terminal:
+        await terminal.until("Ctrl-C stops it cleanly")
+        terminal.type(CTRL_C)
+        await terminal.until("Stopped cleanly.")
+        assert await terminal.end() == DONE
+    assert "stops on SIGINT" not in terminal.shown
+    assert terminal.shown.count("stops on SIGTERM") == len(SERVICES) - 1
 
 
 async def test_volumes_are_stopped_first_and_nats_last(short_path: Path) -> None:

@@ -9,7 +9,7 @@ from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl
 from tests.support.statuses import fault
-from tests.support.terminal import cutover, on_terminal, started
+from tests.support.terminal import CTRL_C, cutover, on_terminal, started
 
 DONE, FAILED, USAGE = 0, 1, 2
 CLIENT = ConnectionView(peer="pid 4711", connected_at="2026-01-31T12:00:00.000000Z")
@@ -141,7 +141,7 @@ async def test_ctrl_c_leaves_it_and_says_how_to_go_on(control: ScriptedControl) 
         await terminal.until("press Enter")
         terminal.type("\n")
         await terminal.until("sync: syncing")
-        terminal.process.send_signal(2)
+        terminal.type(CTRL_C)
         assert await terminal.end() == FAILED
         shown = await terminal.until("Go on with:")
         assert "nothing is lost" in shown

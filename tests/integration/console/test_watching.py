@@ -7,7 +7,7 @@ import orjson
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl
 from tests.support.statuses import SIZE_BYTES, fault
-from tests.support.terminal import on_terminal, started
+from tests.support.terminal import CTRL_C, on_terminal, started
 
 
 async def cleaned_up(control: ScriptedControl) -> None:
@@ -38,7 +38,7 @@ async def test_ctrl_c_ends_watching(control: ScriptedControl) -> None:
     control.has()
     async with on_terminal("query", "vol1", "-w", server=control.bus.url) as terminal:
         await terminal.until("setup")
-        terminal.process.send_signal(2)
+        terminal.type(CTRL_C)
         assert await terminal.end() == 130
 
 
