@@ -13,6 +13,7 @@ from rich.text import Text
 
 from services.console.plain import plain
 from services.console.units import bytes_text, rate_text
+from shared.messages.status import PROGRESS_PREFIX
 
 EVERYTHING = "cutover.>"
 PAYLOAD_CHARACTERS_MAX = 160  # of a message that this file has no words for
@@ -109,7 +110,7 @@ def _progress(data: Mapping[str, Any]) -> Text | None:
 
 def progress_gist(event: Event) -> tuple[object, ...] | None:
     """What a person would notice of a progress event: another gist is news, the same is not. None for other events."""
-    if not event.subject.startswith("cutover.progress.") or not isinstance(event.data, dict):
+    if not event.subject.startswith(PROGRESS_PREFIX) or not isinstance(event.data, dict):
         return None
     data = event.data
     size, synced = data.get("size_bytes"), data.get("synced_bytes")

@@ -14,8 +14,9 @@ from services.console.asking import Link, status_of
 from services.console.failures import ConsoleError
 from services.console.reachability import why_out_of_reach
 from shared.bus.interface import Told
-from shared.messages.status import MigrationStatus
+from shared.messages.status import PROGRESS_PREFIX, MigrationStatus, progress_subject
 from shared.migration.devices import Side
+from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from shared.migration.table import Facts
@@ -37,7 +38,7 @@ async def wait_for(link: Link, name: str, wanted: State, timeout_s: float | None
     try:
         async with (
             asyncio.timeout(timeout_s),
-            link.listen(f"cutover.journal.{name}.>", f"cutover.progress.{name}") as news,
+            link.listen(Subjects.chain(name), progress_subject(name)) as news,
         ):
             return await waiter.until_there(news)
     except TimeoutError:
@@ -76,7 +77,7 @@ class _Waiter:
 
     def _is_new(self, told: Told) -> bool:
         """Whether it may change the answer: the host repeats its progress every second, mostly in the same state."""
-        if not told.subject.startswith("cutover.progress.") or self.last is None:
+        if not told.subject.startswith(PROGRESS_PREFIX) or self.last is None:
             return True
         try:
             progress = orjson.loads(told.payload)

@@ -12,7 +12,8 @@ from services.console.asking import Link, status_of
 from services.console.output import Output
 from services.console.views import current_faults, status_line
 from shared.bus.interface import Told
-from shared.messages.status import MigrationStatus
+from shared.messages.status import MigrationStatus, progress_subject
+from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
 
 QUIET_CHECK_S = 2.0  # a status is asked for after so long without news
@@ -44,7 +45,7 @@ async def _tell(link: Link, name: str, telling: "Telling") -> None:
 
 async def statuses(link: Link, name: str) -> AsyncIterator[MigrationStatus | Refusal]:
     """The status now and after every piece of news, until the migration is gone. Refusals come like statuses."""
-    async with link.listen(f"cutover.progress.{name}", f"cutover.journal.{name}.>") as news:
+    async with link.listen(progress_subject(name), Subjects.chain(name)) as news:
         yield await status_of(link, name)
         while True:
             await _news_or_lull(news)

@@ -6,17 +6,12 @@ from dataclasses import replace
 
 from services.write_cloning.host import Host
 from shared.bus.interface import Requests
-from shared.messages.status import HostView
+from shared.messages.status import HostView, progress_subject
 from shared.migration.refusals import Refusal
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-
-
-def progress_subject(migration: str) -> str:
-    """Where a migration's progress is told; the stream keeps the last message."""
-    return f"cutover.progress.{migration}"
 
 
 async def tell_progress(host: Host, requests: Requests) -> None:

@@ -6,7 +6,7 @@ torn or damaged witness is known for what it is.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 
@@ -123,11 +123,6 @@ class Witnesses:
             except Refusal as refusal:
                 unreadable.append(UnreadableWitness(migration=migration, reason=refusal.message))
         return readable, unreadable
-
-
-def with_fault(witness: Witness, fault: FaultReport) -> Witness:
-    """The witness with one more fault."""
-    return replace(witness, faults=(*witness.faults, fault))
 
 
 def _seal(witness: Witness) -> str:

@@ -16,12 +16,13 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from shared.bus.connection import Bus, connect
 from shared.clock import SystemClock
 from shared.config.load import ConfigError, load
+from shared.messages.status import progress_subject
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
 from shared.process import config_argument
 
 PROGRESS_STREAM = "CUTOVER_PROGRESS"
-PROGRESS_SUBJECTS = "cutover.progress.*"
+PROGRESS_SUBJECTS = progress_subject("*")
 
 
 @dataclass(frozen=True, slots=True)

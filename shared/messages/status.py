@@ -6,6 +6,13 @@ from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.states import State
 
+PROGRESS_PREFIX = "cutover.progress."
+
+
+def progress_subject(migration: str) -> str:
+    """Where a host tells of a migration's progress: a `HostView`. The stream keeps the last one."""
+    return PROGRESS_PREFIX + migration
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultView:
