@@ -31,6 +31,8 @@ _MAX_EXTENT_BYTES = (1 << 32) - 1
 
 _pack_success = _SUCCESS.pack
 _pack_data = _DATA.pack
+_pack_success_into = _SUCCESS.pack_into
+_pack_data_into = _DATA.pack_into
 
 
 def success(cookie: int) -> bytes:
@@ -41,6 +43,20 @@ def success(cookie: int) -> bytes:
 def data_chunk(cookie: int, offset: int, length: int) -> bytes:
     """The header in front of all `length` bytes that a read asked for; the only chunk of its reply."""
     return _pack_data(_DONE_DATA, cookie, length + 8, offset)
+
+
+def pack_success_before(buffer: memoryview, position: int, cookie: int) -> int:
+    """Like `success`, written into a buffer so that it ends at `position`; where it begins."""
+    begin = position - 16
+    _pack_success_into(buffer, begin, _SIMPLE_SUCCESS, cookie)
+    return begin
+
+
+def pack_data_chunk_before(buffer: memoryview, position: int, cookie: int, offset: int, length: int) -> int:
+    """Like `data_chunk`, written into a buffer so that it ends at `position`; where it begins."""
+    begin = position - 28
+    _pack_data_into(buffer, begin, _DONE_DATA, cookie, length + 8, offset)
+    return begin
 
 
 def empty_success(cookie: int) -> bytes:

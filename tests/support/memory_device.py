@@ -42,6 +42,7 @@ class MemoryDevice:
         self.fails: Callable[[str], int] = lambda _operation: 0
         self.log: list[str] = []
         self.is_closed = False
+        self.has_all_at_hand = False  # whether `read_at_once` serves
 
     @property
     def outstanding(self) -> int:
@@ -68,6 +69,15 @@ class MemoryDevice:
             buffer.view[start : start + length] = self.content[offset : offset + length]
 
         self.pending.append(Pending("read", act, done, context))
+
+    def read_at_once(self, offset: int, into: memoryview) -> bool:
+        """See `Device`."""
+        self._check(offset, len(into))
+        if not self.has_all_at_hand or self.fails("read at once"):
+            return False
+        into[:] = self.content[offset : offset + len(into)]
+        self.log.append("read at once")
+        return True
 
     def write(
         self, offset: int, buffer: Buffer, start: int, length: int, durable: bool, done: Done, context: object

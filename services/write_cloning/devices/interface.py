@@ -66,6 +66,9 @@ class Device(Protocol):
     def read(self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object) -> None:
         """Read `length` bytes at `offset` into `buffer` from its byte `start` on."""
 
+    def read_at_once(self, offset: int, into: memoryview) -> bool:
+        """Fill `into` if that needs no waiting, as for bytes in the page cache; False: it may hold anything, use `read`."""
+
     def write(
         self, offset: int, buffer: Buffer, start: int, length: int, durable: bool, done: Done, context: object
     ) -> None:

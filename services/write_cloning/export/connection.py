@@ -1,6 +1,7 @@
 """One client in the transmission phase. Hot: nothing here makes a task, a future or a log line for a request.
 
     readable -> inbox -> parser -> submit to the volume        (as many requests as one read brought)
+                                -> tray -> outbox              (reads that need no waiting)
     volume completes -> outbox -> one send                     (as many replies as one loop iteration brought)
 
 Back-pressure: requests are admitted only within a window (requests under way with their unsent replies, and bytes of
@@ -21,9 +22,10 @@ from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.export.block_status import status_chunks
 from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.inbox import Inbox
-from services.write_cloning.export.limits import INLINE_PAYLOAD_BYTES, Limits
+from services.write_cloning.export.limits import AT_ONCE_BYTES, INLINE_PAYLOAD_BYTES, Limits
 from services.write_cloning.export.outbox import Outbox
 from services.write_cloning.export.ration import Ration
+from services.write_cloning.export.tray import Tray
 from services.write_cloning.volume.requests import Kind, Request
 from shared.nbd import replies
 from shared.nbd.constants import REQUEST_BYTES, Command, CommandFlag, NbdError
@@ -87,6 +89,10 @@ class Connection:
         self._reads_header_alone = False  # after a large payload another one is likely: do not read into it
 
         self._outbox = Outbox(self._loop, connection, self._after_send, self._lose)
+        self._tray = Tray(
+            pool, self._outbox, volume.read_at_once, has_structured_replies=self._has_structured_replies
+        )
+        self._serve_at_once = self._tray.serve
         self._in_flight = 0
         self._payload_bytes = 0
         self._max_in_flight = limits.requests_per_connection
@@ -301,11 +307,22 @@ class Connection:
 
     def _submit_found(self) -> bool:
         """Submit what was parsed; False when the window is full or memory is short."""
+        try:
+            return self._submit_batch()
+        finally:
+            self._tray.hand_over()
+
+    def _submit_batch(self) -> bool:
         found = self._found
+        outbox = self._outbox
+        # Nothing completes meanwhile: what is left of the window only shrinks.
+        requests_left = self._max_in_flight - self._in_flight - len(outbox.pieces)
+        bytes_left = self._max_payload_bytes - self._payload_bytes - outbox.unsent_bytes
         while self._next < len(found):
-            if self._is_window_full():
+            if requests_left <= 0 or bytes_left <= 0:
                 return False
             command, flags, cookie, offset, length, position = found[self._next]
+            requests_left -= 1
             if command == _WRITE:
                 buffer = self._payload(position, length)
                 if buffer is None:
@@ -316,6 +333,10 @@ class Connection:
                     request.start = position
                 request.durable = flags & _FUA != 0
             elif command == _READ:
+                if length <= AT_ONCE_BYTES and self._serve_at_once(cookie, offset, length):
+                    bytes_left -= length
+                    self._next += 1
+                    continue
                 aligned = not (offset | length) & self._block_mask
                 buffer = self._take(length if aligned else length + 2 * self._block_mask)
                 if buffer is None:
@@ -327,6 +348,7 @@ class Connection:
                 self._submit_other(command, flags, cookie, offset, length)
                 continue
             request.flags = length  # what this request counts in the window, whatever the volume makes of it
+            bytes_left -= length
             self._payload_bytes += length
             self._next += 1
             self._in_flight += 1
@@ -446,8 +468,8 @@ class Connection:
     def _after_send(self) -> None:
         if self._is_stalled:
             self._go_on_if_stalled()
-        if self._is_over:
-            self._finish_if_idle()
+        if not self._in_flight:
+            self._rest()
 
     # ----------------------------------------------------------------------------------------------------------- ending
 

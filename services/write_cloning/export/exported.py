@@ -17,6 +17,12 @@ class ExportedVolume(Protocol):
     def alignment_bytes(self) -> int:
         """What buffers, and well-behaved clients' requests, are aligned to; a power of two."""
 
+    def read_at_once(self, offset: int, into: memoryview) -> bool:
+        """Read now if nothing has to be waited for; False: nothing is promised of `into`, submit a request.
+
+        Meant for small reads within the volume, where a request would cost more than the read.
+        """
+
     def submit(self, request: Request) -> None:
         """Carry out a request and call `request.complete(request)` once, with `request.error` set.
 

@@ -11,6 +11,12 @@ INLINE_PAYLOAD_BYTES = 64 << 10
 SPARE_ROOM_BYTES = 64 << 10
 """A receive buffer with less room than this is exchanged, so that one read still brings a whole batch."""
 
+AT_ONCE_BYTES = 16 << 10
+"""Reads up to this are served at once where that needs no waiting: a full window of them takes less than a millisecond."""
+
+TRAY_BYTES = 128 << 10
+"""The buffer that a batch of such reads is served from."""
+
 MAX_UNIX_PATH_BYTES = 107
 """`sun_path` without its NUL (unix(7))."""
 

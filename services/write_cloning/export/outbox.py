@@ -67,8 +67,8 @@ class Outbox:
         """Whether the socket is full."""
         return self._is_watching
 
-    def push(self, piece: bytes) -> None:
-        """Send a reply without data."""
+    def push(self, piece: bytes | memoryview) -> None:
+        """Send a whole reply. Memory that it lies in is lent before the loop goes on (`lend`)."""
         if self._is_broken:
             return
         self.pieces.append(piece)
@@ -90,6 +90,13 @@ class Outbox:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._flush_callback)
+
+    def lend(self, buffer: Buffer) -> None:
+        """Take over the reference to a buffer that the pieces so far lie in."""
+        if self._is_broken or self._pushed_bytes == self.sent_bytes:
+            buffer.release()
+        else:
+            self._lent.append((self._pushed_bytes, buffer))
 
     def drop(self) -> None:
         """Send no more: release every buffer, and forget what comes."""
