@@ -45,6 +45,7 @@ _OTHER_KINDS = {
     int(Command.CACHE): Kind.CACHE,
     int(Command.WRITE_ZEROES): Kind.ZERO,
 }
+_success = replies.success
 _WRITE_KIND, _READ_KIND = Kind.WRITE, Kind.READ
 
 
@@ -93,6 +94,7 @@ class Connection:
             pool, self._outbox, volume.read_at_once, has_structured_replies=self._has_structured_replies
         )
         self._serve_at_once = self._tray.serve
+        self._push = self._outbox.push
         self._in_flight = 0
         self._payload_bytes = 0
         self._max_in_flight = limits.requests_per_connection
@@ -314,7 +316,8 @@ class Connection:
 
     def _submit_batch(self) -> bool:
         found = self._found
-        outbox = self._outbox
+        outbox, inbox = self._outbox, self._inbox
+        in_place = self._in_place
         # Nothing completes meanwhile: what is left of the window only shrinks.
         requests_left = self._max_in_flight - self._in_flight - len(outbox.pieces)
         bytes_left = self._max_payload_bytes - self._payload_bytes - outbox.unsent_bytes
@@ -324,14 +327,16 @@ class Connection:
             command, flags, cookie, offset, length, position = found[self._next]
             requests_left -= 1
             if command == _WRITE:
-                buffer = self._payload(position, length)
+                buffer = inbox.buffer if in_place else self._aligned_payload(position, length)
                 if buffer is None:
                     return False
                 request = Request(_WRITE_KIND, offset, length, self._on_write, self, cookie)
                 request.buffer = buffer
-                if self._in_place:
+                if in_place:  # the payload is used where it was received
+                    buffer.retain()
                     request.start = position
-                request.durable = flags & _FUA != 0
+                if flags & _FUA:
+                    request.durable = True
             elif command == _READ:
                 if length <= AT_ONCE_BYTES and self._serve_at_once(cookie, offset, length):
                     bytes_left -= length
@@ -376,17 +381,11 @@ class Connection:
         request.fast = flags & _FAST_ZERO != 0
         self._submit(request)
 
-    def _payload(self, position: int, length: int) -> Buffer | None:
-        """The buffer that holds a write's payload: the receive buffer itself, unless the volume wants it aligned."""
-        inbox = self._inbox
-        if self._in_place:
-            buffer = inbox.buffer
-            if buffer is not None:
-                buffer.retain()
-            return buffer
+    def _aligned_payload(self, position: int, length: int) -> Buffer | None:
+        """A write's payload in a buffer of its own; None when memory is short."""
         buffer = self._take(length)
         if buffer is not None:
-            buffer.view[:length] = inbox.view[position : position + length]
+            buffer.view[:length] = self._inbox.view[position : position + length]
         return buffer
 
     # -------------------------------------------------------------------------------------------------------- answering
@@ -400,7 +399,7 @@ class Connection:
         if request.error:
             self._answer_error(request)
         else:
-            self._outbox.push(replies.success(request.cookie))
+            self._push(_success(request.cookie))
         if not self._in_flight:
             self._rest()
 

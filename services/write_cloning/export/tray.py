@@ -19,7 +19,16 @@ _NOTHING = memoryview(b"")
 class Tray:
     """Serves one connection. Between batches it holds no memory."""
 
-    __slots__ = ("_buffer", "_filled", "_has_structured_replies", "_outbox", "_pool", "_read", "_size", "_view")
+    __slots__ = (
+        "_buffer",
+        "_filled",
+        "_has_structured_replies",
+        "_outbox",
+        "_pool",
+        "_read",
+        "_size",
+        "_view",
+    )
 
     def __init__(
         self,

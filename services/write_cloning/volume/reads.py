@@ -16,6 +16,8 @@ from services.write_cloning.volume.stillness import Stillness
 from shared.migration.devices import Side
 from shared.migration.refusals import InvariantError
 
+_FROM_SOURCE = Side.SOURCE  # looking up a member of an enumeration is slow
+
 _SECOND = 1  # what `request.waiting` says of a read: one side has failed it already, with `request.error`
 
 
@@ -51,7 +53,7 @@ class Reads:
         request.waiting = 0
         self.under_way[request] = None
         route = self._route
-        if route.reads is Side.SOURCE:
+        if route.reads is _FROM_SOURCE:
             request.sides = SOURCE
             route.source.read(low, request.buffer, 0, request.high - low, self._source_done, request)  # type: ignore[arg-type]
         else:

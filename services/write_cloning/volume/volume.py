@@ -37,6 +37,10 @@ WITNESS = 4  # a decision that is not durable yet
 RECOPY = 8  # the range to be made equal on both sides again
 AROUND = 16  # the blocks around an unaligned write to be read
 
+# Looking up a member of an enumeration costs as much as sending a request on.
+_READ, _WRITE, _FLUSH, _CACHE = Kind.READ, Kind.WRITE, Kind.FLUSH, Kind.CACHE
+_FROM_SOURCE = Side.SOURCE
+
 _HOLE_AND_ZERO = int(AllocationStatus.HOLE | AllocationStatus.ZERO)
 
 
@@ -64,6 +68,8 @@ class Volume:
         self._loop = asyncio.get_running_loop()
         self._mask = alignment_bytes - 1
         self._order = WriteOrder(region_size_bytes.bit_length() - 1)
+        self._enter_order = self._order.enter
+        self._leave_order = self._order.leave
         self._pool = pool
         self._listener = listener
         self._route = Route(source, target)
@@ -300,33 +306,39 @@ class Volume:
             self._refuse(request, errno.ESHUTDOWN)
             return
         kind = request.kind
-        mask = self._mask
-        request.low = request.offset & ~mask
-        request.high = request.offset + request.length + mask & ~mask
-        if kind is Kind.READ:
+        offset, length, mask = request.offset, request.length, self._mask
+        if mask:
+            request.low = offset & ~mask
+            request.high = offset + length + mask & ~mask
+        else:
+            request.low = offset
+            request.high = offset + length
+        if kind is _READ:
             self.reads += 1
-            self.read_bytes += request.length
+            self.read_bytes += length
             self._read(request)
-        elif kind is Kind.FLUSH:
+        elif kind is _FLUSH:
             self._flush(request)
-        elif kind is Kind.CACHE:
+        elif kind is _CACHE:
             self._reads.prefetch(request)
         elif request.fast and not self._zeroes_fast():
             self._refuse(request, errno.ENOTSUP)
         else:
             self.writes += 1
-            self.write_bytes += request.length
-            if self._held is None:
-                self._admit(request)
-            else:
+            self.write_bytes += length
+            if self._held is not None:
                 self._held.append(request)
+            elif self._enter_order(request):
+                self._start(request)
+            else:
+                self._blocked += 1
 
     def read_at_once(self, offset: int, into: memoryview) -> bool:
         """Read from the side that reads come from if that needs no waiting. False says nothing: submit a request."""
-        if not self._is_open:
+        if not self._is_open or self._mask:  # under direct I/O nothing is at hand
             return False
         route = self._route
-        device = route.source if route.reads is Side.SOURCE else route.target
+        device = route.source if route.reads is _FROM_SOURCE else route.target
         if not device.read_at_once(offset, into):
             return False
         self.reads += 1
@@ -385,7 +397,7 @@ class Volume:
         request.started_tick = self._tick
         durable = route.flush_sides if request.durable else 0
         buffer = request.buffer
-        if request.kind is Kind.WRITE and buffer is not None:
+        if request.kind is _WRITE and buffer is not None:
             offset, start, length = request.offset, request.start, request.length
             if sides & SOURCE:
                 route.source.write(
@@ -484,8 +496,8 @@ class Volume:
 
     def _finish(self, request: Request) -> None:
         del self._active[request]
-        if request.kind is not Kind.FLUSH:
-            freed = self._order.leave(request)
+        if request.kind is not _FLUSH:
+            freed = self._leave_order(request)
             if freed:
                 self._start_all(freed)
         request.complete(request)

@@ -145,6 +145,10 @@ class RawClient:
     async def read(self, offset: int, length: int) -> bytes:
         cookie = await self.request(Command.READ, offset, length)
         assert await self.reply(cookie) == 0
+        return self.take(cookie)
+
+    def take(self, cookie: int) -> bytes:
+        """What a read that was answered has brought."""
         return bytes(self._content.pop(cookie))
 
     async def is_hung_up_on(self) -> bool:
