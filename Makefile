@@ -51,7 +51,7 @@ bench: $(INSTALLED) packages-bench ## Measure what the ratios need, under 10 min
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 bench-full: $(INSTALLED) packages-bench ## Measure every case; writes benchmarks/results.json
-	@$(BIN)/python -m benchmarks --full $(BENCH_ARGS)
+	@$(BIN)/python -m benchmarks --full --caching buffered large_folios direct $(BENCH_ARGS)
 
 venv: $(INSTALLED) ## Only make .venv, with the `cutover` command in .venv/bin
 

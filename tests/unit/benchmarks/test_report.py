@@ -55,6 +55,7 @@ def test_every_promised_ratio_is_defined() -> None:
         "copy_1gib_vs_qsd_mirror",
     }
     assert Caching.DIRECT.case("copy_1gib_vs_qsd_mirror") == "copy_1gib_vs_qsd_mirror_direct"
+    assert Caching.LARGE_FOLIOS.case("randwrite_4k_qd16") == "randwrite_4k_qd16_large_folios"
 
 
 @pytest.mark.parametrize("full", [False, True])
