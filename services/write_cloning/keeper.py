@@ -1,10 +1,16 @@
 """The keeper of one witness: every change is on disk before anyone sees it, one change after the other."""
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Any
 
 from services.write_cloning.witness import Witness, Witnesses
+from shared.migration.refusals import Code, Refusal
+
+log = logging.getLogger(__name__)
+
+WITNESS_RETRY_S = 1.0
 
 
 class Keeper:
@@ -27,6 +33,18 @@ class Keeper:
             await self._witnesses.write(witness)
             self.witness = witness
 
+    async def insist(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
+        """Change some fields, however long it takes: until they are durable, what the target misses is not answered."""
+        while True:
+            try:
+                await self.amend(**changes)
+            except OSError as error:
+                name = self.witness.migration
+                log.critical("%s: the witness cannot be written, I/O waits for it: %s", name, error)
+                await asyncio.sleep(WITNESS_RETRY_S)
+            else:
+                return
+
     async def rely_on(self, digest: str) -> None:
         """Note that this record is in the journal."""
         await self.amend(tail_digest=digest)
@@ -34,3 +52,9 @@ class Keeper:
     async def spend_flag(self, digest: str) -> None:
         """Note that nobody enters cloning with this flag record again."""
         await self.amend(spent_flag_digest=digest, flag_digest="")
+
+
+def unwritten(witness: Witness, error: OSError) -> Refusal:
+    """The refusal of a change that `amend` could not write."""
+    message = f"The witness of {witness.migration} could not be written: {error.strerror or error}"
+    return Refusal(Code.INTERNAL, f"{message}; nothing has changed.")

@@ -5,7 +5,7 @@ import errno
 
 import pytest
 
-from services.write_cloning.migration import FAULTS_PER_SIDE_MAX
+from services.write_cloning.faults import FAULTS_PER_SIDE_MAX
 from services.write_cloning.volume.failures import Failure
 from shared.messages.host import HostCommand
 from shared.migration.devices import Side

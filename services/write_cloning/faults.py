@@ -1,0 +1,91 @@
+"""The faults of a migration's devices, until the reporter has them: noted as they happen, then put into the witness.
+
+What follows from a fault is the decision point's business. `note` may come at any time, from within the data path; everything
+else that changes something belongs to the turn of whoever decides.
+"""
+
+import logging
+
+from services.write_cloning.keeper import Keeper
+from services.write_cloning.reporter import Reporter
+from services.write_cloning.surroundings import Surroundings
+from services.write_cloning.volume.failures import Failure
+from shared.messages.recording import FaultReport
+from shared.migration.devices import Side
+from shared.migration.states import State
+
+log = logging.getLogger(__name__)
+
+# Of one attempt; what a device fails beyond that adds nothing, and is not even logged.
+FAULTS_PER_SIDE_MAX = 32
+
+
+class Faults:
+    """Those of one migration."""
+
+    def __init__(self, keeper: Keeper, reporter: Reporter, around: Surroundings) -> None:
+        """Begin with none, beside those in the witness."""
+        self._keeper = keeper
+        self._reporter = reporter
+        self._around = around
+        self._undecided: list[FaultReport] = []  # faults that are not in the witness yet
+        self._newly_kept: tuple[FaultReport, ...] = ()  # by the decision that is being carried out
+        self._number = 0
+
+    @property
+    def undecided(self) -> tuple[FaultReport, ...]:
+        """Faults that are not in the witness yet. More may come at any time."""
+        return tuple(self._undecided)
+
+    @property
+    def unreported(self) -> tuple[FaultReport, ...]:
+        """Faults that the reporter does not have yet."""
+        return (*self._undecided, *self._newly_kept)
+
+    def count(self, side: Side) -> int:
+        """Faults of one side in this attempt: those in the witness, and those on their way into it."""
+        on_the_way = sum(fault.side is side for fault in self._undecided)
+        return self._keeper.witness.fault_count(side) + on_the_way
+
+    def note(self, failure: Failure) -> None:
+        """Take note of what a device did not do."""
+        if self.count(failure.side) >= FAULTS_PER_SIDE_MAX:
+            return
+        witness = self._keeper.witness
+        log.error(
+            "%s: the %s failed: %s %s", witness.migration, failure.side, failure.operation, failure.cause
+        )
+        self._number += 1
+        self._undecided.append(
+            FaultReport(
+                operation_id=f"{witness.uuid}:fault:{self._around.run}:{self._number}",
+                side=failure.side,
+                state=witness.state or State.SETUP,
+                attempt=witness.attempt,
+                operation=failure.operation,
+                cause=failure.cause,
+                errno=failure.errno,
+                offset=failure.offset,
+                length=failure.length,
+                detected_at=self._around.clock.now_rfc3339(),
+            )
+        )
+
+    async def keep(self) -> None:
+        """Put faults that belong to no decision into the witness, and have them recorded."""
+        faults = self.undecided
+        if faults:
+            await self._keeper.insist(faults=(*self._keeper.witness.faults, *faults))
+            del self._undecided[: len(faults)]  # more may have come
+            self._reporter.want_faults(*faults)
+
+    def taken_along(self, faults: tuple[FaultReport, ...]) -> None:
+        """A decision has put these, the first of the undecided, into the witness; `report` follows."""
+        self._newly_kept = faults
+        del self._undecided[: len(faults)]  # more may have come
+
+    def report(self) -> None:
+        """Have recorded what the last decision took along."""
+        faults, self._newly_kept = self._newly_kept, ()
+        if faults:
+            self._reporter.want_faults(*faults)
