@@ -16,6 +16,7 @@ from rich.text import Text
 from services.console.asking import Link, command, operation_id, status_of
 from services.console.confirming import after_commit, agrees, can_ask, commit_question, confirm, read_line
 from services.console.failures import ConsoleError
+from services.console.going_on import GoingOn
 from services.console.output import Output
 from services.console.plain import plain
 from services.console.views import current_faults, faults_table
@@ -39,11 +40,6 @@ class Job:
     attach: bool = False
     yes: bool = False
 
-    @property
-    def again(self) -> str:
-        """The command line that goes on with it."""
-        return f"cutover migrate --name {self.name} --source {self.source} --target {self.target}"
-
 
 def name_for(source: str) -> str:
     """A name made of the source's: `/dev/vg0/Data_1` is `data-1`."""
@@ -62,11 +58,12 @@ def path_of(uri: str) -> str | None:
 class Migrating:
     """One job on its way."""
 
-    def __init__(self, link: Link, job: Job, out: Output) -> None:
-        """`link` is to services that run."""
+    def __init__(self, link: Link, job: Job, out: Output, going_on: GoingOn) -> None:
+        """`link` is to services that run; `going_on` is told how far it is."""
         self._link = link
         self._job = job
         self._out = out
+        self._going_on = going_on
 
     async def go(self) -> MigrationStatus:
         """From where it stands to `committed`.
@@ -96,6 +93,7 @@ class Migrating:
                 overwrite_target=job.overwrite_target,
                 operation_id=operation_id(),
             )
+            self._going_on.is_begun = True
             await command(self._link, "setup", job.name, request)
             return await status_of(self._link, job.name)
         if (path_of(status.source), path_of(status.target)) != (path_of(job.source), path_of(job.target)):
@@ -103,6 +101,7 @@ class Migrating:
                 Code.NAME_TAKEN,
                 f"{job.name} is there already, from {status.source} to {status.target}: choose another --name.",
             ) from None
+        self._going_on.is_begun = True
         self._out.say(f"{job.name} is there already, in {status.state}: going on from there.")
         return status
 
@@ -148,7 +147,7 @@ class Migrating:
         raise ConsoleError(
             "attempt-ended",
             f"Attempt {status.attempt} of {status.name} has ended in setup; the source has everything. "
-            f"Once the cause is gone: {self._job.again}",
+            f"Once the cause is gone: {self._going_on.line}",
         )
 
     async def _follow(self, is_over: Callable[[MigrationStatus], bool]) -> MigrationStatus:
@@ -180,9 +179,11 @@ class Migrating:
                     f"When the application no longer needs the volume: cutover cleanup {status.name}"
                 )
                 return False
+            self._going_on.is_ending = True
             try:
                 await command(self._link, "cleanup", status.name, CleanupRequest(operation_id=operation_id()))
             except Refusal as refusal:
+                self._going_on.is_ending = False
                 if refusal.code is not Code.CLIENTS_CONNECTED or not can_ask() or self._job.yes:
                     raise
                 self._out.error(refusal)

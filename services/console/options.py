@@ -7,6 +7,7 @@ import typer
 import uvloop
 
 from services.console.asking import list_migrations
+from services.console.command_line import given
 from services.console.output import Output
 from shared.bus.connection import Bus, connect
 from shared.clock import SystemClock
@@ -23,11 +24,10 @@ class Session:
 
     def __init__(self, context: typer.Context, server: str | None, json: bool) -> None:
         """Options may stand before or behind the command's name; behind it they count."""
-        before = context.find_root().params
-        named = server or before.get("server")
-        self.server_was_named = named is not None
-        self.server: str = named or DEFAULT_SERVER
-        self.out = Output(json=json or bool(before.get("json")))
+        named = given(context, "server") or server
+        self.server_was_named = bool(named)
+        self.server = str(named) if named else DEFAULT_SERVER
+        self.out = Output(json=json or bool(given(context, "json")))
 
     def run(self, work: Callable[[Bus], Awaitable[None]]) -> None:
         """Connect, work, disconnect.

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,12 @@ import typer
 import uvloop
 
 from services.console.asking import check_name, list_migrations
+from services.console.command_line import command_line
 from services.console.confirming import can_ask
 from services.console.ensemble import Wish
 from services.console.ensemble import running as ensemble_running
 from services.console.failures import ConsoleError, usage
+from services.console.going_on import GoingOn
 from services.console.interrupting import Interrupted, interruptible
 from services.console.migrating import Job, Migrating, name_for, path_of
 from services.console.options import CONNECT_TIMEOUT_S, JsonOption, ServerOption, Session, YesOption
@@ -75,14 +78,24 @@ def migrate(  # noqa: PLR0913, PLR0917 - one parameter for each option
     )
     if not yes and not can_ask():
         raise usage("migrate asks before it commits, and there is no terminal to ask on: give --yes.")
-    uvloop.run(_migrate(job, session, state_dir))
+    going_on = GoingOn(
+        name=job.name,
+        write=partial(command_line, context),
+        options={
+            "name": job.name,
+            "source": path_of(source) or source,
+            "target": path_of(target) or target,
+            "state_dir": str(state_dir.absolute()) if state_dir is not None else None,
+        },
+    )
+    uvloop.run(_migrate(job, session, state_dir, going_on))
 
 
-async def _migrate(job: Job, session: Session, state_dir: Path | None) -> None:
+async def _migrate(job: Job, session: Session, state_dir: Path | None, going_on: GoingOn) -> None:
     out = session.out
     try:
-        async with interruptible(out), _services(job, session, state_dir) as (bus, is_ours):
-            way = Migrating(bus, job, out)
+        async with interruptible(out), _services(job, session, state_dir, going_on.where) as (bus, is_ours):
+            way = Migrating(bus, job, out, going_on)
             try:
                 status = await way.go()
                 is_gone = await way.offer_cleanup()
@@ -94,20 +107,20 @@ async def _migrate(job: Job, session: Session, state_dir: Path | None) -> None:
                 await way.linger()
             out.result(status)
     except Interrupted:
-        raise ConsoleError(
-            "interrupted", f"{job.name} stays as it is, and nothing is lost. Go on with: {job.again}"
-        ) from None
+        raise ConsoleError("interrupted", going_on.advice) from None
 
 
 @asynccontextmanager
-async def _services(job: Job, session: Session, named: Path | None) -> AsyncIterator[tuple[Bus, bool]]:
+async def _services(
+    job: Job, session: Session, named: Path | None, where: dict[str, str]
+) -> AsyncIterator[tuple[Bus, bool]]:
     """A connection to services that run, or that are started for as long as the context is open; whether they were.
 
     Where the operator named a NATS server, that one is meant, and nothing is started; where a state directory, what runs
-    on it, and nothing else.
+    on it, and nothing else. `where` takes the option that leads to these services again.
     """
-    state_dir = named or usual_state_dir()
-    bus = await _found(session, state_dir, only_there=named is not None)
+    state_dir = (named or usual_state_dir()).absolute()
+    bus = await _found(session, state_dir, where, only_there=named is not None)
     if bus is not None:
         try:
             yield bus, False
@@ -116,6 +129,7 @@ async def _services(job: Job, session: Session, named: Path | None) -> AsyncIter
         return
     paths = tuple(path for path in (path_of(job.source), path_of(job.target)) if path is not None)
     wish = Wish(state_dir=state_dir, allow=paths, logs_to_files=True)
+    where["state_dir"] = str(state_dir)
     session.out.note(f"No services run: starting them here, with their state and logs in {state_dir}.")
     async with ensemble_running(wish, session.out.note) as ensemble:
         bus = await connect(ensemble.nats_url, name="console", clock=SystemClock())
@@ -125,13 +139,18 @@ async def _services(job: Job, session: Session, named: Path | None) -> AsyncIter
             await bus.close()
 
 
-async def _found(session: Session, state_dir: Path, *, only_there: bool) -> Bus | None:
+async def _found(session: Session, state_dir: Path, where: dict[str, str], *, only_there: bool) -> Bus | None:
     if session.server_was_named:
-        return await _running_services(session.server, must=True)
-    elsewhere = () if only_there else (session.server,)
-    for server in (*nats_urls_of(state_dir), *elsewhere):
+        bus: Bus | None = await _running_services(session.server, must=True)
+        where["server"] = session.server
+        return bus
+    candidates = [({"state_dir": str(state_dir)}, server) for server in nats_urls_of(state_dir)]
+    if not only_there:
+        candidates.append(({"server": session.server}, session.server))
+    for option, server in candidates:
         bus = await _running_services(server, must=False)
         if bus is not None:
+            where.update(option)
             return bus
     return None
 

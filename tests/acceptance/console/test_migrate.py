@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -49,18 +50,24 @@ async def test_a_person_with_an_application_goes_the_whole_way(short_path: Path)
     assert (short_path / "target.img").read_bytes()[:4096] == b"x" * 4096
 
 
-async def test_ctrl_c_stops_what_it_started_and_the_same_line_goes_on(short_path: Path) -> None:
-    line = job(short_path)
-    async with on_terminal(*line) as terminal:
+async def test_ctrl_c_stops_what_it_started_and_the_line_that_is_told_goes_on(short_path: Path) -> None:
+    """Also from another folder: relative paths are told as absolute ones, the state directory among them."""
+    state = short_path / "state"
+    relative = tuple(os.path.relpath(part) if part.startswith("/") else part for part in job(short_path))
+    async with on_terminal(*relative) as terminal:
         await terminal.until("press Enter")
         terminal.type("\n")
         await terminal.until("[y/N]")
         terminal.type(CTRL_C)
         assert await terminal.end() == FAILED
-        await terminal.until("Go on with: cutover migrate --name vol1")
-    with locked(prepare(short_path / "state")):
+        shown = await terminal.until("Go on with: ")
+    with locked(prepare(state)):
         pass
-    ended = await cutover(*line, "--yes")
+    line = shlex.split(shown.partition("Go on with: ")[2])
+    told = Path(line[line.index("--state-dir") + 1])
+    assert told.is_absolute()
+    assert told.samefile(state)
+    ended = await cutover(*line[1:], "--yes")
     assert ended.status == DONE, ended
     assert "going on from there" in ended.stdout
 

@@ -132,7 +132,7 @@ async def test_fault_while_copying_is_told_with_what_to_do(control: ScriptedCont
     assert ended.status == FAILED
     assert "EIO" in ended.stdout
     assert "attempt-ended: Attempt 1 of vol1 has ended in setup" in ended.stderr
-    assert "cutover migrate --name vol1" in ended.stderr
+    assert "--name vol1 --yes --server nats://" in ended.stderr
     assert commands(control) == ["setup", "sync"]
 
 
@@ -143,8 +143,8 @@ async def test_ctrl_c_leaves_it_and_says_how_to_go_on(control: ScriptedControl) 
         await terminal.until("sync: syncing")
         terminal.type(CTRL_C)
         assert await terminal.end() == FAILED
-        shown = await terminal.until("Go on with:")
-        assert "nothing is lost" in shown
+        shown = await terminal.until("--server nats://")
+        assert "nothing is lost. Go on with: cutover migrate --source /data/source.img" in shown
     assert control.existing["vol1"].state is State.SYNCING
 
 
