@@ -169,5 +169,6 @@ def _refuse_older_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> N
     if request.run < known:
         raise Refusal(
             Code.STALE,
-            f"Run {request.run} of host {request.host!r} is not admitted: run {known} has been there.",
+            f"Run {request.run} of host {request.host!r} is not admitted: run {known} has been there. Its state directory "
+            "is a new one, or an old copy: bring the right one back, or give this host another name.",
         )

@@ -46,7 +46,7 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         routing=view.routing if view else None,
         journal_pending=not picture.is_recorded if view else None,
         unreadable_regions=view.unreadable_regions if view else (),
-        allowed=allowed_commands(picture.facts),
+        allowed=() if picture.closed is not None else allowed_commands(picture.facts),
         warnings=(*_damage(picture), *warnings, *picture.host_warnings),
         as_of=view.at if view else now,
     )

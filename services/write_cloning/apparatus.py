@@ -11,6 +11,7 @@ from collections.abc import Callable
 from services.write_cloning.copier import Copier, TargetFailedError
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.absent import AbsentDevice
+from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
@@ -27,6 +28,8 @@ from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routi
 log = logging.getLogger(__name__)
 
 TICKS_PER_TIMEOUT = 8
+COPY_BUDGET_BYTES = 64 << 20
+VOLUME_BUDGET_BYTES = 64 << 20
 
 
 class Apparatus:
@@ -47,12 +50,16 @@ class Apparatus:
         self.source = source
         self.target = target
         self.throttle = Throttle()
+        # Of this migration alone: a device that hangs keeps the buffers that it was given, and nobody else shall want for them;
+        # nor shall the application, where it is the copier's.
+        self._copy_pool = BufferPool(COPY_BUDGET_BYTES)
+        self._volume_pool = BufferPool(VOLUME_BUDGET_BYTES)
         self.copier: Copier | None = None
         self.volume = Volume(
             size_bytes=devices.source.size_bytes,
             alignment_bytes=max(source.alignment_bytes, target.alignment_bytes),
             region_size_bytes=around.limits.region_size_bytes,
-            pool=around.copy_pool,
+            pool=self._volume_pool,
             listener=listener,
             source=source,
             target=target,
@@ -195,7 +202,7 @@ class Apparatus:
                     self.target,
                     request.low,
                     request.high,
-                    self._around.copy_pool,
+                    self._volume_pool,
                     lambda: self.volume.needs_recopy(request),
                 )
         except TimeoutError:
@@ -217,7 +224,7 @@ class Apparatus:
             listener=self._listener,
             source=self.source,
             target=self.target,
-            pool=self._around.copy_pool,
+            pool=self._copy_pool,
             region_size_bytes=limits.region_size_bytes,
             throttle=self.throttle,
             io_timeout_s=limits.io_timeout_s,

@@ -179,7 +179,7 @@ class Executor:
         }
         if decision.tail_digest:
             changes["tail_digest"] = decision.tail_digest
-        if row.after is State.SETUP and row.before is not None:
+        if row.trigger is Trigger.TARGET_FAULT:  # it has happened, whether or not that can be written down now
             await self._keeper.insist(**changes)
         else:
             await self._try(row, changes)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 ADMISSION_TIMEOUT_S = 60.0
 
+_MISTAKES = frozenset({Code.DEVICE_CHANGED, Code.DEVICE_NOT_ALLOWED})  # of the operator, not of the device
+
 
 class Host:
     """The migrations of this host, by name."""
@@ -70,9 +72,10 @@ class Host:
 
     async def _open(self, admission: Admission, earlier: Witness | None) -> None:
         try:
-            source, target = await self._open_devices(admission)
+            source, target, target_missing = await self._open_devices(admission)
         except Refusal as refusal:
-            self._keep_closed(admission.migration, admission.uuid, refusal.code, refusal.message)
+            message = f"{refusal.message} Then restart the write cloning service of host {self._around.host}."
+            self._keep_closed(admission.migration, admission.uuid, refusal.code, message)
             return
         witness = _admitted_witness(admission, earlier, self._around)
         try:
@@ -85,24 +88,30 @@ class Host:
             return
         migration = Migration(witness=witness, source=source, target=target, around=self._around)
         self._migrations[admission.migration] = migration
-        migration.begin()
+        migration.begin(target_missing=target_missing)
         log.info("%s: admitted in %s: %s", admission.migration, admission.state, admission.reason)
 
-    async def _open_devices(self, admission: Admission) -> tuple[Device, Device]:
-        """Open the sides that the state needs. In `setup` the target is opened if it can be, so that it is locked."""
+    async def _open_devices(self, admission: Admission) -> tuple[Device, Device, str]:
+        """Open both sides, or the authority alone, and tell why a target that the state needs is not open.
+
+        In `setup` the target is opened if it can be, so that it is locked. In a cloning state a target that is gone or broken has
+        failed, as it may do at any other time. One that is another device, or that this host may not open, is somebody's
+        mistake, to be cleared up before anything is used.
+        """
         devices, opener = admission.devices, self._around.opener
         if admission.authority is Side.TARGET:
             target = await opener.open_recorded(devices.target, is_target=True)
-            return AbsentDevice(devices.source), target
+            return AbsentDevice(devices.source), target, ""
         source = await opener.open_recorded(devices.source, is_target=False)
         try:
-            return source, await opener.open_recorded(devices.target, is_target=True)
+            return source, await opener.open_recorded(devices.target, is_target=True), ""
         except Refusal as refusal:
-            if admission.state is State.SETUP:
-                log.warning("%s: the target is not open: %s", admission.migration, refusal.message)
-                return source, AbsentDevice(devices.target)
-            await source.close()
-            raise
+            if admission.state is not State.SETUP and refusal.code in _MISTAKES:
+                await source.close()
+                raise
+            log.warning("%s: the target is not open: %s", admission.migration, refusal.message)
+            missing = "" if admission.state is State.SETUP else str(refusal.code)
+            return source, AbsentDevice(devices.target), missing
 
     def _keep_closed(self, name: str, uuid: str | None, code: str, message: str) -> None:
         log.error("%s stays closed: %s", name, message)
@@ -130,9 +139,14 @@ class Host:
 
     async def _begin(self, name: str, request: HostSetupRequest) -> Migration:
         row = decide(Facts(state=None), Trigger.SETUP)
-        source, target, devices = await self._around.opener.open_pair(
-            request.source, request.target, overwrite_target=request.overwrite_target
-        )
+        try:
+            source, target, devices = await self._around.opener.open_pair(
+                request.source, request.target, overwrite_target=request.overwrite_target
+            )
+        except Refusal as refusal:
+            if refusal.code is Code.DEVICE_BUSY:
+                await self._refuse_own_devices(request)
+            raise
         witness = self._first_witness(name, request, devices, row.trigger)
         try:
             await self._around.witnesses.write(witness)
@@ -155,6 +169,22 @@ class Host:
             )
         )
         return migration
+
+    async def _refuse_own_devices(self, request: HostSetupRequest) -> None:
+        """Say which migration of this host has a device, where one has: its own lock names only this process."""
+        for migration in tuple(self._migrations.values()):
+            devices = migration.witness.devices
+            for own, side in ((devices.source, Side.SOURCE), (devices.target, Side.TARGET)):
+                for uri in (request.source, request.target):
+                    if await self._is_same(uri, own.name):
+                        message = f"{uri} is in use: it is the {side} of migration {migration.name}."
+                        raise Refusal(Code.DEVICE_BUSY, message)
+
+    async def _is_same(self, uri: str, other_uri: str) -> bool:
+        try:
+            return await self._around.opener.is_same(uri, other_uri)
+        except Refusal:  # what cannot be looked at is none that we hold
+            return False
 
     def _first_witness(
         self, name: str, request: HostSetupRequest, devices: DevicePair, trigger: Trigger

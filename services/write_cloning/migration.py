@@ -32,6 +32,9 @@ from shared.migration.table import Facts, Transition, Trigger, decide
 log = logging.getLogger(__name__)
 
 
+_TRUSTING_THE_TARGET = frozenset({Trigger.SELECT_TARGET, Trigger.COMMIT})
+
+
 class Migration:
     """One migration on this host."""
 
@@ -78,16 +81,23 @@ class Migration:
 
     # ------------------------------------------------------------------ life
 
-    def begin(self) -> None:
-        """Open the volume in the state that the witness holds. In `syncing`, copying begins anew."""
+    def begin(self, *, target_missing: str = "") -> None:
+        """Open the volume in the state that the witness holds. In `syncing`, copying begins anew.
+
+        Where the target could not be opened, for the reason given, that is a fault of it like any other.
+        """
         witness = self.witness
         if witness.state is None:
             raise InvariantError(f"{self.name} was removed and is to begin")
         for endless in (self.reporter.run(), self.apparatus.watch()):
             self._tasks.append(self._around.tasks.create_task(endless, name=f"look after {self.name}"))
         self.apparatus.switch_routing(witness.state, witness.authority)
+        if target_missing:
+            self.apparatus.volume.target_failed(
+                Failure(side=Side.TARGET, operation="open", cause=target_missing)
+            )
         self._executor.open_volume()
-        if witness.state is State.SYNCING:
+        if witness.state is State.SYNCING and not target_missing:
             self._executor.start_copying()
 
     async def stop(self) -> bool:
@@ -174,6 +184,8 @@ class Migration:
             flag = Flag.NEVER
             if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
                 flag = (await sound_ledger(self._around, self.witness)).flag
+            if trigger in _TRUSTING_THE_TARGET:  # before its turn: nobody waits for a name that is slow to look up
+                await self._around.opener.check_name(self.witness.devices.target)
             await self._in_turn(self._command(trigger, request, flag))
         return await self.confirm()
 

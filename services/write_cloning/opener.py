@@ -17,7 +17,7 @@ from services.write_cloning.devices.errors import (
 )
 from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.interface import Device
-from services.write_cloning.devices.opening import open_device, same_device
+from services.write_cloning.devices.opening import leads_to, open_device, same_device
 from services.write_cloning.devices.signatures import find_signature
 from shared.config.model import HostConfig
 from shared.migration.devices import DeviceIdentity
@@ -86,6 +86,23 @@ class ConfiguredOpener:
                 f"and is {_told(device.identity)} now. Bring the old one back under this name.",
             )
         return device
+
+    async def check_name(self, identity: DeviceIdentity) -> None:
+        """See `DeviceOpener`."""
+        try:
+            is_there = await leads_to(identity.name, identity)
+        except DeviceOperatingError as error:
+            raise _refusal(f"The target cannot be looked at: {error}.", error) from error
+        if not is_there:
+            raise Refusal(
+                Code.DEVICE_CHANGED,
+                f"{identity.name} does not lead to the target any more: it was removed, renamed or replaced while it is in "
+                f"use, and nobody would find it there afterwards. Bring {_told(identity)} back under this name.",
+            )
+
+    async def is_same(self, uri: str, other_uri: str) -> bool:
+        """See `DeviceOpener`."""
+        return await _is_same(uri, other_uri)
 
     async def _open(self, uri: str, side: str) -> FileDevice:
         try:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.engines import choose_engine
 from services.write_cloning.endpoints import endpoints_of
@@ -38,7 +37,6 @@ from shared.process import EXIT_DONE, EXIT_FAILED
 
 log = logging.getLogger(__name__)
 
-COPY_BUDGET_BYTES = 64 << 20
 RETRY_S = 0.5
 SOCKET_NAME = "nbd.sock"
 
@@ -83,7 +81,6 @@ async def _serve_host(
                 requests=bus,
                 opener=ConfiguredOpener(host_config, engine),
                 exports=Offering(exports, listeners[0].address, host_config.inflight_budget_bytes),
-                copy_pool=BufferPool(COPY_BUDGET_BYTES),
                 limits=_limits(host_config),
             )
             host = Host(around)

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.volume.volume import Volume
 from services.write_cloning.witness import Witnesses
@@ -60,6 +59,21 @@ class DeviceOpener(Protocol):
         """
 
 
+    async def check_name(self, identity: DeviceIdentity) -> None:
+        """Make sure that an open target can still be found under the name that it was given by.
+
+        Raises:
+            Refusal: (`device-changed`) the name leads elsewhere or nowhere; or the code of why it cannot be looked at.
+        """
+
+    async def is_same(self, uri: str, other_uri: str) -> bool:
+        """Whether two names lead to the same storage.
+
+        Raises:
+            Refusal: one of them cannot be looked at.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How long things may take, and how finely is counted."""
@@ -83,6 +97,5 @@ class Surroundings:
     requests: Requests
     opener: DeviceOpener
     exports: Exports
-    copy_pool: BufferPool
     limits: Limits
     hook: StepHook = no_hook

@@ -120,7 +120,7 @@ class FaultRecord(Record):
     kind: Kind = Kind.FAULT
     side: Side
     state: State  # in which it was detected
-    operation: str  # write, zero, trim, read, flush; `shutdown` where startup concluded it
+    operation: str  # write, zero, trim, read, flush; `open` at a start; `shutdown` where startup concluded it
     cause: str  # the errno's name, `timeout`, `unclean-shutdown`…
     errno: int | None = None
     offset: int | None = None

@@ -107,11 +107,9 @@ class Transition:
         return self.trigger is Trigger.SYNC
 
 
-# The target leaves the routing before anything else happens, the decision is durable before a write that the target
-# misses is acknowledged, the faults are in the journal before the decision, and the flag is cleared last of all.
-_BACK_TO_SETUP = (
-    Step.DROP_TARGET,
-    Step.WRITE_WITNESS,
+# The decision is durable before a write that the target misses is acknowledged, the faults are in the journal before the
+# decision, and the flag is cleared last of all.
+_LEAVE_TARGET = (
     Step.SWITCH_ROUTING,
     Step.RELEASE_WRITES,
     Step.REPORT_FAULTS,
@@ -119,6 +117,10 @@ _BACK_TO_SETUP = (
     Step.CLEAR_FLAG,
     Step.RELEASE_TARGET,
 )
+# A target that has failed leaves the routing before anything else happens, and there is no way back.
+_FAIL_TARGET = (Step.DROP_TARGET, Step.WRITE_WITNESS, *_LEAVE_TARGET)
+# A sound one is given up once that is decided: where the witness cannot be written, the command is refused and I/O goes on.
+_GIVE_UP_TARGET = (Step.WRITE_WITNESS, Step.DROP_TARGET, *_LEAVE_TARGET)
 # Reads change sides only between writes: with none in flight both sides hold the same bytes, so a read that follows
 # another never sees older data. (`committed` reads from the side that `target-selected` read from: nothing is held there.)
 _CHANGE_SIDES = (
@@ -130,13 +132,13 @@ _CHANGE_SIDES = (
 )
 
 
-def _back_to_setup(before: State, trigger: Trigger, reason: str) -> Transition:
+def _back_to_setup(before: State, trigger: Trigger, steps: tuple[Step, ...], reason: str) -> Transition:
     return Transition(
         before=before,
         trigger=trigger,
         after=State.SETUP,
         guards=(Guard.AUTHORITY_IS_SOURCE,),
-        steps=_BACK_TO_SETUP,
+        steps=steps,
         reason=reason,
     )
 
@@ -209,12 +211,12 @@ TRANSITIONS: tuple[Transition, ...] = (
         ),
         reason="the target holds everything durably; the witness is the point of no return",
     ),
-    _back_to_setup(State.SYNCING, Trigger.TARGET_FAULT, _FAULTED),
-    _back_to_setup(State.SOURCE_SELECTED, Trigger.TARGET_FAULT, _FAULTED),
-    _back_to_setup(State.TARGET_SELECTED, Trigger.TARGET_FAULT, _FAULTED),
-    _back_to_setup(State.SYNCING, Trigger.ABORT, _ABORTED),
-    _back_to_setup(State.SOURCE_SELECTED, Trigger.ABORT, _ABORTED),
-    _back_to_setup(State.TARGET_SELECTED, Trigger.ABORT, _ABORTED),
+    _back_to_setup(State.SYNCING, Trigger.TARGET_FAULT, _FAIL_TARGET, _FAULTED),
+    _back_to_setup(State.SOURCE_SELECTED, Trigger.TARGET_FAULT, _FAIL_TARGET, _FAULTED),
+    _back_to_setup(State.TARGET_SELECTED, Trigger.TARGET_FAULT, _FAIL_TARGET, _FAULTED),
+    _back_to_setup(State.SYNCING, Trigger.ABORT, _GIVE_UP_TARGET, _ABORTED),
+    _back_to_setup(State.SOURCE_SELECTED, Trigger.ABORT, _GIVE_UP_TARGET, _ABORTED),
+    _back_to_setup(State.TARGET_SELECTED, Trigger.ABORT, _GIVE_UP_TARGET, _ABORTED),
     Transition(
         before=State.TARGET_SELECTED,
         trigger=Trigger.SOURCE_FAULT,

@@ -34,7 +34,7 @@ from shared.messages.status import ConnectionView
 from shared.migration.devices import DeviceIdentity
 from shared.migration.ledger import Ledger
 from shared.migration.records import DevicePair
-from shared.migration.refusals import InvariantError
+from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import State
 from shared.migration.table import Step, Transition
 from tests.support.memory_device import MemoryDevice, Pending
@@ -141,6 +141,8 @@ class Drawer:
     def __init__(self) -> None:
         self.source = PromptDevice("source", bytes(range(256)) * (SIZE // 256))
         self.target = PromptDevice("target", bytes(SIZE))
+        self.target_is_renamed = False
+        self.target_refused: Code | None = None
 
     async def open_pair(
         self, source: str, target: str, *, overwrite_target: bool
@@ -148,8 +150,16 @@ class Drawer:
         del source, target, overwrite_target
         return self.source, self.target, DevicePair(source=self.source.identity, target=self.target.identity)
 
+    async def check_name(self, identity: DeviceIdentity) -> None:
+        if self.target_is_renamed:
+            raise Refusal(Code.DEVICE_CHANGED, f"{identity.name} leads elsewhere.")
+
+    async def is_same(self, uri: str, other_uri: str) -> bool:
+        return uri == other_uri
+
     async def open_recorded(self, identity: DeviceIdentity, *, is_target: bool) -> Device:
-        del identity
+        if is_target and self.target_refused is not None:
+            raise Refusal(self.target_refused, f"{identity.name} cannot be opened.")
         old = self.target if is_target else self.source
         new = PromptDevice(old.identity.name, bytes(old.content))
         if is_target:
@@ -185,7 +195,6 @@ class StandingHost:
             requests=self.bus,
             opener=self.drawer,
             exports=self.exports,
-            copy_pool=BufferPool(8 << 20),
             limits=limits,
             hook=self._hook,
         )

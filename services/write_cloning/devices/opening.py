@@ -27,6 +27,7 @@ from services.write_cloning.devices.allowed import AllowedPaths
 from services.write_cloning.devices.clerk import Clerk
 from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.file import FileDevice, OpenFile
+from shared.migration.devices import DeviceIdentity
 
 DEADLINE_S = 10.0
 SECTOR_BYTES = 512
@@ -109,6 +110,31 @@ async def same_device(uri: str, other_uri: str, *, deadline_s: float = DEADLINE_
         raise _refusal(f"{failure.filename}", failure) from failure
     finally:
         clerk.dismiss()
+
+
+async def leads_to(uri: str, recorded: DeviceIdentity, *, deadline_s: float = DEADLINE_S) -> bool:
+    """Whether the name of an open device still leads to it: whoever looks for it later has nothing but the name.
+
+    Raises:
+        DeviceRefusedError: it does not answer, or cannot be looked at. A name that leads nowhere is no error.
+    """
+    path = local_path(uri)
+
+    def look() -> DeviceIdentity:
+        return identity.identify(uri, Path(path).stat(), recorded.size_bytes, recorded.logical_sector_bytes)
+
+    clerk = Clerk("look at a name")
+    try:
+        found = await clerk.call(look, deadline_s=deadline_s)
+    except TimeoutError:
+        raise errors.DeviceHangsError(f"{uri} did not answer within {deadline_s:g} s") from None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as failure:
+        raise _refusal(uri, failure) from failure
+    finally:
+        clerk.dismiss()
+    return found.is_same_device(recorded)
 
 
 def local_path(uri: str) -> str:

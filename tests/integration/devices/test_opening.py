@@ -17,7 +17,7 @@ from services.write_cloning.devices.allowed import AllowedPaths
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.file import FileDevice
-from services.write_cloning.devices.opening import open_device, same_device
+from services.write_cloning.devices.opening import leads_to, open_device, same_device
 from services.write_cloning.devices.threads import ThreadEngine
 from shared.migration.devices import DeviceKind
 from tests.integration.devices.conftest import AttachLoop
@@ -496,3 +496,51 @@ async def test_a_loop_device_over_a_loop_device(disk: Path, attach_loop: AttachL
 async def test_comparing_what_is_missing(disk: Path, folder: Path) -> None:
     with pytest.raises(errors.DeviceMissingError, match=r"none\.img does not exist"):
         await same_device(str(disk), str(folder / "none.img"))
+
+
+# ------------------------------------------------------------------------------- names of what is open
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "loop"])
+async def test_name_leads_to_what_was_opened_by_it(
+    kind: str, disk: Path, folder: Path, attach_loop: AttachLoop, allowed: AllowedPaths, engine: Engine
+) -> None:
+    path = disk
+    if kind == "symlink":
+        path = folder / "link.img"
+        path.symlink_to(disk)
+    elif kind == "loop":
+        path = attach_loop(disk)
+    device = await open_one(path, allowed, engine)
+    try:
+        assert await leads_to(str(path), device.identity)
+        if kind == "symlink":
+            path.unlink()
+            assert not await leads_to(str(path), device.identity)
+    finally:
+        await device.close()
+
+
+@pytest.mark.parametrize("way", ["deleted", "renamed", "replaced", "folder renamed"])
+async def test_name_that_leads_elsewhere(
+    way: str, folder: Path, allowed: AllowedPaths, engine: Engine
+) -> None:
+    inner = folder / "inner"
+    inner.mkdir()
+    path = inner / "disk.img"
+    path.write_bytes(bytes(MIB))
+    device = await open_one(path, allowed, engine)
+    try:
+        match way:
+            case "deleted":
+                path.unlink()
+            case "renamed":
+                path.rename(inner / "other.img")
+            case "replaced":
+                path.rename(inner / "other.img")
+                path.write_bytes(bytes(MIB))
+            case _:
+                inner.rename(folder / "outer")
+        assert not await leads_to(str(path), device.identity)
+    finally:
+        await device.close()

@@ -111,7 +111,17 @@ async def test_target_that_cannot_be_flushed_or_written_before_the_decision_refu
         assert await house.read_byte(8192) == 7
 
 
-@pytest.mark.parametrize(("state", "command"), [*_COMMANDS, (State.SETUP, "sync"), (State.SETUP, "cleanup")])
+@pytest.mark.parametrize(
+    ("state", "command"),
+    [
+        *_COMMANDS,
+        (State.SETUP, "sync"),
+        (State.SETUP, "cleanup"),
+        (State.SYNCING, "abort"),
+        (State.SOURCE_SELECTED, "abort"),
+        (State.TARGET_SELECTED, "abort"),
+    ],
+)
 async def test_witness_that_cannot_be_written_refuses_the_command(state: State, command: str) -> None:
     async with standing_host(state) as house:
 
@@ -127,6 +137,29 @@ async def test_witness_that_cannot_be_written_refuses_the_command(state: State, 
         assert await house.answer(house.write(5)) == 0
         assert await house.read_byte() == 5
         await house.ask(command)
+
+
+@pytest.mark.parametrize(
+    ("state", "command"), [(State.SOURCE_SELECTED, "select-target"), (State.TARGET_SELECTED, "commit")]
+)
+async def test_target_that_nobody_would_find_is_not_relied_on(state: State, command: str) -> None:
+    """Deleted under its name: once it is closed, the only copy of what was written would be gone."""
+    async with standing_host(state) as house:
+        house.drawer.target_is_renamed = True
+        with pytest.raises(Refusal) as refusal:
+            await house.ask(command)
+        assert refusal.value.code is Code.DEVICE_CHANGED
+        assert house.witness.state is state
+        house.drawer.target_is_renamed = False
+        await house.ask(command)
+
+
+async def test_source_fault_moves_the_authority_whatever_the_targets_name() -> None:
+    async with standing_host(State.TARGET_SELECTED) as house:
+        house.drawer.target_is_renamed = True
+        house.source.failing["write"] = errno.EIO
+        assert await house.answer(house.write(5)) == 0
+        assert house.witness.authority is Side.TARGET
 
 
 async def test_copied_volume_is_selected_when_the_witness_can_be_written_again() -> None:
