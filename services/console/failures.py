@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from shared.messages.control import ErrorBody, ErrorReply
 from shared.migration.refusals import Refusal
 
 
@@ -19,14 +18,21 @@ class ConsoleError(Exception):
     """What the console itself has to refuse, or cannot do. `code` is stable, like those of the services."""
 
     def __init__(
-        self, code: str, message: str, *, status: Exit = Exit.FAILED, allowed: Iterable[str] = ()
+        self,
+        code: str,
+        message: str,
+        *,
+        status: Exit = Exit.FAILED,
+        allowed: Iterable[str] = (),
+        attempt: int | None = None,
     ) -> None:
-        """`message` is a whole sentence that names the thing."""
+        """`message` is a whole sentence that names the thing; `attempt` is told where one has failed."""
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status
         self.allowed = tuple(allowed)
+        self.attempt = attempt
 
 
 def usage(message: str, allowed: Iterable[str] = ()) -> ConsoleError:
@@ -34,6 +40,9 @@ def usage(message: str, allowed: Iterable[str] = ()) -> ConsoleError:
     return ConsoleError("usage", message, status=Exit.USAGE, allowed=allowed)
 
 
-def as_reply(error: ConsoleError | Refusal) -> ErrorReply:
-    """The same shape as an error reply of a service, for `--json`."""
-    return ErrorReply(error=ErrorBody(code=str(error.code), message=error.message, allowed=error.allowed))
+def as_document(error: ConsoleError | Refusal) -> dict[str, object]:
+    """The same shape as an error reply of a service, for `--json`; with the attempt, where one has failed."""
+    body: dict[str, object] = {"code": str(error.code), "message": error.message, "allowed": error.allowed}
+    if isinstance(error, ConsoleError) and error.attempt is not None:
+        body["attempt"] = error.attempt
+    return {"error": body}

@@ -148,6 +148,7 @@ class Migrating:
             "attempt-ended",
             f"Attempt {status.attempt} of {status.name} has ended in setup; the source has everything. "
             f"Once the cause is gone: {self._going_on.line}",
+            attempt=status.attempt,
         )
 
     async def _follow(self, is_over: Callable[[MigrationStatus], bool]) -> MigrationStatus:

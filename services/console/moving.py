@@ -1,13 +1,13 @@
 """The commands that change something: `setup` to `cleanup`, and the copier's `pause`, `resume` and `throttle`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Group
 from rich.text import Text
 
-from services.console.asking import check_name, command, operation_id, status_of
+from services.console.asking import check_name, command, fault_log, operation_id, status_of
 from services.console.confirming import (
     abort_question,
     after_commit,
@@ -15,14 +15,15 @@ from services.console.confirming import (
     commit_question,
     confirm,
 )
-from services.console.failures import usage
+from services.console.failures import ConsoleError, usage
 from services.console.options import JsonOption, NameArgument, ServerOption, Session, YesOption
 from services.console.plain import plain
 from services.console.units import RATE_RULE, UnitError, parse_rate, rate_text
 from services.console.views import reply_text
 from shared.bus.connection import Bus
 from shared.messages.control import CleanupRequest, CommandReply, PlainRequest, SetupRequest, ThrottleRequest
-from shared.messages.status import MigrationStatus
+from shared.messages.status import FaultView, MigrationStatus
+from shared.migration.states import State
 
 moving = typer.Typer()
 _PANEL = "Migrate"
@@ -80,9 +81,19 @@ def sync(
 ) -> None:
     """Begin an attempt: clone every write to both devices, and copy the rest.
 
-    Returns once cloning has begun; `cutover wait NAME source-selected` waits for the copy.
+    Returns once cloning has begun; `cutover wait NAME source-selected` waits for the copy. Exit status 1 when the attempt
+    has failed before that.
     """
-    _plain(context, "sync", name, server, json)
+    session = Session(context, server, json)
+    check_name(name)
+
+    async def work(bus: Bus) -> None:
+        reply = await command(bus, "sync", name, PlainRequest(operation_id=operation_id()))
+        if reply.state is State.SETUP:
+            raise failed_at_once(reply, await fault_log(bus, name))
+        session.out.answer(reply, lambda: reply_text(reply, _state_words(reply)))
+
+    session.run(work)
 
 
 @moving.command(rich_help_panel=_PANEL)
@@ -218,6 +229,20 @@ async def _ask(session: Session, verb: str, status: MigrationStatus, question: s
     # A command that will be refused is better refused than confirmed.
     if not yes and verb in status.allowed:
         await confirm(session.out, verb, question)
+
+
+def failed_at_once(reply: CommandReply, log: Sequence[FaultView]) -> ConsoleError:
+    """What a `sync` says whose attempt has ended in `setup` before it was answered."""
+    faults = [
+        f"{fault.side} {fault.operation}, {fault.cause}" for fault in log if fault.attempt == reply.attempt
+    ]
+    cause = f" by a fault: {'; '.join(faults)}" if faults else ""
+    return ConsoleError(
+        "attempt-ended",
+        f"Attempt {reply.attempt} of {reply.name} began, and was ended at once{cause}. The source has everything; "
+        f"see `cutover faults {reply.name}`.",
+        attempt=reply.attempt,
+    )
 
 
 def _plain(

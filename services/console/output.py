@@ -9,7 +9,7 @@ from collections.abc import Callable
 import orjson
 from rich.console import Console, RenderableType
 
-from services.console.failures import ConsoleError, as_reply
+from services.console.failures import ConsoleError, as_document
 from services.console.plain import plain
 from shared.migration.refusals import Code, Refusal
 
@@ -70,7 +70,7 @@ class Output:
     def error(self, error: ConsoleError | Refusal) -> None:
         """Say no: on standard error for people, on standard output for programs."""
         if self.json:
-            self.result(as_reply(error))
+            self.result(as_document(error))
         else:
             hint = _HINTS.get(error.code) if isinstance(error, Refusal) else None
             self.note(f"{error.code}: {error.message}{f' {hint}' if hint else ''}")

@@ -40,6 +40,9 @@ class ScriptedControl:
     existing: dict[str, MigrationStatus] = field(default_factory=dict)
     asked: list[tuple[str, str, object]] = field(default_factory=list)
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by command
+    replies: dict[str, State] = field(
+        default_factory=dict
+    )  # the state after a command, where it is another one
     then: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)  # after a command
 
     def has(self, name: str = "vol1", **fields: object) -> MigrationStatus:
@@ -108,7 +111,8 @@ class ScriptedControl:
                 name=name, uuid=now.uuid, state=None, authority=now.authority, attempt=now.attempt, decision=9
             )
         attempt = now.attempt + (command == "sync")
-        fields = {"state": _AFTER.get(command, now.state), "attempt": attempt, "connections": now.connections}
+        after = self.replies.get(command, _AFTER.get(command, now.state))
+        fields = {"state": after, "attempt": attempt, "connections": now.connections, "faults": now.faults}
         now = self.has(name, source=now.source, target=now.target, **fields)
         return CommandReply(
             name=name,

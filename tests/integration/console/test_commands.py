@@ -107,6 +107,26 @@ async def test_refusal_keeps_code_sentence_and_what_is_allowed(control: Scripted
     assert for_people.stderr == "not-allowed: sync is refused in state syncing.\n"
 
 
+async def test_sync_whose_attempt_has_failed_before_the_answer_fails_and_names_the_fault(
+    control: ScriptedControl,
+) -> None:
+    """A target that fails at the first write: state control answers with the state that is then, `setup`."""
+    control.has(faults=(fault(),))
+    control.replies["sync"] = State.SETUP
+    for_people = await cutover("sync", "vol1", server=control.bus.url)
+    assert for_people.status == FAILED
+    assert for_people.stdout == ""
+    assert "attempt-ended: Attempt 1 of vol1" in for_people.stderr
+    assert "target write, EIO" in for_people.stderr
+    assert "`cutover faults vol1`" in for_people.stderr
+    control.has(faults=(fault(),))
+    for_programs = await cutover("sync", "vol1", "--json", server=control.bus.url)
+    assert for_programs.status == FAILED
+    error = for_programs.json["error"]
+    assert (error["code"], error["attempt"]) == ("attempt-ended", 1)
+    assert "EIO" in error["message"]
+
+
 async def test_unknown_migration_fails(control: ScriptedControl) -> None:
     ended = await cutover("query", "vol1", "--json", server=control.bus.url)
     assert (ended.status, ended.json["error"]["code"]) == (FAILED, "unknown-migration")
