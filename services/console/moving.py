@@ -1,5 +1,6 @@
 """The commands that change something: `setup` to `cleanup`, and the copier's `pause`, `resume` and `throttle`."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -227,8 +228,13 @@ def cleanup(
 
 async def _ask(session: Session, verb: str, status: MigrationStatus, question: str, *, yes: bool) -> None:
     # A command that will be refused is better refused than confirmed.
-    if not yes and verb in status.allowed:
+    if yes or verb not in status.allowed:
+        return
+    try:
         await confirm(session.out, verb, question)
+    except asyncio.CancelledError:  # Ctrl-C, for nothing else cancels a command; and this one is not sent yet
+        session.out.note("")  # what follows begins a line of its own
+        raise ConsoleError("interrupted", f"{verb} was not asked for; nothing was done.") from None
 
 
 def failed_at_once(reply: CommandReply, log: Sequence[FaultView]) -> ConsoleError:

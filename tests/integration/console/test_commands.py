@@ -11,7 +11,7 @@ from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl, without_operation
 from tests.support.statuses import fault
-from tests.support.terminal import cutover, on_terminal, started
+from tests.support.terminal import CTRL_C, cutover, on_terminal, started
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -214,6 +214,22 @@ async def test_anything_but_yes_leaves_it(control: ScriptedControl, answer: str)
         terminal.type(answer)
         assert await terminal.end() == FAILED
         await terminal.until("declined")
+    assert control.asked == []
+
+
+@pytest.mark.parametrize(
+    ("command", "state"),
+    [("commit", State.TARGET_SELECTED), ("abort", State.SYNCING), ("cleanup", State.COMMITTED)],
+)
+async def test_ctrl_c_at_the_question_does_nothing_and_says_so(
+    control: ScriptedControl, command: str, state: State
+) -> None:
+    control.has(state=state, attempt=1)
+    async with on_terminal(command, "vol1", server=control.bus.url) as terminal:
+        await terminal.until("[y/N]")
+        terminal.type(CTRL_C)
+        assert await terminal.end() == FAILED
+        await terminal.until(f"interrupted: {command} was not asked for; nothing was done.")
     assert control.asked == []
 
 
