@@ -68,12 +68,12 @@ class Apparatus:
         self._listener = listener
         self._around = around
         self._copying: asyncio.Task[None] | None = None
-        self._retired: list[Device] = []  # devices that have not let go of their last requests yet
+        self.retired: list[Device] = []  # devices that have not let go of their last requests yet
 
     @property
     def outstanding_requests(self) -> int:
         """Requests of earlier attempts that may still land on a device."""
-        return sum(device.outstanding for device in self._retired)
+        return sum(device.outstanding for device in self.retired)
 
     # ------------------------------------------------------------------ the target
 
@@ -134,7 +134,7 @@ class Apparatus:
         self._retire(device)
 
     def _retire(self, device: Device) -> None:
-        self._retired.append(device)
+        self.retired.append(device)
         self._around.tasks.create_task(self._close_retired(device), name=f"close {device.identity.name}")
 
     async def _close_retired(self, device: Device) -> None:
@@ -144,7 +144,7 @@ class Apparatus:
             OSError
         ) as error:  # closed all the same, and its lock is gone: that is the kernel's last word on it
             log.warning("%s: closing %s: %s", self.name, device.identity.name, error)
-        self._retired.remove(device)
+        self.retired.remove(device)
 
     def _device(self, side: Side) -> Device:
         return self.source if side is Side.SOURCE else self.target

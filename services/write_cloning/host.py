@@ -238,9 +238,11 @@ class Host:
 
     def status(self, name: str | None = None) -> HostStatusReply:
         """What this host knows of one migration, or of all."""
+        asked = [migration for migration in self._migrations.values() if name in {None, migration.name}]
         return HostStatusReply(
             host=self._around.host,
             run=self._around.run,
+            warnings=tuple(warning for migration in asked for warning in migration.warnings),
             migrations=tuple(view for view in self.views() if name in {None, view.name}),
             closed=tuple(closed for closed in self._closed.values() if name in {None, closed.name}),
         )
@@ -262,6 +264,12 @@ class Host:
         except (Refusal, OSError, InvariantError):
             log.exception("%s was not stopped cleanly", migration.name)  # the others shall be
             return False
+
+    def outstanding(self) -> list[str]:
+        """The devices that have not answered all that they were asked, with how much that is."""
+        apparatuses = [migration.apparatus for migration in self._migrations.values()]
+        devices = [device for each in apparatuses for device in (each.source, each.target, *each.retired)]
+        return [f"{device.identity.name} ({device.outstanding})" for device in devices if device.outstanding]
 
     async def release(self) -> None:
         """Close every device."""

@@ -19,6 +19,7 @@ class Keeper:
     def __init__(self, witness: Witness, witnesses: Witnesses) -> None:
         """Begin with a witness that is on disk."""
         self.witness = witness
+        self.trouble = ""  # why application I/O waits for the witness, while it does
         self._witnesses = witnesses
         self._writing = asyncio.Lock()
 
@@ -41,8 +42,10 @@ class Keeper:
             except OSError as error:
                 name = self.witness.migration
                 log.critical("%s: the witness cannot be written, I/O waits for it: %s", name, error)
+                self.trouble = error.strerror or str(error)
                 await asyncio.sleep(WITNESS_RETRY_S)
             else:
+                self.trouble = ""
                 return
 
     async def rely_on(self, digest: str) -> None:

@@ -75,6 +75,14 @@ class Migration:
         return self.witness.migration
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should look at now."""
+        if not (trouble := self._keeper.trouble):
+            return ()
+        message = f"{self.name}: writes wait for the host's witness, which cannot be written: {trouble}"
+        return (f"{message}. Make room in host.state_dir.",)
+
+    @property
     def unstored_faults(self) -> tuple[FaultReport, ...]:
         """Faults that the journal does not hold yet."""
         return (*self._faults.unreported, *self.reporter.unstored_faults)

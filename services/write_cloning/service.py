@@ -112,7 +112,8 @@ async def _stop_cleanly(host: Host, exports: ExportServer, timeout_s: float) -> 
             await exports.close()
             await host.release()
     except TimeoutError:
-        log.error("the stop took longer than %g s", timeout_s)  # noqa: TRY400 - nothing is wrong with the code
+        waiting = ", ".join(host.outstanding()) or "none"
+        log.error("the stop took longer than %g s; devices with requests out: %s", timeout_s, waiting)  # noqa: TRY400 - the code is not wrong
         return False
     return is_clean
 
@@ -164,7 +165,10 @@ async def _engine(config: HostConfig) -> AsyncIterator[Engine]:
     finally:
         if count := choice.engine.lanes_open:
             # Their requests are the kernel's, and their locks are kept until it has done them (rule R6).
-            log.warning("%d devices have not let go of their last requests", count)
+            log.warning(
+                "%d devices are locked until the kernel has done their last requests: so is this process",
+                count,
+            )
         else:
             await choice.engine.close()
 

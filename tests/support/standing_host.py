@@ -281,7 +281,7 @@ class StandingHost:
         assert request.buffer is not None
         return request.buffer.view[request.start]
 
-    async def until(self, is_so: Callable[[], bool]) -> None:
+    async def until(self, is_so: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE_S):
             await _until(is_so)
 
@@ -297,7 +297,7 @@ class StandingHost:
         return await self.ledger()
 
 
-async def _until(is_so: Callable[[], bool]) -> None:
+async def _until(is_so: Callable[[], object]) -> None:
     while not is_so():  # noqa: ASYNC110 # nothing tells a test
         await asyncio.sleep(0.001)
 

@@ -209,6 +209,22 @@ async def test_target_fault_waits_for_the_witness_and_so_does_the_answer() -> No
         assert await house.answer(write) == 0
 
 
+async def test_writes_that_wait_for_the_witness_are_warned_of() -> None:
+    async with standing_host(State.SOURCE_SELECTED) as house:
+
+        async def fill_the_disk() -> None:
+            house.storage.puts_to_fail = 1
+
+        house.before["target-fault", Step.WRITE_WITNESS] = fill_the_disk
+        house.target.failing["write"] = errno.EIO
+        write = house.write(7)
+        await house.until(lambda: house.host.status().warnings)
+        assert "witness" in house.host.status().warnings[0]
+        assert write not in house.answered
+        assert await house.answer(write) == 0
+        assert house.host.status().warnings == ()
+
+
 async def test_source_that_fails_while_the_target_cannot_be_flushed_leaves_the_error_to_the_application() -> (
     None
 ):
