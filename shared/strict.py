@@ -66,5 +66,7 @@ def _wording(mistake: ErrorDetails) -> str:
             return f"not JSON: {mistake['ctx']['error']}"
         case "dataclass_type":
             return "must be an object"
+        case "value_error":  # a check of our own; pydantic would put a name for it before its words
+            return str(mistake["ctx"]["error"])
         case _:
             return str(mistake["msg"])

@@ -34,7 +34,16 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: with all that is wrong.
     """
-    document = _read(file) if file else {}
+    return check(_read(file) if file else {}, file, environment)
+
+
+def check(given: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> Config:
+    """Lay the environment over what was read, as it is, or with more than the file had; the file is only named.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    document = {key: dict(value) if isinstance(value, dict) else value for key, value in given.items()}
     unknown = _lay_over(document, environment)
     try:
         config = read_json(Config, orjson.dumps(document))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator
 
+from shared.config.addresses import an_nbd_address
 from shared.config.urls import without_secrets
 from shared.migration.names import NAME_RULE, is_valid_name
 
@@ -44,12 +45,6 @@ def _a_nats_url(value: str) -> str:
 def _a_monitor_url(value: str) -> str:
     if not value.startswith("http://"):
         raise ValueError("begins with http://")
-    return value
-
-
-def _an_nbd_address(value: str) -> str:
-    if not value.startswith(("unix:///", "tcp://")):
-        raise ValueError(f"{value!r} begins neither with unix:/// nor with tcp://")
     return value
 
 
@@ -93,7 +88,7 @@ class HostConfig:
 class NbdConfig:
     """`[nbd]`: where the volumes are exported. Empty: a socket below the host's state directory."""
 
-    listen: tuple[Annotated[str, AfterValidator(_an_nbd_address)], ...] = ()
+    listen: tuple[Annotated[str, AfterValidator(an_nbd_address)], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.config.load import ConfigError, environment_name, known_keys, load
+from shared.config.load import ConfigError, check, environment_name, known_keys, load
 from shared.config.model import MIB, Config, HostConfig
 
 WHOLE = """
@@ -144,3 +144,39 @@ def test_secrets_are_never_shown(tmp_path: Path) -> None:
 
 def test_secrets_are_not_in_the_mistakes_either(tmp_path: Path) -> None:
     assert "hunter2" not in mistakes(write(tmp_path, '[nats]\nurl = "natz://alice:hunter2@x"\nx = 1'))
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("tcp://0.0.0.0:10809", "can be reached from other hosts"),
+        ("tcp://[::]:10809", "can be reached from other hosts"),
+        ("tcp://nbd.example:10809", "names no address"),
+        ("tcp://127.0.0.1", "ends with no port"),
+        ("tcp://127.0.0.1:65536", "ends with no port"),
+        ("unix://relative.sock", "begins neither"),
+        ("unix:///" + "x" * 107, "has a path of 108 bytes"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_with_what_is_allowed(address: str, why: str) -> None:
+    told = mistakes(None, CUTOVER_NBD_LISTEN=address)
+    assert f"nbd.listen.0: {address!r} {why}" in told
+    assert "tcp://127.0.0.1:PORT" in told
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://localhost:0", "tcp://127.0.0.2:65535", "tcp://[::1]:1", "unix:///" + "x" * 106]
+)
+def test_an_address_of_this_host_is_accepted(address: str) -> None:
+    assert load(None, {"CUTOVER_NBD_LISTEN": address}).nbd.listen == (address,)
+
+
+def test_mistakes_are_told_in_words_of_our_own(tmp_path: Path) -> None:
+    assert "Value error" not in mistakes(write(tmp_path, "[host]\nname = 'X Y'\n[nats]\nurl = 'x'"))
+
+
+def test_checking_what_was_read_leaves_it_as_it_was(tmp_path: Path) -> None:
+    """What comes from the environment, a password perhaps, is not written where the document is."""
+    document = {"nats": {"url": "nats://n:1"}}
+    assert check(document, tmp_path, {"CUTOVER_NATS_URL": "nats://a:b@n:2"}).nats.url == "nats://a:b@n:2"
+    assert document == {"nats": {"url": "nats://n:1"}}

@@ -1,0 +1,43 @@
+"""Where volumes may be exported: a Unix socket, or TCP on this host alone, because the export has no TLS."""
+
+import ipaddress
+
+UNIX_PATH_BYTES_MAX = 107
+PORT_MAX = 65535
+_ALLOWED = "allowed are unix:///FOLDER/NAME, tcp://127.0.0.1:PORT and tcp://[::1]:PORT"
+
+
+def an_nbd_address(value: str) -> str:
+    """The address, if a socket can be opened there as far as its text tells.
+
+    Raises:
+        ValueError: it cannot; the text says why, and what can be given.
+    """
+    scheme, _, place = value.partition("://")
+    if scheme == "unix" and place.startswith("/"):
+        why = _why_no_path(place)
+    elif scheme == "tcp":
+        why = _why_no_endpoint(place)
+    else:
+        why = "begins neither with unix:/// nor with tcp://"
+    if why:
+        raise ValueError(f"{value!r} {why}; {_ALLOWED}")
+    return value
+
+
+def _why_no_path(path: str) -> str:
+    length = len(path.encode(errors="surrogateescape"))
+    if length > UNIX_PATH_BYTES_MAX:
+        return f"has a path of {length} bytes, and a socket's has {UNIX_PATH_BYTES_MAX} at most"
+    return ""
+
+
+def _why_no_endpoint(place: str) -> str:
+    host, _, port = place.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) <= PORT_MAX):
+        return "ends with no port"
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+    except ValueError:
+        return "names no address of this host"
+    return "" if address.is_loopback else "can be reached from other hosts, and the export has no TLS"
