@@ -80,7 +80,8 @@ def _wrong_usage(out: Output, error: typer.TyperException) -> int:
     if not message.strip() or type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(message + "\n")
         return Exit.USAGE
-    out.error(usage(f"{message.rstrip('.')}. See `{command} --help`."))
+    one_line = " ".join(message.split())  # some messages bring breaks and indents of their own
+    out.error(usage(f"{one_line.rstrip('.')}. See `{command} --help`."))
     return Exit.USAGE
 
 

@@ -169,6 +169,7 @@ async def test_wrong_usage_ends_with_two(line: tuple[str, ...], words: str) -> N
     assert for_programs.json["error"]["code"] == "usage"
     assert words in for_programs.json["error"]["message"]
     assert for_people.stderr.startswith("usage: ")
+    assert "\\n" not in for_people.stderr
     assert words in for_people.stderr
 
 
