@@ -16,8 +16,15 @@ import orjson
 from services.console.children import Child, ChildError, ChildPlan
 from services.console.failures import ConsoleError
 from services.console.local_nats import LOOPBACK, any_port, choose_port, server_command
-from services.console.services_config import Document, filled_in, names_nats, read_document, write_config
-from services.console.state_directory import StateDirectory, locked, prepare
+from services.console.services_config import (
+    Document,
+    check_document,
+    filled_in,
+    names_nats,
+    read_document,
+    write_config,
+)
+from services.console.state_directory import StateDirectory, locked, place, prepare
 from shared.bus.bootstrap import bootstrap
 from shared.bus.connection import Bus, connect, heeding_cancellation
 from shared.clock import SystemClock
@@ -118,9 +125,11 @@ async def running(wish: Wish, tell: Callable[[str], None]) -> AsyncIterator[Ense
         ConsoleError: the state directory is taken, the configuration is wrong, or something does not start.
         Refusal: the NATS server that the operator named is away, or its streams are not as they have to be.
     """
-    directory = prepare(wish.state_dir)
+    directory = place(wish.state_dir)
+    document = filled_in(read_document(wish.config_file), directory, wish.allow)
+    check_document(document, wish.config_file, directory, os.environ)
+    prepare(directory)
     with locked(directory) as lock:
-        document = filled_in(read_document(wish.config_file), directory, wish.allow)
         ports: tuple[int, int] | None = None
         if not names_nats(document, os.environ):
             ports = choose_port(wish.port, _last_port(directory)), any_port()

@@ -13,7 +13,7 @@ import orjson
 
 from services.console.failures import ConsoleError, usage
 from services.console.state_directory import StateDirectory
-from shared.config.load import ConfigError, environment_name, load
+from shared.config.load import ConfigError, check, environment_name, load
 from shared.config.model import Config
 from shared.migration.names import NAME_LENGTH_MAX
 
@@ -74,6 +74,26 @@ def host_name() -> str:
     return name[:NAME_LENGTH_MAX] or "local"
 
 
+def check_document(
+    document: Document, file: Path | None, directory: StateDirectory, environment: Mapping[str, str]
+) -> None:
+    """See, before anything is made, that the services can read it and can listen where it says.
+
+    Raises:
+        ConsoleError: (`usage`) with all that is wrong, under the name of the operator's file.
+    """
+    try:
+        config = check(document, file, environment)
+    except ConfigError as error:
+        raise usage(_one_line(error)) from None
+    for address in config.nbd.listen:
+        scheme, _, place = address.partition("://")
+        if scheme == "unix" and Path(place) != directory.socket and not Path(place).parent.is_dir():
+            raise usage(
+                f"nbd.listen: {address} cannot be listened on: there is no folder {Path(place).parent}."
+            )
+
+
 def write_config(document: Document, directory: StateDirectory, environment: Mapping[str, str]) -> Config:
     """Write the file that the services read, and read it as they will.
 
@@ -85,7 +105,12 @@ def write_config(document: Document, directory: StateDirectory, environment: Map
     try:
         return load(directory.config, environment)
     except ConfigError as error:
-        raise usage(str(error)) from None
+        raise usage(_one_line(error)) from None
+
+
+def _one_line(error: ConfigError) -> str:
+    first, *mistakes = str(error).splitlines()
+    return f"{first} {'; '.join(mistake.strip() for mistake in mistakes)}."
 
 
 def toml_text(document: Document) -> str:

@@ -11,9 +11,9 @@ from pathlib import Path
 import orjson
 
 from services.console.failures import ConsoleError
+from shared.config.addresses import UNIX_PATH_BYTES_MAX
 
 FOLDER_MODE = 0o700
-SOCKET_PATH_BYTES_MAX = 107  # of a Unix socket's address
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +60,35 @@ def default_path(environment: Mapping[str, str], *, is_root: bool) -> Path:
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state") / "cutover"
 
 
-def prepare(path: Path) -> StateDirectory:
+def place(path: Path) -> StateDirectory:
+    """Where the folder is to be; nothing is made.
+
+    Raises:
+        ConsoleError: its path is too long for the socket in it.
+    """
+    directory = StateDirectory(path.absolute())
+    if len(os.fsencode(directory.socket)) > UNIX_PATH_BYTES_MAX:
+        raise ConsoleError(
+            "state-directory",
+            f"{directory.socket} is too long for a Unix socket ({UNIX_PATH_BYTES_MAX} bytes at most): "
+            "choose a shorter --state-dir.",
+        )
+    return directory
+
+
+def prepare(directory: StateDirectory) -> None:
     """Make the folder and those inside it.
 
     Raises:
-        ConsoleError: it cannot be made, or its path is too long for the socket in it.
+        ConsoleError: it cannot be made.
     """
-    directory = StateDirectory(path.absolute())
-    if len(os.fsencode(directory.socket)) > SOCKET_PATH_BYTES_MAX:
-        raise ConsoleError(
-            "state-directory",
-            f"{directory.socket} is too long for a Unix socket ({SOCKET_PATH_BYTES_MAX} bytes at most): "
-            "choose a shorter --state-dir.",
-        )
     try:
         for folder in (directory.path, directory.nats, directory.host, directory.path / "logs"):
             folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise ConsoleError(
-            "state-directory", f"{path} cannot be used as state directory: {error}."
+            "state-directory", f"{directory.path} cannot be used as state directory: {error}."
         ) from error
-    return directory
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from services.console.state_directory import locked, prepare
+from services.console.state_directory import locked, place
 from tests.acceptance.console.whole import make_devices, up
 from tests.support.terminal import CTRL_C, cutover, on_terminal, started
 
@@ -25,7 +25,7 @@ async def test_one_command_does_the_whole_job(short_path: Path) -> None:
     assert (short_path / "source.img").read_bytes() == (short_path / "target.img").read_bytes()
     assert "starting them here" in ended.stderr
     assert "vol1 is cleaned up" in ended.stdout
-    with locked(prepare(short_path / "state")):
+    with locked(place(short_path / "state")):
         pass
 
 
@@ -61,7 +61,7 @@ async def test_ctrl_c_stops_what_it_started_and_the_line_that_is_told_goes_on(sh
         terminal.type(CTRL_C)
         assert await terminal.end() == FAILED
         shown = await terminal.until("Go on with: ")
-    with locked(prepare(state)):
+    with locked(place(state)):
         pass
     line = shlex.split(shown.partition("Go on with: ")[2])
     told = Path(line[line.index("--state-dir") + 1])
@@ -77,7 +77,7 @@ async def test_refused_devices_leave_nothing_running(short_path: Path) -> None:
     os.truncate(short_path / "target.img", 4096)
     ended = await cutover(*line)
     assert (ended.status, ended.json["error"]["code"]) == (FAILED, "target-too-small")
-    with locked(prepare(short_path / "state")):
+    with locked(place(short_path / "state")):
         pass
 
 

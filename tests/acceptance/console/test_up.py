@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.console.state_directory import locked, prepare
+from services.console.state_directory import locked, place
 from shared.bus.server import nats_server
 from tests.acceptance.console.whole import gone, is_running, make_devices, up
 from tests.support.terminal import CTRL_C, cutover, on_terminal, started
@@ -195,20 +195,29 @@ async def test_nats_that_is_away_is_told(short_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[host]\nnam = 'x'\n", "nam"),
+        ("[host]\nnam = 'x'\n", "host.nam: unknown field"),
         ("[host\n", "not TOML"),
         ("loose = 1\n", "no section"),
-        ("[host]\nio_timeout_s = -1\n[nats]\nurl = 'http://x'\n", "io_timeout_s"),
+        ("[host]\nio_timeout_s = -1\n[nats]\nurl = 'http://x'\n", "host.io_timeout_s"),
+        ("[nbd]\nlisten = ['tcp://0.0.0.0:10809']\n", "nbd.listen.0: 'tcp://0.0.0.0:10809' can be reached"),
+        ("[nbd]\nlisten = ['unix:///no-folder/x.sock']\n", "nbd.listen: unix:///no-folder/x.sock cannot"),
+        (None, "cannot be read"),
     ],
 )
-async def test_wrong_configuration_is_told_before_anything_starts(
-    short_path: Path, text: str, words: str
+async def test_wrong_configuration_is_told_by_its_own_name_before_anything_is_made(
+    short_path: Path, text: str | None, words: str
 ) -> None:
-    config = short_path / "cutover.toml"
-    config.write_text(text)
-    ended = await cutover("up", "--json", "--config", str(config), "--state-dir", str(short_path / "state"))
+    config, state = short_path / "cutover.toml", short_path / "state"
+    if text is not None:
+        config.write_text(text)
+    ended = await cutover("up", "--json", "--config", str(config), "--state-dir", str(state))
     assert (ended.status, ended.json["error"]["code"]) == (USAGE, "usage")
-    assert words in ended.json["error"]["message"]
+    message = ended.json["error"]["message"]
+    assert words in message
+    assert "\n" not in message
+    if not words.startswith("nbd.listen: "):
+        assert str(config) in message
+    assert not state.exists()
 
 
 async def test_port_that_is_taken_is_told(short_path: Path) -> None:
@@ -231,7 +240,7 @@ async def test_signal_while_starting_leaves_nothing(short_path: Path, delay_s: f
             _, stderr = await process.communicate()
         assert process.returncode in {DONE, FAILED}, stderr
     assert not (state / "up.json").exists()
-    with locked(prepare(state)):  # free: nothing that held it was left behind
+    with locked(place(state)):  # free: nothing that held it was left behind
         pass
 
 
