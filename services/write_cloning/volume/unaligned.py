@@ -6,8 +6,84 @@ blocks becomes a write of the whole blocks around it; zeroes become whole blocks
 
 from collections.abc import Callable
 
-from services.write_cloning.devices.buffers import ZEROES, Buffer
+from services.write_cloning.devices.buffers import ZEROES, Buffer, BufferPool
 from services.write_cloning.volume.requests import Kind, Request
+from services.write_cloning.volume.room import with_room
+from shared.migration.refusals import InvariantError
+
+AROUND = 16  # what a request waits for: the blocks around an unaligned write to be read
+
+
+_Step = Callable[[Request], None]
+
+
+class UnalignedWrites:
+    """Those of one volume, from their place in the order of writes on: it covers the whole blocks."""
+
+    def __init__(
+        self,
+        *,
+        pool: BufferPool,
+        mask: int,
+        read: _Step,
+        send: _Step,
+        give_up: _Step,
+        retire: _Step,
+        admit: _Step,
+    ) -> None:
+        """What the volume does with a request: read, send it to the devices, end it with its error, forget it, order it."""
+        self._pool = pool
+        self._mask = mask
+        self._read = read
+        self._send = send
+        self._give_up = give_up
+        self._retire = retire
+        self._admit = admit
+
+    def start(self, request: Request) -> None:
+        """Make a write of whole blocks out of one of parts of blocks. It waits for `AROUND` already."""
+        if request.kind is not Kind.WRITE:
+            self._start_zero(request)
+            return
+        with_room(self._pool, request.high - request.low, lambda around: self._read_around(request, around))
+
+    def _read_around(self, request: Request, around: Buffer) -> None:
+        # As a read of the application would go: from either side while they are in sync, and never from one that has left.
+        # Nothing else changes these blocks meanwhile, because their write has its place in the order.
+        reading = Request(Kind.READ, request.low, request.high - request.low, self._around_read, request)
+        reading.low, reading.high = request.low, request.high
+        reading.buffer = around
+        self._read(reading)
+
+    def _around_read(self, reading: Request) -> None:
+        request: Request = reading.owner  # type: ignore[assignment]
+        around = reading.buffer
+        if around is None:
+            raise InvariantError("the blocks around a write were read into nothing")
+        request.waiting &= ~AROUND
+        if reading.error:
+            around.release()
+            request.error = reading.error
+            self._give_up(request)
+        else:
+            overlay(request, around)
+            self._send(request)
+
+    def _start_zero(self, request: Request) -> None:
+        pieces = split_zero(request, self._mask, self._piece_done)
+        self._retire(request)
+        request.waiting = len(pieces)
+        for piece in pieces:
+            self._admit(piece)
+
+    def _piece_done(self, piece: Request) -> None:
+        whole: Request = piece.owner  # type: ignore[assignment]
+        if piece.buffer is not None:
+            piece.buffer.release()
+        whole.error = whole.error or piece.error
+        whole.waiting -= 1
+        if not whole.waiting:
+            whole.complete(whole)
 
 
 def is_unaligned(request: Request) -> bool:

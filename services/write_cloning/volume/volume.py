@@ -14,28 +14,27 @@ import errno
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from services.write_cloning.devices.buffers import Buffer, BufferPool
+from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device, ZeroMode
 from services.write_cloning.volume.exclusion import Exclusion
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
+from services.write_cloning.volume.flushes import Flushes
 from services.write_cloning.volume.ordering import Ranged, WriteOrder
 from services.write_cloning.volume.orphans import Orphans
 from services.write_cloning.volume.reads import Reads
 from services.write_cloning.volume.regions import RegionStatus, nothing_in_sync
 from services.write_cloning.volume.requests import Kind, Request
-from services.write_cloning.volume.room import with_room
 from services.write_cloning.volume.route import BIT, BOTH, SOURCE, TARGET, Route
 from services.write_cloning.volume.stillness import Stillness
-from services.write_cloning.volume.unaligned import is_unaligned, overlay, split_zero
+from services.write_cloning.volume.unaligned import AROUND, UnalignedWrites, is_unaligned
 from shared.migration.devices import Side
 from shared.migration.refusals import InvariantError
 from shared.migration.states import IN_SYNC_STATES, Routing, State
 from shared.nbd.constants import REGION_CONTEXT, AllocationStatus
 
-# What a request waits for, besides SOURCE and TARGET.
+# What a request waits for, besides SOURCE, TARGET and AROUND (16).
 WITNESS = 4  # a decision that is not durable yet
 RECOPY = 8  # the range to be made equal on both sides again
-AROUND = 16  # the blocks around an unaligned write to be read
 
 # Looking up a member of an enumeration costs as much as sending a request on.
 _READ, _WRITE, _FLUSH, _CACHE = Kind.READ, Kind.WRITE, Kind.FLUSH, Kind.CACHE
@@ -70,7 +69,6 @@ class Volume:
         self._order = WriteOrder(region_size_bytes.bit_length() - 1)
         self._enter_order = self._order.enter
         self._leave_order = self._order.leave
-        self._pool = pool
         self._listener = listener
         self._route = Route(source, target)
         self._orphans = Orphans()
@@ -89,8 +87,16 @@ class Volume:
         self._active: dict[Request, None] = {}  # writes and flushes under way, oldest first
         self._blocked = 0  # writes that wait for those before them, or for an exclusion to end
         self._held: deque[Request] | None = None  # writes that wait for `release`
-        self._flushing: Request | None = None
-        self._flush_next: list[Request] = []
+        self._flushes = Flushes(self._send_flush)
+        self._unaligned = UnalignedWrites(
+            pool=pool,
+            mask=self._mask,
+            read=self._read,
+            send=self._send,
+            give_up=self._advance,
+            retire=self._retire,
+            admit=self._admit,
+        )
         self._withheld = 0
         self._failed_on_source: set[Request] = set()  # whose errors a move of the authority undoes
         self._failed_in_move: list[tuple[Failure, Request | None]] | None = None
@@ -233,7 +239,7 @@ class Volume:
 
     def _has_no_write(self) -> bool:
         # Flushes may come and go: they serve writes that are done, on sides that the authority is among.
-        return not self._blocked and len(self._active) == (self._flushing is not None)
+        return not self._blocked and len(self._active) == (self._flushes.under_way is not None)
 
     def _has_no_request(self) -> bool:
         return not (self._blocked or self._active or self._reads.under_way)
@@ -318,7 +324,7 @@ class Volume:
             self.read_bytes += length
             self._read(request)
         elif kind is _FLUSH:
-            self._flush(request)
+            self._flushes.ask(request)
         elif kind is _CACHE:
             self._reads.prefetch(request)
         elif request.fast and not self._zeroes_fast():
@@ -385,7 +391,7 @@ class Volume:
         self._active[request] = None
         if self._mask and is_unaligned(request):
             request.waiting = AROUND | self._withheld
-            self._start_unaligned(request)
+            self._unaligned.start(request)
             return
         request.waiting = self._withheld
         self._send(request)
@@ -420,50 +426,18 @@ class Volume:
             if sides & bit:
                 device.zero(request.offset, request.length, mode, durable & bit != 0, done, request)
 
-    def _start_unaligned(self, request: Request) -> None:
-        """Make a write of whole blocks out of one of parts of blocks. Its range in the order covers the whole blocks."""
-        if request.kind is not Kind.WRITE:
-            self._start_unaligned_zero(request)
-            return
-        with_room(self._pool, request.high - request.low, lambda around: self._read_around(request, around))
-
-    def _read_around(self, request: Request, around: Buffer) -> None:
-        # As a read of the application would go: from either side while they are in sync, and never from one that has left.
-        # Nothing else changes these blocks meanwhile, because their write has its place in the order.
-        reading = Request(Kind.READ, request.low, request.high - request.low, self._around_read, request)
-        reading.low, reading.high = request.low, request.high
-        reading.buffer = around
-        self._read(reading)
-
-    def _around_read(self, reading: Request) -> None:
-        request: Request = reading.owner  # type: ignore[assignment]
-        around = reading.buffer
-        if around is None:
-            raise InvariantError("the blocks around a write were read into nothing")
-        request.waiting &= ~AROUND
-        if reading.error:
-            around.release()
-            request.error = reading.error
-            self._advance(request)
-        else:
-            overlay(request, around)
-            self._send(request)
-
-    def _start_unaligned_zero(self, request: Request) -> None:
-        pieces = split_zero(request, self._mask, self._piece_done)
-        self._retire(request)
-        request.waiting = len(pieces)
-        for piece in pieces:
-            self._admit(piece)
-
-    def _piece_done(self, piece: Request) -> None:
-        whole: Request = piece.owner  # type: ignore[assignment]
-        if piece.buffer is not None:
-            piece.buffer.release()
-        whole.error = whole.error or piece.error
-        whole.waiting -= 1
-        if not whole.waiting:
-            whole.complete(whole)
+    def _send_flush(self, flush: Request) -> None:
+        self._active[flush] = None
+        route = self._route
+        flush.sides = route.flush_sides
+        flush.waiting = flush.sides | self._withheld
+        flush.started_tick = self._tick
+        for bit, device, done in (
+            (SOURCE, route.source, self._source_done),
+            (TARGET, route.target, self._target_done),
+        ):
+            if flush.sides & bit:
+                device.flush(done, flush)
 
     def _source_done(self, request: Request, error: int) -> None:
         waiting = request.waiting
@@ -507,39 +481,6 @@ class Volume:
     def _retire(self, request: Request) -> None:
         del self._active[request]
         self._start_all(self._order.leave(request))
-
-    # ------------------------------------------------------------------ flushes
-
-    def _flush(self, request: Request) -> None:
-        # One flush serves all that arrived before it began; those that arrive while it runs share the next.
-        self._flush_next.append(request)
-        if self._flushing is None:
-            self._start_flush()
-
-    def _start_flush(self) -> None:
-        flush = Request(Kind.FLUSH, 0, 0, self._flushed, self._flush_next)
-        self._flush_next = []
-        self._flushing = flush
-        self._active[flush] = None
-        route = self._route
-        flush.sides = route.flush_sides
-        flush.waiting = flush.sides | self._withheld
-        flush.started_tick = self._tick
-        for bit, device, done in (
-            (SOURCE, route.source, self._source_done),
-            (TARGET, route.target, self._target_done),
-        ):
-            if flush.sides & bit:
-                device.flush(done, flush)
-
-    def _flushed(self, flush: Request) -> None:
-        self._flushing = None
-        waiters: list[Request] = flush.owner  # type: ignore[assignment]
-        if self._flush_next:
-            self._start_flush()
-        for request in waiters:
-            request.error = flush.error
-            request.complete(request)
 
     # ------------------------------------------------------------------ trouble
 
