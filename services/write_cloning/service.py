@@ -14,6 +14,7 @@ from pathlib import Path
 from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.engines import choose_engine
 from services.write_cloning.endpoints import endpoints_of
+from services.write_cloning.export.errors import ExportError
 from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
 from services.write_cloning.export.server import ExportServer
 from services.write_cloning.host import Host
@@ -91,7 +92,7 @@ async def _serve_host(
             service = ServiceDescription(
                 name=HOST_SERVICE_NAME,
                 description=f"The data path of host {host_config.name}",
-                metadata={"host": host_config.name, "run": str(run)},
+                metadata={"host": host_config.name, "run": str(run), "pid": str(os.getpid())},
             )
             async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):
                 log.info("host %s serves %s", host_config.name, listeners[0].address)
@@ -174,12 +175,28 @@ async def _engine(config: HostConfig) -> AsyncIterator[Engine]:
 
 
 def _listen(config: Config, host_config: HostConfig) -> list[Listener]:
-    """The sockets that a parent left, or those of the configuration, or one in the state directory."""
-    inherited = inherited_listeners(os.environ, os.getpid())
-    if inherited:
-        return inherited
+    """The sockets that a parent left, or those of the configuration, or one in the state directory.
+
+    Raises:
+        Refusal: one of them cannot be had; then none is kept.
+    """
+    try:
+        inherited = inherited_listeners(os.environ, os.getpid())
+    except ExportError as error:
+        raise Refusal(
+            Code.BAD_REQUEST, f"The sockets that were left (LISTEN_FDS) are no use: {error}."
+        ) from error
+    listeners: list[Listener] = inherited
     wanted = config.nbd.listen or (f"unix://{Path(host_config.state_dir) / SOCKET_NAME}",)
-    return [_listener(address) for address in wanted]
+    for address in () if inherited else wanted:
+        try:
+            listeners.append(_listener(address))
+        except (ExportError, OSError) as error:
+            for each in listeners:
+                each.close()
+            message = f"nbd.listen: {address} cannot be listened on: {error}"
+            raise Refusal(Code.BAD_REQUEST, f"{message}.") from error
+    return listeners
 
 
 def _listener(address: str) -> Listener:
@@ -187,9 +204,7 @@ def _listener(address: str) -> Listener:
     if scheme == "unix":
         return listen_unix(Path(place))
     host, _, port = place.rpartition(":")
-    if not port.isdigit():
-        raise Refusal(Code.BAD_REQUEST, f"nbd.listen: {address} has no port; write tcp://127.0.0.1:10809.")
-    return listen_tcp(host.strip("[]"), int(port))
+    return listen_tcp(host.strip("[]"), int(port))  # the configuration has checked that it is a number
 
 
 def _limits(config: HostConfig) -> Limits:

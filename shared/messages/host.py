@@ -9,7 +9,7 @@ from shared.migration.states import State
 HOST_COMMANDS = (
     "setup", "enter", "select-target", "select-source", "commit", "abort", "cleanup", "pause", "resume", "throttle", "status",
 )  # fmt: skip
-HOST_SERVICE_NAME = "cutover-write-cloning"  # the micro service; its metadata has `host` and `run`
+HOST_SERVICE_NAME = "cutover-write-cloning"  # the micro service; its metadata has `host`, `run` and `pid`
 
 
 def host_subject(host: str, command: str, migration: str) -> str:

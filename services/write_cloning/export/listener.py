@@ -80,15 +80,23 @@ def listen_unix(path: Path) -> Listener:
     """Listen on a Unix socket that only this user can connect to. A file left over by a dead server is replaced.
 
     Raises:
-        SocketPathError: the path is too long, or something else is there.
+        SocketPathError: the path is too long, something else is there, or its folder is missing or does not allow it.
         SocketInUseError: somebody listens there.
-        OSError: the directory does not allow it.
     """
     length = len(os.fsencode(path))
     if length > MAX_UNIX_PATH_BYTES:
         raise SocketPathError(
             f"{path}: a socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, not {length}"
         )
+    try:
+        return _bound(path)
+    except FileNotFoundError:
+        raise SocketPathError(f"there is no folder {path.parent}") from None
+    except OSError as error:
+        raise SocketPathError(f"{path}: {error.strerror}") from error
+
+
+def _bound(path: Path) -> Listener:
     _remove_stale(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -61,6 +61,14 @@ def test_file_in_the_way_is_left_alone(short_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
+def test_folder_that_is_missing_or_none_is_named(short_path: Path) -> None:
+    (short_path / "file").touch()
+    with pytest.raises(SocketPathError, match=f"there is no folder {short_path}/none"):
+        listen_unix(short_path / "none" / "s")
+    with pytest.raises(SocketPathError, match=f"{short_path}/file/s"):
+        listen_unix(short_path / "file" / "s")
+
+
 def test_socket_of_somebody_else_is_not_removed(short_path: Path) -> None:
     path = short_path / "s"
     first = listen_unix(path)
