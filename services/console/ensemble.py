@@ -29,8 +29,7 @@ from shared.bus.bootstrap import bootstrap
 from shared.bus.connection import Bus, connect, heeding_cancellation
 from shared.clock import SystemClock
 from shared.config.model import Config, HostConfig
-from shared.messages.control import PlainRequest
-from shared.messages.host import HostStatusReply, host_status_subject
+from shared.messages.host import HOST_SERVICE_NAME
 from shared.migration.refusals import Code, Refusal
 
 # In the order of their start; all but NATS are stopped in the opposite order.
@@ -40,6 +39,7 @@ SERVICES = (RECORDING, CONTROL, STARTUP, CLONING)
 READY_TIMEOUT_S = 60.0
 READY_CHECK_S = 0.05
 CONNECT_TIMEOUT_S = 4.0
+DISCOVERY_TIMEOUT_S = 0.3  # for all hosts to make themselves known
 STOP_PATIENCE_S = 20.0
 CLONING_STOP_MARGIN_S = 10.0  # beyond `host.shutdown_timeout_s`, which write_cloning keeps itself
 
@@ -211,6 +211,7 @@ async def _start_services(ensemble: Ensemble, plans: list[ChildPlan]) -> None:
         bus = await _connected(ensemble)
         try:
             await bootstrap(bus)
+            await _serves_host(ensemble, bus, None)  # or ours would only wait to be admitted
             for plan in plans:
                 await _until_ready(ensemble, bus, await ensemble.start(plan))
         finally:
@@ -236,11 +237,12 @@ async def _until_ready(ensemble: Ensemble, bus: Bus, child: Child) -> None:
 
     Raises:
         ChildError: it ended before that, or does not answer in time.
+        ConsoleError: (`host-taken`) another serves our host.
     """
     log = f" Its log is {child.plan.log}." if child.plan.log is not None else ""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            while not await _answers(ensemble, bus, child.plan.name):
+            while not await _answers(ensemble, bus, child):
                 how = await child.ended_within(READY_CHECK_S)
                 if how is not None:
                     raise ChildError(f"{child.plan.name} {how} before it was ready.{log}")
@@ -248,17 +250,33 @@ async def _until_ready(ensemble: Ensemble, bus: Bus, child: Child) -> None:
         raise ChildError(f"{child.plan.name} was not ready within {READY_TIMEOUT_S:g} s.{log}") from None
 
 
-async def _answers(ensemble: Ensemble, bus: Bus, service: str) -> bool:
+async def _answers(ensemble: Ensemble, bus: Bus, child: Child) -> bool:
     # A service does not call when it is ready, so it is asked; while nobody serves the subject, NATS says so at once.
+    if child.plan.name == CLONING:
+        return await _serves_host(ensemble, bus, child)
     try:
-        if service == CLONING:
-            # Its own host, that is: on a shared NATS server others may serve the same name.
-            subject = host_status_subject(ensemble.host.name)
-            await bus.request(subject, PlainRequest(), HostStatusReply, timeout_s=1.0)
-        else:
-            await bus.request_bytes(f"$SRV.PING.cutover-{service.replace('_', '-')}", b"", timeout_s=1.0)
+        await bus.request_bytes(f"$SRV.PING.cutover-{child.plan.name.replace('_', '-')}", b"", timeout_s=1.0)
     except Refusal as refusal:
         if refusal.code is Code.SERVICE_AWAY:
             return False
         raise
     return True
+
+
+async def _serves_host(ensemble: Ensemble, bus: Bus, ours: Child | None) -> bool:
+    """Whether our own write_cloning serves our host. On a shared NATS server another may: that is no readiness of ours.
+
+    Raises:
+        ConsoleError: (`host-taken`) another serves it.
+    """
+    name, pid = ensemble.host.name, None if ours is None else str(ours.pid)
+    found = await bus.instances(HOST_SERVICE_NAME, timeout_s=DISCOVERY_TIMEOUT_S)
+    serving = [each.metadata for each in found if each.metadata.get("host") == name]
+    others = [each.get("run") for each in serving if pid is None or each.get("pid") != pid]
+    if others:
+        raise ConsoleError(
+            "host-taken",
+            f"Another write_cloning serves host {name!r} (run {others[0]}) on {ensemble.config.nats.shown_url}: give this "
+            "one another name with host.name in the configuration, or CUTOVER_HOST_NAME.",
+        )
+    return bool(serving)

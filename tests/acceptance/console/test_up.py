@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import orjson
 import pytest
 
 from services.console.state_directory import locked, place
@@ -183,6 +184,39 @@ async def test_nats_of_the_operator_is_used(short_path: Path) -> None:
             assert (await running.stop()).status == DONE
         async with up(short_path / "state", server=nats.url) as running:
             assert running.url == nats.url
+
+
+async def test_another_host_of_the_same_name_is_told_and_not_taken_for_ours(short_path: Path) -> None:
+    """On a shared NATS server it answers for the name, so the second `up` would seem to be ready and serve nothing."""
+    async with nats_server(short_path / "nats") as nats:
+        config = short_path / "cutover.toml"
+        config.write_text(
+            f'[nats]\nurl = "{nats.url}"\nmonitor_url = "{nats.monitor_url}"\n[host]\nname = "vm"\n'
+        )
+        async with up(short_path / "one", "--config", str(config)):
+            other = ("up", "--json", "--state-dir", str(short_path / "two"), "--config", str(config))
+            ended = await cutover(*other)
+            assert (ended.status, ended.json["error"]["code"]) == (FAILED, "host-taken"), ended
+            assert "host 'vm' (run 1)" in ended.json["error"]["message"]
+            assert "host.name" in ended.json["error"]["message"]
+            assert not (short_path / "two" / "up.json").exists()
+        async with up(short_path / "two", "--config", str(config)) as second:
+            assert second.ready["host"] == "vm"
+
+
+async def test_socket_that_the_host_cannot_have_ends_up_with_a_sentence(short_path: Path) -> None:
+    """Only the service can tell; it is not started again and again, and it shows no traceback."""
+    taken = short_path / "taken"
+    taken.write_text("precious")
+    listen = {"CUTOVER_NBD_LISTEN": f"unix://{taken}"}
+    async with started("up", "--json", "--state-dir", str(short_path / "state"), **listen) as process:
+        async with asyncio.timeout(60):
+            stdout, stderr = (each.decode() for each in await process.communicate())
+    assert (process.returncode, orjson.loads(stdout)["error"]["code"]) == (FAILED, "not-started")
+    assert f"nbd.listen: unix://{taken} cannot be listened on" in stderr
+    assert "Traceback" not in stderr
+    assert "starting it again" not in stderr
+    assert taken.read_text() == "precious"
 
 
 async def test_nats_that_is_away_is_told(short_path: Path) -> None:
