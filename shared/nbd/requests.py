@@ -26,6 +26,9 @@ _HEADER = struct.Struct(">QQQI")
 
 _WRITES = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES})
 
+VERDICTS_AT_ONCE = 64
+"""After so many verdicts parsing pauses, so that a flood of refused requests costs no more than its answers may."""
+
 WireRequest = tuple[int, int, int, int, int, int]
 """Command, flags, cookie, offset, length, and where a write's payload begins in the buffer. A plain tuple, which costs
 less than a named one."""
@@ -45,7 +48,8 @@ class RequestParser:
 
     After `parse`: `verdicts` are to be answered and cleared by the caller; `pending` is a write whose payload the
     caller takes off the stream (set it to None when that is done); `is_finished` says that the client is done, and
-    `violation` that it must be dropped. In these last three cases nothing more is parsed.
+    `violation` that it must be dropped. In these last three cases nothing more is parsed. `has_more` says that parsing
+    paused because of many verdicts: call it again for the rest when these are answered.
     """
 
     __slots__ = (
@@ -59,6 +63,7 @@ class RequestParser:
         "_size",
         "_skip_bytes",
         "_supports_df",
+        "has_more",
         "is_finished",
         "needed_bytes",
         "pending",
@@ -78,6 +83,7 @@ class RequestParser:
         self.needed_bytes = REQUEST_BYTES
         self.verdicts: list[Verdict] = []
         self.pending: WireRequest | None = None
+        self.has_more = False
         self.is_finished = False
         self.violation: FatalPeerError | None = None
 
@@ -86,6 +92,7 @@ class RequestParser:
     ) -> tuple[list[WireRequest], int]:
         """Take the complete requests out of `data[start:end]`: them, and where the first incomplete one begins."""
         found: list[WireRequest] = []
+        self.has_more = False
         if self._skip_bytes:
             start += self._skip(end - start)
         unpack = _HEADER.unpack_from
@@ -106,10 +113,10 @@ class RequestParser:
                 start = payload
                 if request is not None:
                     found.append(request)
-                elif self.is_finished or self.violation is not None:
+                    continue
+                start += self._skip(end - start)
+                if self._is_to_stop():
                     break
-                elif self._skip_bytes:
-                    start += self._skip(end - start)
                 continue
             command, flags, has_payload = rule
             if not has_payload:
@@ -161,6 +168,13 @@ class RequestParser:
         else:
             self.verdicts.append(verdict)
         return None
+
+    def _is_to_stop(self) -> bool:
+        """Whether nothing more is parsed, for good or for now."""
+        if self.is_finished or self.violation is not None:
+            return True
+        self.has_more = len(self.verdicts) >= VERDICTS_AT_ONCE
+        return self.has_more
 
     def _find_fault(self, word: int, offset: int, length: int) -> tuple[NbdError | None, str]:
         """What is wrong with a request, in the order in which "Error values" makes sense of it."""

@@ -6,10 +6,10 @@
 
 Here are the reading, and the client's life: when to read on, when to stop, when it is over.
 
-Back-pressure: requests are admitted only within a window (requests under way with their unsent replies, and bytes of
-payload); beyond it, or when the buffer pool is empty, nothing more is read until there is room, so that the kernel's
-socket buffer holds the client back. Requests that were submitted are always seen to their end, whatever happens to the
-client: `run` returns only then.
+Back-pressure: requests are admitted only within a window (requests under way with their unsent replies, those to refused
+requests too, and bytes of payload); beyond it, or when the buffer pool is empty, nothing more is read until there is
+room, so that the kernel's socket buffer holds the client back. Requests that were submitted are always seen to their
+end, whatever happens to the client: `run` returns only then.
 
 It must not know how a volume does its work.
 """
@@ -190,14 +190,15 @@ class Connection:
             return
         while self._submit_found():
             pending = self._parser.pending
-            if pending is None or self._is_over:
+            if self._is_over or (pending is None and not self._parser.has_more):
                 self._go_on_reading()
                 return
-            if self._large is None and not self._begin_large(pending):
-                break
-            if self._large is not None:
-                self._watch()
-                return
+            if pending is not None:
+                if self._large is None and not self._begin_large(pending):
+                    break
+                if self._large is not None:
+                    self._watch()
+                    return
             self._parse()
         self._stall()
 

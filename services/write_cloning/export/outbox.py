@@ -122,12 +122,11 @@ class Outbox:
     def _send(self) -> None:
         pieces = self.pieces
         while pieces:
+            chosen = pieces if len(pieces) <= MAX_PIECES_PER_SEND else pieces[:MAX_PIECES_PER_SEND]
             if not self._lent:  # headers alone: cheaper in one piece
-                sent = self._socket.send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            elif len(pieces) <= MAX_PIECES_PER_SEND:
-                sent = self._socket.sendmsg(pieces)
+                sent = self._socket.send(chosen[0] if len(chosen) == 1 else b"".join(chosen))
             else:
-                sent = self._socket.sendmsg(pieces[:MAX_PIECES_PER_SEND])
+                sent = self._socket.sendmsg(chosen)
             self.sent_bytes += sent
             if self.sent_bytes == self._pushed_bytes:
                 pieces.clear()

@@ -152,7 +152,8 @@ class Submission:
             self._submit(request)
         self.found = []
         self.next = 0
-        return True
+        # Less: so many requests were refused, and the replies to them are not sent yet.
+        return requests_left >= 0
 
     def _submit_other(self, command: int, flags: int, cookie: int, offset: int, length: int) -> None:
         """Submit what has no payload in either direction."""

@@ -127,6 +127,37 @@ async def test_client_that_never_reads_short_replies_is_bounded(short_path: Path
         await gone(running)
 
 
+ANSWERED_AT_ONCE = {
+    "unknown command": (pack_request(99, 0, 7, 0, 4096), NbdError.EINVAL),
+    "read of nothing": (pack_request(Command.READ, 0, 7, 0, 0), 0),
+    "read beyond the end": (pack_request(Command.READ, 0, 7, 1 << 40, 4096), NbdError.EINVAL),
+    "write beyond the end": (pack_request(Command.WRITE, 0, 7, 1 << 40, 1) + b"x", NbdError.ENOSPC),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERED_AT_ONCE)
+async def test_replies_to_what_no_volume_sees_are_bounded_too(short_path: Path, kind: str) -> None:
+    """A client that does not read them is read from no more; once it does, it gets every one."""
+    request, error = ANSWERED_AT_ONCE[kind]
+    count = 60_000
+    async with serving(short_path, {"v": MemoryVolume(MIB)}) as running:
+        client = await running.connect()
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(client.send(request * count))
+            _, unsent = await asyncio.wait({sending}, timeout=0.5)
+            assert unsent, "everything was read although no reply was taken"
+            loop, received, reply_bytes = asyncio.get_running_loop(), b"", 0
+            while not reply_bytes or len(received) < count * reply_bytes:
+                received += await asyncio.wait_for(loop.sock_recv(client.socket, MIB), 10)
+                reply_bytes = 20 + int.from_bytes(received[16:20])
+        assert sending.done()
+        replies = [received[at : at + reply_bytes] for at in range(0, len(received), reply_bytes)]
+        assert len(replies) == count
+        assert set(replies) == {replies[0]}
+        assert int.from_bytes(replies[0][20:24]) == error
+        assert await client.write(0, b"still served") == 0
+
+
 @pytest.mark.parametrize("alignment", [1, 512])
 async def test_window_bounds_what_is_under_way(short_path: Path, alignment: int) -> None:
     volume = MemoryVolume(4 * MIB, alignment)

@@ -67,6 +67,31 @@ async def test_more_pieces_than_one_send_takes(pair: tuple[socket.socket, socket
     assert pool.in_use_bytes == 0
 
 
+class Watched(socket.socket):
+    """Notes how much it is asked to send at once."""
+
+    longest = 0
+
+    def send(self, data: bytes, flags: int = 0) -> int:  # type: ignore[override]
+        self.longest = max(self.longest, len(data))
+        return super().send(data, flags)
+
+
+async def test_headers_are_joined_only_so_many_at_once(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog is not copied as a whole for every attempt to send some of it."""
+    monkeypatch.setattr("services.write_cloning.export.outbox.MAX_PIECES_PER_SEND", 10)
+    with Watched(fileno=pair[0].detach()) as ours:
+        ours.setblocking(False)
+        outbox, _ = make(ours)
+        pieces = [bytes([number]) * 1000 for number in range(100)]
+        for piece in pieces:
+            outbox.push(piece)
+        assert await receive(pair[1], 100_000) == b"".join(pieces)
+        assert ours.longest == 10_000
+
+
 async def test_full_socket_is_waited_for_and_buffers_come_back_one_by_one(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:

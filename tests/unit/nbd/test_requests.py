@@ -6,7 +6,7 @@ import pytest
 
 from shared.nbd.constants import MAX_PAYLOAD_BYTES, Command, CommandFlag, NbdError, TransmissionFlag
 from shared.nbd.exports import Agreement
-from shared.nbd.requests import RequestParser
+from shared.nbd.requests import VERDICTS_AT_ONCE, RequestParser
 
 SIZE = 1 << 30
 ALL = (
@@ -247,3 +247,22 @@ def test_wrong_magic_ends_parsing_after_what_came_before() -> None:
     found, _ = parsing.parse(data, 0, len(data))
     assert len(found) == 1
     assert parsing.violation is not None
+
+
+@pytest.mark.parametrize("command", [Command.WRITE, 99])
+def test_parsing_pauses_after_many_verdicts(command: int) -> None:
+    """Nothing is lost by it, and what comes after the refused requests is found."""
+    refused = request(command, SIZE, 1) + (b"x" if command == Command.WRITE else b"")
+    data = refused * (2 * VERDICTS_AT_ONCE + 1) + request(Command.READ, 0, 512)
+    it = parser()
+    found, verdicts, at, pauses = [], 0, 0, 0
+    while at < len(data):
+        requests, at = it.parse(data, at, len(data))
+        assert len(it.verdicts) <= VERDICTS_AT_ONCE
+        assert it.has_more == (at < len(data))
+        verdicts += len(it.verdicts)
+        it.verdicts.clear()
+        found += requests
+        pauses += it.has_more
+    assert (verdicts, pauses) == (2 * VERDICTS_AT_ONCE + 1, 2)
+    assert found == [(Command.READ, 0, 7, 0, 512, 0)]
