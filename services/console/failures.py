@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import IntEnum
 
-from shared.migration.refusals import Refusal
+from shared.migration.refusals import Code, Refusal
 
 
 class Exit(IntEnum):
@@ -40,9 +40,23 @@ def usage(message: str, allowed: Iterable[str] = ()) -> ConsoleError:
     return ConsoleError("usage", message, status=Exit.USAGE, allowed=allowed)
 
 
+# How a request's field, which the services name, is given on our command line.
+_FLAGS = {Code.TARGET_IN_USE: ("(overwrite_target)", "(--overwrite-target)")}
+
+
+def message_of(error: ConsoleError | Refusal) -> str:
+    """The sentence, in terms of the command line."""
+    field, flag = _FLAGS.get(error.code, ("", "")) if isinstance(error, Refusal) else ("", "")
+    return error.message.replace(field, flag) if field else error.message
+
+
 def as_document(error: ConsoleError | Refusal) -> dict[str, object]:
     """The same shape as an error reply of a service, for `--json`; with the attempt, where one has failed."""
-    body: dict[str, object] = {"code": str(error.code), "message": error.message, "allowed": error.allowed}
+    body: dict[str, object] = {
+        "code": str(error.code),
+        "message": message_of(error),
+        "allowed": error.allowed,
+    }
     if isinstance(error, ConsoleError) and error.attempt is not None:
         body["attempt"] = error.attempt
     return {"error": body}

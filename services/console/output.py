@@ -9,7 +9,7 @@ from collections.abc import Callable
 import orjson
 from rich.console import Console, RenderableType
 
-from services.console.failures import ConsoleError, as_document
+from services.console.failures import ConsoleError, as_document, message_of
 from services.console.plain import plain
 from shared.migration.refusals import Code, Refusal
 
@@ -73,7 +73,7 @@ class Output:
             self.result(as_document(error))
         else:
             hint = _HINTS.get(error.code) if isinstance(error, Refusal) else None
-            self.note(f"{error.code}: {error.message}{f' {hint}' if hint else ''}")
+            self.note(f"{error.code}: {message_of(error)}{f' {hint}' if hint else ''}")
 
 
 def _as_json(value: object) -> object:

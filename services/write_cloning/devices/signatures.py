@@ -18,6 +18,22 @@ KILL_PATIENCE_S = 1.0
 _SYSTEM_FOLDERS = (
     "/usr/sbin:/sbin:/usr/bin:/bin"  # where blkid is, though an ordinary PATH may lack the first two
 )
+# What an operator calls it, where the word for its kind says less.
+_TYPES = {
+    "swap": "swap space",
+    "swsuspend": "a hibernated system",
+    "jbd": "the journal of a filesystem",
+    "LVM1_member": "an LVM physical volume",
+    "LVM2_member": "an LVM physical volume",
+    "zfs_member": "a member of a ZFS pool",
+}
+_USAGES = {
+    "filesystem": "a filesystem",
+    "raid": "a member of a RAID or volume group",
+    "crypto": "an encrypted volume",
+    "partition table": "a partition table",
+    "signatures": "several signatures",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +46,8 @@ class Signature:
 
     def __str__(self) -> str:
         label = f" labelled {self.label!r}" if self.label else ""
-        return f"{self.usage} ({self.type_name}){label}"
+        kind = _TYPES.get(self.type_name) or _USAGES.get(self.usage, "a signature")
+        return f"{kind} ({self.type_name}){label}"
 
 
 async def find_signature(fd: int, *, deadline_s: float = DEADLINE_S) -> Signature | None:
@@ -53,7 +70,7 @@ async def find_signature(fd: int, *, deadline_s: float = DEADLINE_S) -> Signatur
         case 2:
             return None
         case 8:
-            return Signature("more than one, which contradict each other", "signatures")
+            return Signature("which contradict each other", "signatures")
         case _:
             raise SignatureProbeError(f"blkid failed with exit status {status}")
 

@@ -263,9 +263,9 @@ def test_target_that_carries_something_is_refused_naming_it_unless_told_otherwis
     assert refusal.code == "target-in-use"
     assert carries in refusal.message
     assert "overwrite_target" in refusal.message
-    done = system.cutover(
-        "setup", "vol1", "--source", str(pair.source), "--target", str(pair.target), "--overwrite-target"
-    )
+    line = ("setup", "vol1", "--source", str(pair.source), "--target", str(pair.target))
+    assert "(--overwrite-target)" in system.cutover(*line).stderr
+    done = system.cutover(*line, "--overwrite-target")
     assert done.returncode == 0, done.stderr
 
 

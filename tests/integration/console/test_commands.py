@@ -127,6 +127,16 @@ async def test_sync_whose_attempt_has_failed_before_the_answer_fails_and_names_t
     assert "EIO" in error["message"]
 
 
+async def test_refusal_of_a_target_in_use_names_the_flag(control: ScriptedControl) -> None:
+    control.refusals["setup"] = Refusal(Code.TARGET_IN_USE, "It carries ext4; say so (overwrite_target).")
+    line = ("setup", "vol1", "--source", "/a", "--target", "/b")
+    for_programs, for_people = await asyncio.gather(
+        cutover(*line, "--json", server=control.bus.url), cutover(*line, server=control.bus.url)
+    )
+    assert for_programs.json["error"]["message"] == "It carries ext4; say so (--overwrite-target)."
+    assert for_people.stderr == "target-in-use: It carries ext4; say so (--overwrite-target).\n"
+
+
 async def test_unknown_migration_fails(control: ScriptedControl) -> None:
     ended = await cutover("query", "vol1", "--json", server=control.bus.url)
     assert (ended.status, ended.json["error"]["code"]) == (FAILED, "unknown-migration")

@@ -39,7 +39,7 @@ async def test_a_filesystem(disk: Path) -> None:
     run("mkfs.ext4", "-q", "-L", "precious", str(disk))
     signature = await find(disk)
     assert signature == Signature("ext4", "filesystem", "precious")
-    assert str(signature) == "filesystem (ext4) labelled 'precious'"
+    assert str(signature) == "a filesystem (ext4) labelled 'precious'"
 
 
 async def test_a_partition_table(disk: Path) -> None:
@@ -51,7 +51,21 @@ async def test_swap(disk: Path) -> None:
     run("mkswap", str(disk))
     found = await find(disk)
     assert found is not None
-    assert found.type_name == "swap"
+    assert str(found) == "swap space (swap)"
+
+
+@pytest.mark.parametrize(
+    ("type_name", "usage", "told"),
+    [
+        ("LVM2_member", "raid", "an LVM physical volume (LVM2_member)"),
+        ("linux_raid_member", "raid", "a member of a RAID or volume group (linux_raid_member)"),
+        ("crypto_LUKS", "crypto", "an encrypted volume (crypto_LUKS)"),
+        ("gpt", "partition table", "a partition table (gpt)"),
+        ("bcache", "other", "a signature (bcache)"),
+    ],
+)
+def test_what_is_found_is_told_in_an_operators_words(type_name: str, usage: str, told: str) -> None:
+    assert str(Signature(type_name, usage)) == told
 
 
 async def test_on_an_open_device_direct_locked_and_exclusive(
@@ -79,7 +93,7 @@ async def test_contradicting_signatures_count_as_one(disk: Path, fake_blkid: Pat
     fake_blkid.write_text("#!/bin/sh\nexit 8\n")
     found = await find(disk)
     assert found is not None
-    assert "more than one" in str(found)
+    assert str(found) == "several signatures (which contradict each other)"
 
 
 async def test_blkid_is_missing(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
