@@ -3,6 +3,7 @@
 from urllib.parse import quote
 
 from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.export.errors import ExportNameError
 from services.write_cloning.export.server import ExportServer
 from services.write_cloning.volume.volume import Volume
 from shared.messages.status import ConnectionView
@@ -16,17 +17,14 @@ class Offering:
         self._server = server
         self._address = address
         self._inflight_budget_bytes = inflight_budget_bytes
-        self._offered: set[str] = set()
 
     def add(self, name: str, volume: Volume) -> None:
         """See `Exports`."""
         pool = BufferPool(self._inflight_budget_bytes)
         self._server.add(name, volume, pool, description=f"Cutover migration {name}")
-        self._offered.add(name)
 
     async def remove(self, name: str) -> None:
         """See `Exports`."""
-        self._offered.discard(name)
         await self._server.remove(name)
 
     def uri(self, name: str) -> str:
@@ -34,10 +32,14 @@ class Offering:
         return export_uri(self._address, name)
 
     def connections(self, name: str) -> tuple[ConnectionView, ...]:
-        """See `Exports`."""
-        if name not in self._offered:
+        """See `Exports`. Of a volume that is not offered any more, or not yet, there are none.
+
+        The server is who knows: when it closes it withdraws every export, while migrations are still asked how they get on.
+        """
+        try:
+            clients = self._server.clients(name)
+        except ExportNameError:
             return ()
-        clients = self._server.clients(name)
         return tuple(ConnectionView(peer=client.name, connected_at=client.connected_at) for client in clients)
 
 

@@ -88,7 +88,7 @@ async def _serve_host(
             await _admitted(host, stop)
             for listener in listeners:
                 exports.listen(listener)
-            tasks.create_task(tell_progress(host, bus), name="progress")
+            progress = tasks.create_task(tell_progress(host, bus), name="progress")
             service = ServiceDescription(
                 name=HOST_SERVICE_NAME,
                 description=f"The data path of host {host_config.name}",
@@ -97,6 +97,7 @@ async def _serve_host(
             async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):
                 log.info("host %s serves %s", host_config.name, listeners[0].address)
                 await stop.wait()
+            progress.cancel()  # what is being closed makes none
             exports.begin_shutdown()
             is_clean = await _stop_cleanly(host, exports, host_config.shutdown_timeout_s)
             raise _StoppedError

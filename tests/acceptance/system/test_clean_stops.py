@@ -1,6 +1,7 @@
 """SIGTERM of the host in every state: a clean stop, known for one by the journal; the next start goes on where it was."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -108,3 +109,32 @@ def test_application_is_refused_with_eshutdown_and_not_with_silence(running: tup
         report = application.stop()
     assert report.errors != []
     assert report.differences(pair.source) == []
+
+
+TAKES_NO_REPLY = """
+import nbd, sys
+handle = nbd.NBD()
+handle.connect_uri(sys.argv[1])
+buffers = [nbd.Buffer(1 << 20) for _ in range(8)]
+for buffer in buffers:
+    handle.aio_pread(buffer, 0)
+print("asked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_client_that_takes_no_replies_does_not_spoil_the_stop(running: tuple[System, Pair]) -> None:
+    """It is hung up on after a grace, during which nothing must stumble over the export that is being closed."""
+    system, _ = running
+    bring_to(system, "vol1", "source-selected")
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-c", TAKES_NO_REPLY, system.export("vol1")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"asked\n"
+        assert system.stop_service(CLONING) == 0
+        client.communicate(b"")
+    assert "the stop was clean" in system.log(CLONING)
+    assert "Traceback" not in system.log(CLONING)
