@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup, TyperOption
+from typer.main import get_command
 
 from services.console.failures import ConsoleError, Exit, usage
 from services.console.looking import looking
@@ -58,11 +60,24 @@ application.add_typer(moving)
 application.add_typer(looking)
 
 
+def command_tree() -> TyperGroup:
+    """The commands as they run. Help shows a flag as a flag: it takes no value, so none is named."""
+    tree = get_command(application)
+    if not isinstance(tree, TyperGroup):
+        raise TypeError("one command alone is no group of commands")
+    root = typer.Context(tree, **tree.context_settings)
+    for command in (tree, *tree.commands.values()):
+        for parameter in command.get_params(typer.Context(command, parent=root)):
+            if isinstance(parameter, TyperOption) and parameter.is_flag:
+                parameter.metavar = ""
+    return tree
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit status."""
     out = Output(json="--json" in arguments)
     try:
-        status = application(list(arguments), prog_name="cutover", standalone_mode=False)
+        status = command_tree()(list(arguments), prog_name="cutover", standalone_mode=False)
     except typer.TyperException as error:
         return _wrong_usage(out, error)
     except (ConsoleError, Refusal) as error:

@@ -275,6 +275,9 @@ async def test_every_command_has_help_worth_reading() -> None:
     assert [(each.status, "Usage: cutover" in each.stdout) for each in ended] == [(DONE, True)] * len(
         commands
     )
+    for each in (overview, *ended):
+        assert "bool" not in each.stdout
+        assert "-h " in each.stdout
 
 
 async def test_events_are_a_line_each(control: ScriptedControl) -> None:
