@@ -1,6 +1,8 @@
 """Statuses, faults and progress, drawn for people. Every text that came from elsewhere goes through `plain`."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, auto
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -40,37 +42,109 @@ def reply_text(reply: CommandReply, done: str) -> RenderableType:
     return Group(line, *rest)
 
 
-def status_line(status: MigrationStatus) -> Text:
-    """One line: state, bar, percent, rate, what remains, when it ends, faults."""
-    line = Text.assemble((plain(status.name), "bold"), "  ", state_text(status.state), "  ")
-    if status.state is State.SYNCING and status.synced_bytes is not None:
-        line.append_text(bar_text(status.synced_bytes, status.size_bytes))
-        line.append(f" of {bytes_text(status.size_bytes)}  {_pace(status)}  ")
-    faults = len(current_faults(status))
-    line.append(f"faults {faults}", style="bold red" if faults else "dim")
-    if status.authority is Side.TARGET and status.state in CLONING_STATES:
-        line.append("  the source has failed: commit", style="bold red")
-    if not status.host_answers:
-        line.append("  the host does not answer", style="bold red")
-    if status.journal_pending:
-        line.append("  journal behind", style="yellow")
+def status_line(status: MigrationStatus, columns: int | None = None) -> Text:
+    """One line: state, bar, percent, rate, what remains, when it ends, faults.
+
+    Where it has only so many columns, what matters least is left out: a line that wraps cannot be drawn over.
+    """
+    parts = list(_line_parts(status))
+    line = _joined(parts)
+    for least in sorted({part.weight for part in parts if part.weight < Weight.NEVER_LEFT_OUT}):
+        if columns is None or line.cell_len <= columns:
+            return line
+        parts = [part for part in parts if part.weight != least]
+        line = _joined(parts)
+    if columns is not None:
+        line.truncate(columns, overflow="ellipsis")  # a long name, or much trouble at once
     return line
+
+
+class Weight(IntEnum):
+    """How much a part of the line matters; the least is left out first."""
+
+    SIZE = auto()
+    REMAINING = auto()
+    NO_FAULTS = auto()
+    BAR = auto()
+    RATE = auto()
+    END = auto()
+    NEVER_LEFT_OUT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    text: Text
+    weight: Weight
+    before: str = "  "
+
+
+def _joined(parts: Iterable[_Part]) -> Text:
+    line = Text()
+    for part in parts:
+        line.append(part.before if line else "").append_text(part.text)
+    return line
+
+
+def _line_parts(status: MigrationStatus) -> Iterable[_Part]:
+    yield _Part(Text(plain(status.name), style="bold"), Weight.NEVER_LEFT_OUT)
+    yield _Part(state_text(status.state), Weight.NEVER_LEFT_OUT)
+    if status.state is State.SYNCING and status.synced_bytes is not None:
+        yield from _copy_parts(status, status.synced_bytes)
+    faults = len(current_faults(status))
+    if faults:
+        yield _Part(Text(f"faults {faults}", style="bold red"), Weight.NEVER_LEFT_OUT)
+    else:
+        yield _Part(Text("faults 0", style="dim"), Weight.NO_FAULTS)
+    if status.authority is Side.TARGET and status.state in CLONING_STATES:
+        yield _alarm("the source has failed: commit")
+    if not status.host_answers:
+        yield _alarm("the host does not answer")
+    if status.journal_pending:
+        yield _Part(Text("journal behind", style="yellow"), Weight.NEVER_LEFT_OUT)
+
+
+def _alarm(words: str) -> _Part:
+    return _Part(Text(words, style="bold red"), Weight.NEVER_LEFT_OUT)
+
+
+def _copy_parts(status: MigrationStatus, done_bytes: int) -> Iterable[_Part]:
+    yield _Part(_cells_text(done_bytes, status.size_bytes), Weight.BAR)
+    yield _Part(Text(_share(done_bytes, status.size_bytes)), Weight.NEVER_LEFT_OUT, " ")
+    yield _Part(Text(f"of {bytes_text(status.size_bytes)}"), Weight.SIZE, " ")
+    between = "  "
+    for weight, words in _paces(status):
+        yield _Part(Text(words), weight, between)
+        between = ", "
 
 
 def bar_text(done_bytes: int, size_bytes: int) -> Text:
     """A bar and a percentage; it says 100 % only when nothing remains."""
+    return _cells_text(done_bytes, size_bytes).append(f" {_share(done_bytes, size_bytes)}")
+
+
+def _cells_text(done_bytes: int, size_bytes: int) -> Text:
+    cells = int(BAR_CELLS * done_bytes / size_bytes) if size_bytes else BAR_CELLS
+    return Text.assemble(("━" * cells, "green"), ("─" * (BAR_CELLS - cells), "dim"))
+
+
+def _share(done_bytes: int, size_bytes: int) -> str:
     share = done_bytes / size_bytes if size_bytes else 1.0
-    cells = int(share * BAR_CELLS)
-    percent = int(share * 1000) / 10
-    return Text.assemble(("━" * cells, "green"), ("─" * (BAR_CELLS - cells), "dim"), f" {percent:5.1f} %")
+    return f"{int(share * 1000) / 10:5.1f} %"
 
 
 def _pace(status: MigrationStatus) -> str:
-    remaining = f"{bytes_text(status.remaining_bytes)} left, " if status.remaining_bytes is not None else ""
+    return ", ".join(words for _, words in _paces(status))
+
+
+def _paces(status: MigrationStatus) -> Iterable[tuple[Weight, str]]:
+    if status.remaining_bytes is not None:
+        yield Weight.REMAINING, f"{bytes_text(status.remaining_bytes)} left"
     if status.paused or status.rate_bytes_per_s is None:
-        return f"{remaining}{'paused' if status.paused else 'rate unknown'}"
-    eta = f", {duration_text(status.eta_s)} to go" if status.eta_s is not None else ""
-    return f"{remaining}{rate_text(status.rate_bytes_per_s)}{eta}"
+        yield Weight.NEVER_LEFT_OUT, "paused" if status.paused else "rate unknown"
+        return
+    yield Weight.RATE, rate_text(status.rate_bytes_per_s)
+    if status.eta_s is not None:
+        yield Weight.END, f"{duration_text(status.eta_s)} to go"
 
 
 def list_table(statuses: Sequence[MigrationStatus]) -> RenderableType:

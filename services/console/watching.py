@@ -83,7 +83,7 @@ class Telling:
         if self._out.json:
             self._out.result(status)
         elif self._live is not None:
-            self._live.update(status_line(status), refresh=True)
+            self._live.update(status_line(status, self._out.people.width), refresh=True)
         else:
             self._say_changes(status)
 

@@ -1,5 +1,9 @@
 """What people are shown of a status."""
 
+from dataclasses import replace
+
+import pytest
+
 from services.console.views import bar_text, list_table, status_line, status_view
 from shared.migration.devices import Side
 from shared.migration.states import State
@@ -22,6 +26,29 @@ def test_a_line_while_copying_has_rate_rest_and_end() -> None:
     assert "25.0 % of 512 MiB" in line
     assert "384 MiB left, 48 MiB/s, 8 s to go" in line
     assert "faults 0" in line
+
+
+COPYING = status(
+    state=State.SYNCING, attempt=1, synced_bytes=SIZE_BYTES // 4, remaining_bytes=SIZE_BYTES // 4 * 3,
+    rate_bytes_per_s=48.3 * (1 << 20), eta_s=3725.0, synced_percent=25.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", range(1, 140))
+def test_a_live_line_fits_the_terminal(columns: int) -> None:
+    long = replace(COPYING, name="x" * 63, host_answers=False, journal_pending=True, faults=(fault(),))
+    assert status_line(COPYING, columns).cell_len <= columns
+    assert status_line(long, columns).cell_len <= columns
+
+
+def test_a_live_line_drops_what_matters_least() -> None:
+    assert status_line(COPYING, 80).plain == (
+        "vol1  syncing  ━━━━━━──────────────────  25.0 %, 48.3 MiB/s, 1 h 02 min to go"
+    )
+    assert status_line(COPYING, 50).plain == "vol1  syncing  25.0 %, 1 h 02 min to go"
+    assert status_line(COPYING, 30).plain == "vol1  syncing  25.0 %"
+    assert status_line(COPYING, 200).plain == status_line(COPYING).plain
+    assert "faults 1" in status_line(replace(COPYING, faults=(fault(),)), 40).plain
 
 
 def test_only_faults_of_this_attempt_count() -> None:
