@@ -64,7 +64,7 @@ def migrate(  # noqa: PLR0913, PLR0917 - one parameter for each option
     devices alone. Prints the volume's URI, waits for Enter (or a client, with --attach), shows the progress, and asks
     before the commit.
 
-    Ctrl-C at any point is safe: nothing is lost, and the same command line goes on from there.
+    Ctrl-C at any point is safe: nothing is lost, and the command line that goes on from there is told.
     """
     session = Session(context, server, json)
     job = Job(
