@@ -25,6 +25,7 @@ from shared.migration.devices import Side
 COPIES_IN_FLIGHT = 4
 LOOK_AHEAD_BYTES = 256 << 20  # how far the source is asked for holes at once
 RATE_WINDOW_S = 4.0
+REGIONS_TOLD_MAX = 4096  # by one answer about them: a millisecond's work
 UNREADABLE_SHOWN_MAX = 16
 
 
@@ -97,9 +98,12 @@ class Copier:
         return (self.synced_bytes - base) / max(now - since, 0.001)
 
     def region_status(self, offset: int, length: int) -> Sequence[tuple[int, int]]:
-        """Which parts of a range are the same on both sides, for the context `cutover:region`."""
+        """Which parts of a range are the same on both sides, for the context `cutover:region`.
+
+        Of a long range only the beginning is looked at, because the loop waits meanwhile.
+        """
         runs: list[tuple[int, int]] = []
-        at, end = offset, offset + length
+        at, end = offset, offset + min(length, REGIONS_TOLD_MAX * self._region_size_bytes)
         while at < end:
             region = at // self._region_size_bytes
             stop = min((region + 1) * self._region_size_bytes, end)

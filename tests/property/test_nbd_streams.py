@@ -72,7 +72,7 @@ def outcome(stream: list[bytes], agreement: Agreement) -> tuple[list[object], li
                 data = bytes(buffer[at : at + length]) if command == Command.WRITE else b""
                 found.append((command, flags, cookie, offset, length, data))
             del buffer[:consumed]
-            if parser.pending is None and not parser.has_more:
+            if not parser.has_more and parser.pending is None:
                 break
     verdicts.extend(parser.verdicts)
     return found, verdicts, parser.is_finished, parser.violation is not None

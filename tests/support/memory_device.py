@@ -109,7 +109,7 @@ class MemoryDevice:
         """See `Device`."""
         self.pending.append(Pending("prefetch", lambda: None, done, context))
 
-    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+    async def extents(self, offset: int, length: int, most: int | None = None) -> Sequence[Extent]:
         """Runs of zero blocks of 4 KiB are holes."""
         extents: list[Extent] = []
         for at in range(offset, offset + length, 4096):
@@ -119,7 +119,7 @@ class MemoryDevice:
                 extents[-1] = Extent(extents[-1].offset, extents[-1].length + size, is_hole=is_hole)
             else:
                 extents.append(Extent(at, size, is_hole=is_hole))
-        return extents
+        return extents[:most]
 
     async def close(self) -> None:
         """See `Device`."""

@@ -26,9 +26,9 @@ class AbsentDevice:
 
     read = read_at_once = write = zero = flush = prefetch = _refuse
 
-    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+    async def extents(self, offset: int, length: int, most: int | None = None) -> Sequence[Extent]:
         """Refuse, like everything else."""
-        self._refuse(offset, length)
+        self._refuse(offset, length, most)
 
     async def close(self) -> None:
         """It is closed already."""

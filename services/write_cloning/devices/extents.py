@@ -13,28 +13,32 @@ QUESTIONS_MAX = 65536
 """A file in more pieces than this, or one that changes faster than it answers, is said to be data from there on."""
 
 
-def find_extents(fd: int, offset: int, length: int) -> list[Extent]:
+def find_extents(fd: int, offset: int, length: int, most: int | None = None) -> list[Extent]:
     """List data and holes of a range, in order and without gaps. Blocks; moves the descriptor's position.
+
+    With `most`, there are no more than so many, and at least one; they may end before the range does. About so many
+    questions are asked.
 
     Raises:
         OSError: the file could not be asked.
     """
     end = offset + length
     extents: list[Extent] = []
-    for _ in range(QUESTIONS_MAX):
+    for _ in range(QUESTIONS_MAX if most is None else most):
         data_at = _seek(fd, offset, end, os.SEEK_DATA)
         if data_at > offset:
             extents.append(Extent(offset, data_at - offset, is_hole=True))
             offset = data_at
-        if offset == end:
+        if offset == end or len(extents) == most:
             return extents
         hole_at = _seek(fd, offset, end, os.SEEK_HOLE)
         if hole_at > offset:  # or else the data was punched since we were told of it
             extents.append(Extent(offset, hole_at - offset, is_hole=False))
             offset = hole_at
-        if offset == end:
+        if offset == end or len(extents) == most:
             return extents
-    extents.append(Extent(offset, end - offset, is_hole=False))
+    if most is None or not extents:
+        extents.append(Extent(offset, end - offset, is_hole=False))
     return extents
 
 

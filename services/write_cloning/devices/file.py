@@ -170,12 +170,12 @@ class FileDevice:
         length = min(length, _ADVICE_LENGTH_MAX)
         self._lane.submit(Operation.ADVISE, offset, 0, length, syscalls.FADV_WILLNEED, done, context)
 
-    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+    async def extents(self, offset: int, length: int, most: int | None = None) -> Sequence[Extent]:
         """Data and holes of a file; a block device is all data."""
         seeking_fd = self._open.seeking_fd
         if seeking_fd < 0:
             return [Extent(offset, length, is_hole=False)]
-        return await self._clerk.call(lambda: find_extents(seeking_fd, offset, length))
+        return await self._clerk.call(lambda: find_extents(seeking_fd, offset, length, most))
 
     async def close(self) -> None:
         """Wait for outstanding requests, then close the descriptor, which releases the lock."""

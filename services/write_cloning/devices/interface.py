@@ -85,8 +85,10 @@ class Device(Protocol):
     def prefetch(self, offset: int, length: int, done: Done, context: object) -> None:
         """Advise that the range is read soon; succeeds where the device knows no such thing."""
 
-    async def extents(self, offset: int, length: int) -> Sequence[Extent]:
+    async def extents(self, offset: int, length: int, most: int | None = None) -> Sequence[Extent]:
         """Data and holes of the range, in order and without gaps; all data where the device cannot tell.
+
+        With `most`, no more than so many, found in a time to match: they may end before the range does.
 
         Raises:
             OSError: the device could not be asked.

@@ -32,8 +32,12 @@ class ExportedVolume(Protocol):
         does not raise for anything that can be told by an errno.
         """
 
-    async def block_status(self, offset: int, length: int, context: str) -> Sequence[tuple[int, int]]:
+    async def block_status(
+        self, offset: int, length: int, context: str, most: int
+    ) -> Sequence[tuple[int, int]]:
         """Lengths and flags of consecutive extents from `offset` on, as the metadata context defines them.
+
+        No more than about `most` are looked for, and at least one: they may end before the range does.
 
         Raises:
             OSError: it cannot be told.

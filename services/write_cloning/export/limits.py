@@ -17,6 +17,9 @@ AT_ONCE_BYTES = 16 << 10
 TRAY_BYTES = 128 << 10
 """The buffer that a batch of such reads is served from."""
 
+STATUS_EXTENTS = 1024
+"""What one block status reply tells of at most: finding them takes a millisecond or two, for which others wait."""
+
 MAX_UNIX_PATH_BYTES = 107
 """`sun_path` without its NUL (unix(7))."""
 

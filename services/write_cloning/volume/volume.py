@@ -351,15 +351,19 @@ class Volume:
         self.read_bytes += len(into)
         return True
 
-    async def block_status(self, offset: int, length: int, context: str) -> Sequence[tuple[int, int]]:
+    async def block_status(
+        self, offset: int, length: int, context: str, most: int
+    ) -> Sequence[tuple[int, int]]:
         """Lengths and flags of consecutive extents: of the side that reads come from, or of what is in sync.
+
+        The former are at most `most`, and may end before the range does.
 
         Raises:
             OSError: the device could not be asked.
         """
         if context == REGION_CONTEXT:
             return self.region_status(offset, length)
-        extents = await self._route.reader().extents(offset, length)
+        extents = await self._route.reader().extents(offset, length, most)
         return [(extent.length, _HOLE_AND_ZERO if extent.is_hole else 0) for extent in extents]
 
     def _zeroes_fast(self) -> bool:

@@ -22,6 +22,7 @@ class MemoryVolume:
         self.is_shut_down = False
         self.has_all_at_hand = False  # whether `read_at_once` serves
         self.served_at_once = 0
+        self.status_asked: list[int] = []  # how many extents were asked for at most
         self.arrived = asyncio.Event()  # set by every request
         self.extents = {"base:allocation": [(size_bytes, 0)], "cutover:region": [(size_bytes, 1)]}
 
@@ -47,15 +48,18 @@ class MemoryVolume:
         for request in held:
             self._carry_out(request)
 
-    async def block_status(self, offset: int, length: int, context: str) -> Sequence[tuple[int, int]]:
+    async def block_status(
+        self, offset: int, length: int, context: str, most: int
+    ) -> Sequence[tuple[int, int]]:
         await asyncio.sleep(0)
+        self.status_asked.append(most)
         left = []
         for extent_length, flags in self.extents[context]:
             skipped = min(offset, extent_length)
             offset -= skipped
             if extent_length > skipped:
                 left.append((extent_length - skipped, flags))
-        return left
+        return left[:most]
 
     def _carry_out(self, request: Request) -> None:
         request.error = self._find_error(request)

@@ -128,7 +128,7 @@ async def test_client_that_never_reads_short_replies_is_bounded(short_path: Path
 
 
 ANSWERED_AT_ONCE = {
-    "unknown command": (pack_request(99, 0, 7, 0, 4096), NbdError.EINVAL),
+    "unknown command": (struct.pack(">IHHQQI", 0x25609513, 0, 99, 7, 0, 4096), NbdError.EINVAL),
     "read of nothing": (pack_request(Command.READ, 0, 7, 0, 0), 0),
     "read beyond the end": (pack_request(Command.READ, 0, 7, 1 << 40, 4096), NbdError.EINVAL),
     "write beyond the end": (pack_request(Command.WRITE, 0, 7, 1 << 40, 1) + b"x", NbdError.ENOSPC),

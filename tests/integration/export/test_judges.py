@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.write_cloning.export.limits import STATUS_EXTENTS
 from services.write_cloning.volume.requests import Kind
 from tests.integration.export.harness import MIB, run, serving
 from tests.integration.export.memory_volume import MemoryVolume
@@ -44,6 +45,26 @@ async def test_the_only_export_is_the_default(short_path: Path) -> None:
     async with serving(short_path, {"v": MemoryVolume(MIB)}) as running:
         assert (await run("nbdinfo", "--size", running.uri(""))).strip() == str(MIB)
         assert "no export named 'x'" in await run("nbdinfo", "--size", running.uri("x"), expect=1)
+
+
+async def test_client_that_wants_one_extent_has_no_others_looked_for(short_path: Path) -> None:
+    """Or a map of n extents, asked for one by one as qemu-img does, would find n * n."""
+    volume = MemoryVolume(4 * MIB)
+    volume.extents["base:allocation"] = [(4096, 0), (4096, 3)] * 512
+    async with serving(short_path, {"v": volume}) as running:
+        await run("qemu-img", "map", "--output=json", "-f", "raw", running.uri())
+        assert len(volume.status_asked) >= 1024
+        assert set(volume.status_asked) == {1}
+
+
+async def test_map_of_many_extents_is_told_in_parts(short_path: Path) -> None:
+    volume = MemoryVolume(32 * MIB)
+    volume.extents["base:allocation"] = [(4096, 0), (4096, 3)] * 4096
+    async with serving(short_path, {"v": volume}) as running:
+        told = json.loads(await run("nbdinfo", "--map", "--json", running.uri()))
+        assert [(entry["length"], entry["type"]) for entry in told] == volume.extents["base:allocation"]
+        assert set(volume.status_asked) == {STATUS_EXTENTS}
+        assert len(volume.status_asked) == 8192 // STATUS_EXTENTS
 
 
 async def test_maps_are_those_of_the_volume(short_path: Path) -> None:

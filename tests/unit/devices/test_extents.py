@@ -61,3 +61,31 @@ def test_it_always_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     found = extents.find_extents(0, 0, 300)
     assert sum(extent.length for extent in found) == 300
     assert not found[-1].is_hole
+
+
+def fragmented(monkeypatch: pytest.MonkeyPatch, asked: list[int]) -> None:
+    """Data and holes of 10 bytes each; every question is noted."""
+
+    def lseek(_fd: int, offset: int, whence: int) -> int:
+        asked.append(offset)
+        is_data = offset // 10 % 2 == 0
+        return offset if is_data is (whence == os.SEEK_DATA) else offset - offset % 10 + 10
+
+    monkeypatch.setattr(os, "lseek", lseek)
+
+
+@pytest.mark.parametrize("offset", [0, 7, 13])
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_no_more_is_asked_than_is_wanted(monkeypatch: pytest.MonkeyPatch, offset: int, most: int) -> None:
+    asked: list[int] = []
+    fragmented(monkeypatch, asked)
+    found = extents.find_extents(0, offset, 10_000, most)
+    assert found == extents.find_extents(0, offset, 10 * most - offset % 10)
+    asked.clear()
+    extents.find_extents(0, offset, 10_000, most)
+    assert len(asked) <= most + 1
+
+
+def test_bounded_answer_is_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "lseek", lambda _fd, offset, _whence: offset)
+    assert extents.find_extents(0, 5, 300, 1) == [Extent(5, 300, is_hole=False)]
