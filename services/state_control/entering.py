@@ -41,11 +41,11 @@ class Entering:
             raise Refusal(
                 Code.BUSY, f"The journal does not hold the last decision of {name!r} yet; ask again."
             )
-        if view.outstanding_target_requests:
+        if count := view.outstanding_target_requests:
+            requests = "1 request" if count == 1 else f"{count} requests"
             raise Refusal(
                 Code.OUTSTANDING_REQUESTS,
-                f"{view.outstanding_target_requests} requests of an earlier attempt may still land on the target of "
-                f"{name!r}.",
+                f"{requests} of an earlier attempt may still land on the target of {name!r}.",
             )
         origin = _origin(picture, operation)
         flag = await self._set_flag(origin)

@@ -84,7 +84,12 @@ class Apparatus:
             Refusal: it cannot be opened, or requests of an earlier attempt may still land on it.
         """
         if count := self.outstanding_requests:
-            message = f"{count} requests of an earlier attempt are outstanding on {self._devices.target.name}"
+            requests = (
+                "1 request of an earlier attempt is"
+                if count == 1
+                else f"{count} requests of an earlier attempt are"
+            )
+            message = f"{requests} outstanding on {self._devices.target.name}"
             raise Refusal(Code.OUTSTANDING_REQUESTS, f"{message}; try again when they are done.")
         if isinstance(self.target, AbsentDevice):
             device = await self._around.opener.open_recorded(self._devices.target, is_target=True)

@@ -263,14 +263,15 @@ async def test_the_flag_of_a_sync_that_lost_stays_with_the_one_that_won(
     assert (await services.ledger()).flag is Flag.SET
 
 
+@pytest.mark.parametrize(("count", "words"), [(3, "3 requests of"), (1, "1 request of")])
 async def test_requests_that_may_still_land_on_the_target_forbid_a_sync(
-    services: Services, host: ScriptedHost
+    services: Services, host: ScriptedHost, count: int, words: str
 ) -> None:
     await stories.idle(host)
-    host.outstanding = 3
+    host.outstanding = count
     refusal = await refused(services, "sync")
     assert refusal.code is Code.OUTSTANDING_REQUESTS
-    assert "3 requests" in refusal.message
+    assert words in refusal.message
     assert await services.kinds() == ["state"]
 
 
