@@ -1,7 +1,7 @@
 """`make demo`: migrate a volume in use from end to end, and prove that nothing was lost.
 
-Exit status 0 when everything holds, 1 when anything differs or goes wrong, 2 for a wrong command line. All that it makes
-is gone at the end but a report.
+Exit status 0 when everything holds, 1 when anything differs or goes wrong, 2 for a wrong command line; `make` turns any
+failure into its own 2. All that it makes is gone at the end but a report.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,10 @@ class OwnVolumes:
         for path in (self.source, self.target):
             if not path.exists():
                 raise DemoError(f"{path} does not exist.")
+        if _is_same(self.source, self.target):
+            raise DemoError(
+                f"{self.source} and {self.target} are the same device: SOURCE and TARGET have to be two."
+            )
         self._size_bytes = device_bytes(self.source)
         if not self._overwrite and await asyncio.to_thread(_holds_data, self.target):
             raise DemoError(f"{self.target} is not empty. OVERWRITE=1 gives up what it holds.")
@@ -56,6 +61,14 @@ class OwnVolumes:
             prove_held("the target holds what the source held", self.target, self._digests, self._size_bytes),
             prove_held("the source is what it was", self.source, self._digests, self._size_bytes),
         )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both names lead to one file, or to one block device by whatever node."""
+    first, second = one.stat(), other.stat()
+    if stat.S_ISBLK(first.st_mode) and stat.S_ISBLK(second.st_mode):
+        return first.st_rdev == second.st_rdev
+    return os.path.samestat(first, second)
 
 
 def _holds_data(device: Path) -> bool:
