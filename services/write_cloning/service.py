@@ -7,6 +7,7 @@ no more application I/O, flushes, faults and the clear of the flag, clients, dev
 import asyncio
 import logging
 import os
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -68,6 +69,7 @@ async def _serve_host(
     config: Config, host_config: HostConfig, run: int, bus: Bus, engine: Engine, stop: asyncio.Event
 ) -> int:
     clock = SystemClock()
+    _allow_descriptors()
     listeners = _listen(config, host_config)
     is_clean = False
     try:
@@ -105,6 +107,12 @@ async def _serve_host(
         pass
     log.info("the stop was %s", "clean" if is_clean else "not clean: the error flag stays set")
     return EXIT_DONE if is_clean else EXIT_FAILED
+
+
+def _allow_descriptors() -> None:
+    """As many as we may: the usual limit is for programs that use select(2), and the clients of few volumes would reach it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _stop_cleanly(host: Host, exports: ExportServer, timeout_s: float) -> bool:

@@ -41,6 +41,7 @@ class ExportDescription:
     description: str = ""
     blocks: BlockSizes = field(default_factory=BlockSizes)
     contexts: tuple[str, ...] = ()
+    closed_because: str = ""  # if not empty: nobody may begin to use it now, and this says why
 
     def __post_init__(self) -> None:
         for text in (self.name, self.description, *self.contexts):

@@ -219,7 +219,7 @@ class ServerHandshake:
 
     def _answer_export_name(self, payload: bytes) -> None:
         name = options.as_string(payload)
-        export = self._find(name)
+        export = self._find_open(name)
         flags = self._flags(export)
         padding = b"" if HandshakeFlag.NO_ZEROES in self._client_flags else bytes(EXPORT_NAME_PADDING_BYTES)
         self._send(options.EXPORT_NAME_REPLY.pack(export.size_bytes, flags) + padding)
@@ -252,6 +252,7 @@ class ServerHandshake:
 
     def _answer_go(self, payload: bytes) -> None:
         query = options.parse_export_query(payload)
+        self._find_open(query.name)
         export = self._describe(Option.GO, query)
         self._enter(query.name, export, query.infos)
 
@@ -316,6 +317,13 @@ class ServerHandshake:
             f"no export is named {name!r}" if name else "there is no default export: name one of those listed"
         )
         raise OptionRefusedError(OptionReply.ERR_UNKNOWN, sentence)
+
+    def _find_open(self, name: str) -> ExportDescription:
+        """The export of that name, for a client that is about to use it."""
+        export = self._find(name)
+        if export.closed_because:
+            raise OptionRefusedError(OptionReply.ERR_POLICY, export.closed_because)
+        return export
 
     def _flags(self, export: ExportDescription) -> TransmissionFlag:
         """DF belongs to structured replies (`NBD_FLAG_SEND_DF`)."""

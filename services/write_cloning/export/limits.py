@@ -29,9 +29,10 @@ MAX_PIECES_PER_SEND = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one server and each of its connections may hold."""
+    """What one server, each of its exports, and each of their connections may hold."""
 
-    connections: int = 128
+    connections: int = 128  # to one export, so that its clients lock out nobody else's
+    handshakes: int = 128  # sockets that have not chosen an export yet; beyond it the oldest gives way
     requests_per_connection: int = 256  # with their replies, until these are sent
     payload_bytes_per_connection: int = 64 << 20  # likewise; one request more may be admitted
     handshake_seconds: float = 10.0

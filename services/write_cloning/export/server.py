@@ -78,7 +78,6 @@ class ExportServer:
         self._tasks = asyncio.TaskGroup()
         self._accepting: dict[Listener, asyncio.Task[None]] = {}
         self._handshakes: dict[socket.socket, tuple[asyncio.Task[None], ServerHandshake]] = {}
-        self._open_sockets = 0
         self._sweeper: asyncio.Task[None] | None = None
         self._is_shutting_down = False
 
@@ -182,11 +181,8 @@ class ExportServer:
     # ------------------------------------------------------------------------------------------------------- one client
 
     def _welcome(self, connection: socket.socket) -> None:
-        if self._open_sockets >= self._limits.connections:
-            log.warning("a client was turned away: %d are connected, which is the limit", self._open_sockets)
-            connection.close()
-            return
-        self._open_sockets += 1
+        if len(self._handshakes) >= self._limits.handshakes:
+            self._dismiss_oldest()
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -201,7 +197,13 @@ class ExportServer:
     def _see_off(self, connection: socket.socket) -> None:
         self._handshakes.pop(connection, None)
         connection.close()
-        self._open_sockets -= 1
+
+    def _dismiss_oldest(self) -> None:
+        """A client that negotiates is done in no time, so the one that came first is the likeliest to have nothing to say."""
+        oldest = next(iter(self._handshakes))
+        task, _ = self._handshakes.pop(oldest)
+        task.cancel()
+        log.warning("a client gave way in its handshake: %d others are in theirs", self._limits.handshakes)
 
     async def _serve(self, connection: socket.socket, handshake: ServerHandshake) -> None:
         """A client's whole stay."""
@@ -232,6 +234,9 @@ class ExportServer:
         if export is None or export.description.size_bytes != entered.agreement.size_bytes:
             log.info("%s came to %s when it was being removed", client.name, name)
             return
+        if len(export.connections) >= self._limits.connections:  # others came while it was told that it may
+            log.warning("%s was turned away: %s has all the clients that it may have", client.name, name)
+            return
         serving = Connection(
             connection, entered, export.volume, export.pool, self._limits, self._tasks.create_task
         )
@@ -245,7 +250,15 @@ class ExportServer:
             log.info("%s is gone from %s: %s", client.name, name, serving.reason)
 
     def _catalogue(self) -> Sequence[ExportDescription]:
-        return [export.description for export in self._exports.values()]
+        return [self._tell(export) for export in self._exports.values()]
+
+    def _tell(self, export: _Export) -> ExportDescription:
+        connected = len(export.connections)
+        if connected < self._limits.connections:
+            return export.description
+        return replace(
+            export.description, closed_because=f"{connected} clients are connected, which is the limit"
+        )
 
     def _find(self, name: str) -> _Export:
         try:

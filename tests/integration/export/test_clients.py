@@ -257,19 +257,51 @@ async def test_idle_clients_hold_no_memory(short_path: Path) -> None:
         await gone(running)
 
 
-async def test_connections_are_bounded(short_path: Path) -> None:
-    async with serving(short_path, {"v": MemoryVolume(MIB)}, limits=Limits(connections=3)) as running:
+async def test_connections_are_bounded_for_each_export(short_path: Path) -> None:
+    """One that is full says so in the handshake, and the clients of another do not notice."""
+    volumes = {"v": MemoryVolume(MIB), "w": MemoryVolume(MIB)}
+    async with serving(short_path, volumes, limits=Limits(connections=3)) as running:
         clients = [await running.connect() for _ in range(3)]
-        one_too_many = socket.socket(socket.AF_UNIX)
-        one_too_many.connect(str(running.path))
-        one_too_many.setblocking(False)
-        assert await asyncio.get_running_loop().sock_recv(one_too_many, 1) == b""
-        one_too_many.close()
+        with pytest.raises(NegotiationFailedError, match="3 clients are connected"):
+            await running.connect()
+        assert await (await running.connect("w")).write(0, b"not full") == 0
         clients.pop().close()
         await gone(running, left=2)
         clients.append(await running.connect())
         for client in clients:
+            assert await client.write(0, b"served") == 0
             client.close()
+
+
+async def test_clients_that_came_at_once_are_not_more_than_may(short_path: Path) -> None:
+    async with serving(short_path, {"v": MemoryVolume(MIB)}, limits=Limits(connections=3)) as running:
+        outcomes = await asyncio.gather(*(running.connect() for _ in range(20)), return_exceptions=True)
+        await asyncio.sleep(0.05)
+        assert len(running.server.clients("v")) == 3
+        assert sum(isinstance(outcome, RawClient) for outcome in outcomes) >= 3
+
+
+async def test_sockets_that_say_nothing_lock_out_nobody(short_path: Path) -> None:
+    """The oldest gives way, so that their number is bounded; who is connected stays."""
+    limits = Limits(handshakes=4, handshake_seconds=60)
+    loop = asyncio.get_running_loop()
+    async with serving(short_path, {"v": MemoryVolume(MIB)}, limits=limits) as running:
+        first = await running.connect()
+        silent = []
+        for _ in range(6):
+            silent.append(socket.socket(socket.AF_UNIX))
+            silent[-1].setblocking(False)
+            await loop.sock_connect(silent[-1], str(running.path))
+            assert len(await loop.sock_recv(silent[-1], 100)) == 18
+        for gave_way in silent[:2]:
+            assert await asyncio.wait_for(loop.sock_recv(gave_way, 1), 5) == b""
+        client = await asyncio.wait_for(running.connect(), 5)
+        assert await asyncio.wait_for(loop.sock_recv(silent[2], 1), 5) == b""
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(loop.sock_recv(silent[3], 1), 0.1)
+        assert await client.write(0, b"served") == await first.write(0, b"still there") == 0
+        for connection in silent:
+            connection.close()
 
 
 async def test_clients_are_named(short_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -344,6 +345,15 @@ def test_shutdown_refuses_everything_but_abort() -> None:
     assert kinds(ask(handshake, Option.GO, export_query(b"vol1"))) == [OptionReply.ERR_SHUTDOWN]
     assert kinds(ask(handshake, Option.LIST)) == [OptionReply.ERR_SHUTDOWN]
     assert kinds(ask(handshake, Option.ABORT)) == [OptionReply.ACK]
+
+
+def test_export_that_is_closed_is_described_but_not_entered() -> None:
+    closed = replace(VOL1, closed_because="it is full")
+    handshake = begin(closed)
+    assert kinds(ask(handshake, Option.INFO, export_query(b"vol1")))[-1] == OptionReply.ACK
+    assert kinds(ask(handshake, Option.LIST))[-1] == OptionReply.ACK
+    assert kinds(ask(handshake, Option.GO, export_query(b"vol1"))) == [OptionReply.ERR_POLICY]
+    assert any(isinstance(event, Ended) for event in ask(begin(closed), Option.EXPORT_NAME, b"vol1"))
 
 
 # What each option meets in each situation, with a payload in order: the type of its final reply, or how it ends.
