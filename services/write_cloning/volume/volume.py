@@ -87,6 +87,9 @@ class Volume:
         self._active: dict[Request, None] = {}  # writes and flushes under way, oldest first
         self._blocked = 0  # writes that wait for those before them, or for an exclusion to end
         self._held: deque[Request] | None = None  # writes that wait for `release`
+        # Bound once: making a bound method costs more than calling it.
+        self._on_source = self._source_done
+        self._on_target = self._target_done
         self._flushes = Flushes(self._send_flush)
         self._unaligned = UnalignedWrites(
             pool=pool,
@@ -410,13 +413,11 @@ class Volume:
         if request.kind is _WRITE and buffer is not None:
             offset, start, length = request.offset, request.start, request.length
             if sides & SOURCE:
-                route.source.write(
-                    offset, buffer, start, length, durable & SOURCE != 0, self._source_done, request
-                )
+                is_durable = durable & SOURCE != 0
+                route.source.write(offset, buffer, start, length, is_durable, self._on_source, request)
             if sides & TARGET:
-                route.target.write(
-                    offset, buffer, start, length, durable & TARGET != 0, self._target_done, request
-                )
+                is_durable = durable & TARGET != 0
+                route.target.write(offset, buffer, start, length, is_durable, self._on_target, request)
             return
         self._send_zero(request, sides, durable)
 
