@@ -179,7 +179,8 @@ class Executor:
         }
         if decision.tail_digest:
             changes["tail_digest"] = decision.tail_digest
-        if row.trigger is Trigger.TARGET_FAULT:  # it has happened, whether or not that can be written down now
+        if row.trigger is Trigger.TARGET_FAULT:
+            # It has happened, whether or not that can be written down now.
             await self._keeper.insist(**changes)
         else:
             await self._try(row, changes)

@@ -192,7 +192,9 @@ class Migration:
             flag = Flag.NEVER
             if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
                 flag = (await sound_ledger(self._around, self.witness)).flag
-            if trigger in _TRUSTING_THE_TARGET:  # before its turn: nobody waits for a name that is slow to look up
+            if (
+                trigger in _TRUSTING_THE_TARGET
+            ):  # before its turn: nobody waits for a name that is slow to look up
                 await self._around.opener.check_name(self.witness.devices.target)
             await self._in_turn(self._command(trigger, request, flag))
         return await self.confirm()

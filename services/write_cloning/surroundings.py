@@ -58,7 +58,6 @@ class DeviceOpener(Protocol):
             Refusal: with the code of what is wrong with it.
         """
 
-
     async def check_name(self, identity: DeviceIdentity) -> None:
         """Make sure that an open target can still be found under the name that it was given by.
 
