@@ -25,30 +25,20 @@ class Files:
     size_bytes: int
     caching: Caching
 
-    def reset(self) -> None:
-        """Put both files into the same state for every system: the source in the cache, as its users have it; the target not.
+    def settle(self) -> None:
+        """Put both files into the same state before anything is measured.
 
-        What is in the cache is read anew, since pages stay together as they came, whoever uses them afterwards.
+        No page is dirty, so that nobody pays for the writes of the one before. What is in the cache was read anew: pages stay
+        together as they came, whoever uses them afterwards.
         """
         for path in (self.source, self.target):
             with _opened(path) as file:
                 os.fdatasync(file)
                 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        self.settle()
-
-    def settle(self) -> None:
-        """Begin a measurement with no page dirty, so that nobody pays for the writes of the one before.
-
-        The source is in the cache, unless I/O is direct. Of the target there is in the cache what the system itself has left.
-        """
-        for path in (self.source, self.target):
-            with _opened(path) as file:
-                os.fdatasync(file)
-        if self.caching is not Caching.DIRECT:
-            with _opened(self.source) as file:
                 if self.caching is Caching.BUFFERED:
                     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # the kernel then reads page by page
-                _read_through(file)
+                if self.caching is not Caching.DIRECT:
+                    _read_through(file)
 
     def check_equal(self) -> None:
         """Who claims to clone must have cloned.

@@ -48,7 +48,7 @@ def run_rounds(
     for number in range(plan.rounds):
         first = number % len(contenders)
         for contender in (*contenders[first:], *contenders[:first]):
-            files.reset()
+            files.settle()
             with closing(contender.stages(files, folder)) as stages:
                 for stage in stages:
                     timing = Timing(plan.seconds, seed=number + 1)

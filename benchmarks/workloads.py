@@ -29,13 +29,13 @@ class Caching(StrEnum):
     """How the systems open the two files, and how the page cache holds them when a measurement begins.
 
     Linux keeps in one piece (a large folio) what one large read or write brought, up to megabytes. Since 6.16 ext4 does so
-    too, and looks at every block of a folio for each small write to it, which costs more than all the rest of the write. So the
-    plain kind has the source in the cache as small random requests leave it, page by page; the other one as large requests do.
-    The target is in either kind what the system's own copy has made of it.
+    too, and looks at every block of a folio for each small write to it. That costs more than all the rest of the write and is
+    the same for every system, so that it hides what they do themselves. Hence the plain kind is a cache of single pages, as
+    small random requests leave it; the other is measured too, since a file that was just copied is in that state.
     """
 
-    BUFFERED = "buffered"  # the source in the cache, each page by itself
-    LARGE_FOLIOS = "large_folios"  # the source in the cache, in pieces as large as the kernel makes them
+    BUFFERED = "buffered"  # every page in the cache, each by itself
+    LARGE_FOLIOS = "large_folios"  # every page in the cache, in pieces as large as the kernel makes them
     DIRECT = "direct"  # O_DIRECT, and nothing in the cache
 
     def case(self, name: str) -> str:

@@ -205,9 +205,7 @@ class Copier:
             self._listener.source_failed(_failure(Side.SOURCE, "read", extent, error))
             return False
         await self._on_target(
-            "write",
-            extent,
-            transfers.write_through_cache(self._target, extent.offset, buffer, 0, extent.length),
+            "write", extent, transfers.write(self._target, extent.offset, buffer, 0, extent.length)
         )
         return True
 

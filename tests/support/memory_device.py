@@ -90,12 +90,6 @@ class MemoryDevice:
 
         self.pending.append(Pending("durable write" if durable else "write", act, done, context))
 
-    def write_through_cache(
-        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
-    ) -> None:
-        """See `Device`."""
-        self.write(offset, buffer, start, length, False, done, context)
-
     def zero(
         self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
     ) -> None:

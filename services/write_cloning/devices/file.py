@@ -22,11 +22,6 @@ from services.write_cloning.devices.syncs import Syncs
 from services.write_cloning.devices.zeroing import Zeroing
 from shared.migration.devices import DeviceIdentity
 
-_UNCACHED_WRITES_ARE_SAFE_FROM = (
-    6,
-    16,
-)  # before, such a page could be dropped although it had been written again
-
 INTERRUPTIONS_MAX = 8
 """How often one request is started again after EINTR or EAGAIN."""
 
@@ -66,7 +61,6 @@ class FileDevice:
     __slots__ = (
         "_clerk",
         "_fd",
-        "_flags_not_to_cache",
         "_is_closed",
         "_is_direct",
         "_lane",
@@ -93,8 +87,6 @@ class FileDevice:
         self._open = open_file
         self._fd = open_file.fd
         self._reads_untried = 0
-        may_skip = not open_file.is_direct and syscalls.kernel_release() >= _UNCACHED_WRITES_ARE_SAFE_FROM
-        self._flags_not_to_cache = syscalls.RWF_DONTCACHE if may_skip else 0
         self._is_direct = open_file.is_direct
         self._lane = engine.open_lane(open_file.fd, self._finish_oddly, is_hashed=open_file.is_hashed)
         self._lane_read = self._lane.read
@@ -159,17 +151,6 @@ class FileDevice:
             self._write_durably(offset, buffer.address + start, length, done, context)
         else:
             self._lane_write(offset, buffer.address + start, length, 0, done, context)
-
-    def write_through_cache(
-        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
-    ) -> None:
-        """Write; the kernel begins to write the pages back at once, and drops them when that is done.
-
-        So a copy does not push the application's pages out of the cache, leaves little to the next flush, and leaves no large
-        folios, which make small writes to them slow (ext4 looks at each of their blocks).
-        """
-        flags = self._flags_not_to_cache
-        self._lane_write(offset, buffer.address + start, length, flags, done, context)
 
     def zero(
         self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
@@ -249,10 +230,6 @@ class FileDevice:
                 self._lane.submit(operation, offset, address, length, flags, _Interrupted.finish, retry)
             else:
                 retry.finish(errno.EIO)
-            return
-        if result == -errno.EOPNOTSUPP and flags & syscalls.RWF_DONTCACHE:
-            self._flags_not_to_cache = 0
-            self._lane.submit(operation, offset, address, length, 0, done, context)
             return
         if result < 0:
             done(context, -result)

@@ -74,11 +74,6 @@ class Device(Protocol):
     ) -> None:
         """Write; with `durable`, the bytes are on stable storage when `done` says 0 (FUA)."""
 
-    def write_through_cache(
-        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
-    ) -> None:
-        """Write what nobody reads soon: not durable, and where the device can, it does not stay in the page cache."""
-
     def zero(
         self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
     ) -> None:

@@ -7,15 +7,12 @@ not know who calls.
 
 import ctypes
 import errno
-import os
-import re
 import struct
 
 PUNCH_HOLE = 0x02
 ZERO_RANGE = 0x10
 KEEP_SIZE = 0x01
 RWF_DSYNC = 0x02
-RWF_DONTCACHE = 0x80  # Linux 6.14
 FADV_WILLNEED = 3
 
 _SYS_IO_URING_SETUP = 425  # the same numbers on every architecture
@@ -151,9 +148,3 @@ def io_uring_register(ring_fd: int, opcode: int, argument: object, count: int) -
             ctypes.c_uint(count),
         )
     )
-
-
-def kernel_release() -> tuple[int, int]:
-    """The running kernel's version and patch level: (6, 16) for 6.16.3. (0, 0) where its name tells no numbers."""
-    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)

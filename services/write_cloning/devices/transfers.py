@@ -20,13 +20,6 @@ async def write(device: Device, offset: int, buffer: Buffer, start: int, length:
     return await _asked(buffer, lambda done: device.write(offset, buffer, start, length, False, done, None))
 
 
-async def write_through_cache(device: Device, offset: int, buffer: Buffer, start: int, length: int) -> int:
-    """Write what nobody reads soon; returns 0 or an errno. Not durable before a flush."""
-    return await _asked(
-        buffer, lambda done: device.write_through_cache(offset, buffer, start, length, done, None)
-    )
-
-
 async def zero(device: Device, offset: int, length: int, mode: ZeroMode) -> int:
     """Make a range read as zeroes; returns 0 or an errno. Not durable before a flush."""
     return await _asked(None, lambda done: device.zero(offset, length, mode, False, done, None))

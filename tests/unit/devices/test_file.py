@@ -7,18 +7,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from services.write_cloning.devices import syscalls
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.engine import Operation
 from services.write_cloning.devices.file import INTERRUPTIONS_MAX, FileDevice, OpenFile
 from services.write_cloning.devices.interface import Done, ZeroMode
-from services.write_cloning.devices.syscalls import (
-    KEEP_SIZE,
-    PUNCH_HOLE,
-    RWF_DONTCACHE,
-    RWF_DSYNC,
-    ZERO_RANGE,
-)
+from services.write_cloning.devices.syscalls import KEEP_SIZE, PUNCH_HOLE, RWF_DSYNC, ZERO_RANGE
 from shared.migration.devices import DeviceIdentity, DeviceKind
 from tests.unit.devices.scripted import ScriptedEngine, ScriptedLane
 
@@ -61,11 +54,6 @@ class Harness:
     async def write(self, length: int, offset: int = 0, *, durable: bool = False) -> int:
         return await answer_of(
             lambda done: self.device.write(offset, self.buffer, 0, length, durable, done, "c")
-        )
-
-    async def write_through_cache(self, length: int) -> int:
-        return await answer_of(
-            lambda done: self.device.write_through_cache(0, self.buffer, 0, length, done, "c")
         )
 
     async def flush(self) -> int:
@@ -325,33 +313,3 @@ async def test_prefetching_a_huge_range_is_clipped(harness: Harness) -> None:
 async def test_prefetching_past_the_cache_is_nothing(direct: Harness) -> None:
     assert await answer_of(lambda done: direct.device.prefetch(0, MIB, done, "c")) == 0
     assert direct.lane.asked == []
-
-
-@pytest.mark.parametrize(("release", "flags"), [((6, 16), RWF_DONTCACHE), ((6, 15), 0)])
-async def test_data_that_nobody_reads_soon_is_kept_out_of_the_cache_where_that_is_safe(
-    monkeypatch: pytest.MonkeyPatch, release: tuple[int, int], flags: int
-) -> None:
-    monkeypatch.setattr(syscalls, "kernel_release", lambda: release)
-    harness = Harness()
-    harness.script(4 * KIB)
-    assert await harness.write_through_cache(4 * KIB) == 0
-    assert harness.lane.asked[0].flags == flags
-
-
-async def test_filesystem_that_cannot_keep_data_out_of_the_cache_is_asked_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(syscalls, "kernel_release", lambda: (6, 16))
-    harness = Harness()
-    harness.script(-errno.EOPNOTSUPP, 4 * KIB, 8 * KIB)
-    assert await harness.write_through_cache(4 * KIB) == 0
-    assert await harness.write_through_cache(8 * KIB) == 0
-    assert [asked.flags for asked in harness.lane.asked] == [RWF_DONTCACHE, 0, 0]
-
-
-async def test_direct_writes_pass_the_cache_by_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(syscalls, "kernel_release", lambda: (6, 16))
-    harness = Harness(is_direct=True)
-    harness.script(4 * KIB)
-    assert await harness.write_through_cache(4 * KIB) == 0
-    assert harness.lane.asked[0].flags == 0
