@@ -8,6 +8,12 @@ client       who is connected
 negotiation  the handshake over a socket
 outbox       replies on their way out
 inbox        the bytes that came in
+ration       one connection's share of memory
+submission   requests on their way to the volume (hot)
+tray         replies to reads that need no waiting (hot)
+answers      from a request that is done to its reply (hot)
+block_status replies to the question for extents
+sweeps       who gives way when memory is short
 connection   one client in the transmission phase (hot)
 server       exports by name, and their connections
 """

@@ -16,6 +16,7 @@ It must not know how a volume does its work.
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.export.answers import Answers, Spawn
@@ -46,8 +47,9 @@ class Connection:
         pool: BufferPool,
         limits: Limits,
         spawn: Spawn,
+        when_short: Callable[[], None],
     ) -> None:
-        """`spawn` starts a task that somebody watches over; for block status alone."""
+        """`spawn` starts a task that somebody watches over, for block status alone; `when_short` says that memory is."""
         self._loop = asyncio.get_running_loop()
         self._socket = connection
         self._early_bytes = entered.early_bytes
@@ -57,7 +59,7 @@ class Connection:
         self.reason = ""  # why it ended, for people
 
         self._parser = RequestParser(entered.agreement, INLINE_PAYLOAD_BYTES)
-        self._ration = Ration(self._loop, pool, self._go_on_if_stalled)
+        self._ration = Ration(self._loop, pool, self._go_on_if_stalled, when_short)
         self._take = self._ration.take
         self._inbox = Inbox(self._take)
         self._receive_into = connection.recv_into
@@ -65,6 +67,7 @@ class Connection:
         self._large: Buffer | None = None  # the payload that is being received straight into its buffer
         self._large_filled = 0
         self._large_length = 0
+        self._large_bytes = 0  # of all such payloads that came in full
         self._reads_header_alone = False  # after a large payload another one is likely: do not read into it
 
         self._outbox = Outbox(self._loop, connection, self._after_send, self._lose)
@@ -86,7 +89,8 @@ class Connection:
         self._is_severed = False  # and no more replies are sent
         self._linger: asyncio.TimerHandle | None = None
 
-        self._progress_at_sweep = -1
+        self._kept_bytes = 0  # at the last sweep: what waited for the client
+        self._moved_bytes = 0  # until the last sweep
 
     async def run(self) -> None:
         """Serve the client; returns when it is gone and nothing of its requests is under way."""
@@ -96,6 +100,7 @@ class Connection:
             await self._finished
         finally:
             self.sever("the server stopped")
+            self._ration.close()
 
     def close(self) -> None:
         """Take no more requests; what is under way is finished and answered, then the client is hung up on."""
@@ -119,16 +124,24 @@ class Connection:
         self._socket.close()
         self._finish_if_idle()
 
-    def sweep(self) -> None:
-        """Called now and then: a client that makes no progress while others wait for its memory is hung up on."""
-        holds_back = self._large is not None or self._outbox.is_blocked
-        if not holds_back or not self._ration.is_pool_contended:
-            self._progress_at_sweep = -1
-            return
-        progress = self._outbox.sent_bytes + self._large_filled
-        if progress == self._progress_at_sweep:
-            self.sever("it made no progress while memory was short")
-        self._progress_at_sweep = progress
+    def sweep(self) -> bool:
+        """See `Swept`. Half of what was kept waiting for the client must have moved, or it is hung up on.
+
+        Less would not do: a client that takes or sends a byte now and then holds its memory like one that does nothing.
+        """
+        is_short = self._ration.is_pool_contended
+        large_bytes, kept_bytes = self._large_bytes, 0
+        if self._large is not None:
+            large_bytes += self._large_filled
+            kept_bytes += self._large_length
+        if self._outbox.is_blocked:
+            kept_bytes += self._outbox.unsent_bytes
+        moved_bytes = self._outbox.sent_bytes + large_bytes
+        if is_short and 2 * (moved_bytes - self._moved_bytes) < self._kept_bytes:
+            self.sever("it let too little of its data move while others waited for memory")
+        self._moved_bytes = moved_bytes
+        self._kept_bytes = kept_bytes if is_short else 0
+        return is_short
 
     # -------------------------------------------------------------------------------------------------------- receiving
 
@@ -275,6 +288,7 @@ class Connection:
         _, flags, cookie, offset, length, _ = pending
         self._parser.pending = None
         self._large = None
+        self._large_bytes += length
         answers = self._answers
         request = Request(_WRITE_KIND, offset, length, answers.on_write, self, cookie)
         request.buffer = buffer

@@ -11,6 +11,9 @@ INLINE_PAYLOAD_BYTES = 64 << 10
 SPARE_ROOM_BYTES = 64 << 10
 """A receive buffer with less room than this is exchanged, so that one read still brings a whole batch."""
 
+RESERVE_BYTES = 512 << 10
+"""What a connection may hold when the pool is exhausted: a receive buffer, and as much again for small requests' data."""
+
 AT_ONCE_BYTES = 16 << 10
 """Reads up to this are served at once where that needs no waiting: a full window of them takes less than a millisecond."""
 
@@ -37,4 +40,6 @@ class Limits:
     payload_bytes_per_connection: int = 64 << 20  # likewise; one request more may be admitted
     handshake_seconds: float = 10.0
     linger_seconds: float = 5.0  # for a client that does not take its last replies
-    sweep_seconds: float = 10.0  # a client without progress for this long gives way when memory is short
+    sweep_seconds: float = (
+        5.0  # while others wait for memory, half of what a client keeps waiting must move in this time
+    )

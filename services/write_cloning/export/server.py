@@ -6,8 +6,9 @@ It must not know what a migration is: it is told what to export, whom to disconn
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.limits import INLINE_PAYLOAD_BYTES, RECEIVE_BYTES, Limits
 from services.write_cloning.export.listener import Listener
 from services.write_cloning.export.negotiation import ClientLeftError, negotiate
+from services.write_cloning.export.sweeps import Sweeps
 from shared.clock import Clock
 from shared.nbd.constants import (
     ALLOCATION_CONTEXT,
@@ -78,12 +80,11 @@ class ExportServer:
         self._tasks = asyncio.TaskGroup()
         self._accepting: dict[Listener, asyncio.Task[None]] = {}
         self._handshakes: dict[socket.socket, tuple[asyncio.Task[None], ServerHandshake]] = {}
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeps = Sweeps(self._limits.sweep_seconds, self._connections)
         self._is_shutting_down = False
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        self._sweeper = self._tasks.create_task(self._sweep_for_ever())
         return self
 
     async def __aexit__(
@@ -95,6 +96,7 @@ class ExportServer:
         finally:
             for listener in list(self._accepting):
                 self.stop_listening(listener)
+            self._sweeps.stop()
             await self._tasks.__aexit__(kind, error, trace)
 
     # ---------------------------------------------------------------------------------------------------------- exports
@@ -175,8 +177,7 @@ class ExportServer:
         async with asyncio.TaskGroup() as leaving:
             for name in list(self._exports):
                 leaving.create_task(self.remove(name))
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self._sweeps.stop()
 
     # ------------------------------------------------------------------------------------------------------- one client
 
@@ -238,7 +239,13 @@ class ExportServer:
             log.warning("%s was turned away: %s has all the clients that it may have", client.name, name)
             return
         serving = Connection(
-            connection, entered, export.volume, export.pool, self._limits, self._tasks.create_task
+            connection,
+            entered,
+            export.volume,
+            export.pool,
+            self._limits,
+            self._tasks.create_task,
+            self._sweeps.begin,
         )
         export.connections[serving] = client
         log.info("%s is connected to %s", client.name, name)
@@ -266,12 +273,8 @@ class ExportServer:
         except KeyError:
             raise ExportNameError(f"there is no export named {name!r}") from None
 
-    async def _sweep_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._limits.sweep_seconds)
-            for export in self._exports.values():
-                for connection in list(export.connections):
-                    connection.sweep()
+    def _connections(self) -> Iterator[Connection]:
+        return chain.from_iterable(export.connections for export in self._exports.values())
 
 
 def _describe(name: str, volume: ExportedVolume, description: str, *, read_only: bool) -> ExportDescription:

@@ -226,23 +226,6 @@ async def test_clients_take_turns_when_memory_is_short(short_path: Path, alignme
                 tasks.create_task(work(client, index * (256 << 10)))
 
 
-async def test_client_that_hoards_memory_gives_way(short_path: Path) -> None:
-    """Eight payloads that never come in full hold the pool; those who wait for it are served in the end."""
-    volume = MemoryVolume(4 * MIB)
-    limits = Limits(connections=9, sweep_seconds=0.1)
-    async with serving(short_path, {"v": volume}, limits=limits, pool=BufferPool(4 * MIB)) as running:
-        hoarders = [await running.connect() for _ in range(8)]
-        for hoarder in hoarders:
-            await hoarder.send(pack_request(Command.WRITE, 0, 1, 0, 512 << 10) + b"x" * 1000)
-        client = await running.connect()
-        async with asyncio.timeout(10):
-            assert await client.write(MIB, os.urandom(512 << 10)) == 0
-        client.close()
-        for hoarder in hoarders:
-            hoarder.close()
-    assert [request.length for request in volume.seen] == [512 << 10]
-
-
 async def test_idle_clients_hold_no_memory(short_path: Path) -> None:
     async with serving(short_path, {"v": MemoryVolume(4 * MIB)}) as running:
         clients = [await running.connect() for _ in range(100)]
@@ -507,24 +490,6 @@ async def test_durability_is_passed_on(short_path: Path, length: int, flags: int
         client = await running.connect()
         assert await client.write(0, os.urandom(length), flags=flags) == 0
         assert [request.durable for request in volume.seen] == [bool(flags)]
-
-
-async def test_client_that_leaves_while_it_waits_for_memory_is_forgotten(short_path: Path) -> None:
-    volume = MemoryVolume(MIB)
-    pool = BufferPool(MIB)
-    async with serving(short_path, {"v": volume}, limits=Limits(connections=2), pool=pool) as running:
-        everything = [pool.take(256 << 10) for _ in range(4)]
-        clients = [await running.connect() for _ in range(2)]
-        for client in clients:
-            await client.request(Command.WRITE, 0, 100, b"x" * 100)
-        await asyncio.sleep(0.05)
-        assert volume.seen == []
-        async with asyncio.timeout(5):
-            await running.server.disconnect("v")
-        for buffer in everything:
-            buffer.release()
-        client = await running.connect()
-        assert await client.write(0, b"y" * 100) == 0
 
 
 async def test_leaving_the_server_does_not_wait_for_handshakes(short_path: Path) -> None:
