@@ -83,17 +83,15 @@ class Startup:
         )
 
     async def _refuse_another_run(self, request: AdmissionRequest) -> None:
+        # Whoever asks serves nothing yet, so that it cannot be itself that is found, even under the same number: two machines
+        # of one name, each with a new state directory, are both in their first run.
         found = await self._discovery.instances(HOST_SERVICE_NAME, timeout_s=DISCOVERY_TIMEOUT_S)
-        others = [
-            run
-            for each in found
-            if each.metadata.get("host") == request.host
-            and (run := each.metadata.get("run")) != str(request.run)
-        ]
+        others = [each for each in found if each.metadata.get("host") == request.host]
         if others:
+            run = others[0].metadata.get("run")
             raise Refusal(
                 Code.BUSY,
-                f"Run {request.run} of host {request.host!r} is not admitted while run {others[0]} is alive.",
+                f"Run {request.run} of host {request.host!r} is not admitted while another run, {run}, is alive.",
             )
 
     async def _ledgers_of(self, host: str) -> list[Ledger]:
