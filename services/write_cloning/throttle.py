@@ -11,7 +11,7 @@ class Throttle:
     def __init__(self, bytes_per_s: int | None = None) -> None:
         """Begin with a limit, or None for none."""
         self._limit = bytes_per_s
-        self._free_at = 0.0  # when everything taken so far is paid for
+        self._free_at = 0.0  # when everything taken so far is paid for; 0 where the limit is new, and nothing saved up
         self._changed = asyncio.Event()
 
     @property
@@ -31,7 +31,8 @@ class Throttle:
         while self._limit is not None:
             now = loop.time()
             if self._free_at <= now:
-                self._free_at = max(self._free_at, now - BURST_S) + length / self._limit
+                saved_since = max(self._free_at, now - BURST_S) if self._free_at else now
+                self._free_at = saved_since + length / self._limit
                 return
             try:
                 async with asyncio.timeout_at(self._free_at):

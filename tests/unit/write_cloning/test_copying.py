@@ -3,6 +3,8 @@
 import asyncio
 import errno
 
+import pytest
+
 from services.write_cloning.copier import Copier, TargetFailedError
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.throttle import Throttle
@@ -135,3 +137,13 @@ async def test_bytes_that_are_given_back_let_others_go_at_once() -> None:
         tasks.create_task(throttle.take(1))
         await turn()
         throttle.give_back(1_000_000)
+
+
+async def test_new_limit_begins_with_nothing_saved_up() -> None:
+    """The copy ran ahead of a new limit by a quarter of a second, and `query` told so."""
+    throttle = Throttle()
+    throttle.limit(1_000_000)
+    await throttle.take(100_000)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await throttle.take(1)
