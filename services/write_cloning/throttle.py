@@ -11,7 +11,9 @@ class Throttle:
     def __init__(self, bytes_per_s: int | None = None) -> None:
         """Begin with a limit, or None for none."""
         self._limit = bytes_per_s
-        self._free_at = 0.0  # when everything taken so far is paid for; 0 where the limit is new, and nothing saved up
+        self._free_at = (
+            0.0  # when everything taken so far is paid for; 0 where the limit is new, and nothing saved up
+        )
         self._changed = asyncio.Event()
 
     @property
