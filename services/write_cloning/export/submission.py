@@ -83,7 +83,7 @@ class Submission:
     def submit_found(self) -> bool:
         """Submit what was parsed; False when the window is full or memory is short."""
         try:
-            return self._submit_batch()
+            return self._submit_batch(self.found, self.next)
         finally:
             self._tray.hand_over()
 
@@ -106,17 +106,18 @@ class Submission:
         self.found = []
         self.next = 0
 
-    def _submit_batch(self) -> bool:
-        found = self.found
+    def _submit_batch(self, found: list[WireRequest], at: int) -> bool:
         answers, outbox, inbox = self._answers, self._outbox, self._inbox
         in_place = self._in_place
         # Nothing completes meanwhile: what is left of the window only shrinks.
         requests_left = self._max_in_flight - answers.in_flight - len(outbox.pieces)
         bytes_left = self._max_payload_bytes - answers.payload_bytes - outbox.unsent_bytes
-        while self.next < len(found):
+        count = len(found)
+        while at < count:
+            self.next = at
             if requests_left <= 0 or bytes_left <= 0:
                 return False
-            command, flags, cookie, offset, length, position = found[self.next]
+            command, flags, cookie, offset, length, position = found[at]
             requests_left -= 1
             if command == _WRITE:
                 buffer = inbox.buffer if in_place else self._aligned_payload(position, length)
@@ -132,7 +133,7 @@ class Submission:
             elif command == _READ:
                 if length <= AT_ONCE_BYTES and self._serve_at_once(cookie, offset, length):
                     bytes_left -= length
-                    self.next += 1
+                    at += 1
                     continue
                 aligned = not (offset | length) & self._block_mask
                 buffer = self._take(length if aligned else length + 2 * self._block_mask)
@@ -141,13 +142,13 @@ class Submission:
                 request = Request(_READ_KIND, offset, length, answers.on_read, self._owner, cookie)
                 request.buffer = buffer
             else:
-                self.next += 1
+                at += 1
                 self._submit_other(command, flags, cookie, offset, length)
                 continue
             request.flags = length  # what this request counts in the window, whatever the volume makes of it
             bytes_left -= length
             answers.payload_bytes += length
-            self.next += 1
+            at += 1
             answers.in_flight += 1
             self._submit(request)
         self.found = []
