@@ -104,10 +104,11 @@ class RequestParser:
             self._inline_limit,
         )
         self.needed_bytes = REQUEST_BYTES
-        while end - start >= REQUEST_BYTES:
+        header_bytes = REQUEST_BYTES
+        while end - start >= header_bytes:
             word, cookie, offset, length = unpack(data, start)
             rule = rule_for(word)
-            payload = start + REQUEST_BYTES
+            payload = start + header_bytes
             if rule is None or not 0 < length <= limit or offset + length > size or (offset | length) & mask:
                 request = self._judge(word, cookie, offset, length)
                 start = payload

@@ -14,6 +14,8 @@ from shared.nbd import replies
 # Data begins at a multiple of this. The kernel copies to such addresses twice as fast as to odd ones; no header is longer.
 _ALIGNMENT = 32
 _NOTHING = memoryview(b"")
+_pack_data_chunk_before = replies.pack_data_chunk_before
+_pack_success_before = replies.pack_success_before
 
 
 class Tray:
@@ -25,6 +27,7 @@ class Tray:
         "_has_structured_replies",
         "_outbox",
         "_pool",
+        "_push",
         "_read",
         "_size",
         "_view",
@@ -41,6 +44,7 @@ class Tray:
         """`read_at_once` is the volume's."""
         self._pool = pool
         self._outbox = outbox
+        self._push = outbox.push
         self._read = read_at_once
         self._has_structured_replies = has_structured_replies
         self._buffer: Buffer | None = None
@@ -61,10 +65,10 @@ class Tray:
         if not self._read(offset, view[start:end]):
             return False
         if self._has_structured_replies:
-            header = replies.pack_data_chunk_before(view, start, cookie, offset, length)
+            header = _pack_data_chunk_before(view, start, cookie, offset, length)
         else:
-            header = replies.pack_success_before(view, start, cookie)
-        self._outbox.push(view[header:end])
+            header = _pack_success_before(view, start, cookie)
+        self._push(view[header:end])
         self._filled = end + _ALIGNMENT - 1 & -_ALIGNMENT
         return True
 
