@@ -68,12 +68,17 @@ class Apparatus:
         self._listener = listener
         self._around = around
         self._copying: asyncio.Task[None] | None = None
-        self.retired: list[Device] = []  # devices that have not let go of their last requests yet
+        self._retired: list[Device] = []  # devices that have not let go of their last requests yet
 
     @property
     def outstanding_requests(self) -> int:
         """Requests of earlier attempts that may still land on a device."""
-        return sum(device.outstanding for device in self.retired)
+        return sum(device.outstanding for device in self._retired)
+
+    def busy_devices(self) -> list[str]:
+        """The devices that have not answered all that they were asked, with how much that is."""
+        devices = (self.source, self.target, *self._retired)
+        return [f"{device.identity.name} ({device.outstanding})" for device in devices if device.outstanding]
 
     # ------------------------------------------------------------------ the target
 
@@ -139,7 +144,7 @@ class Apparatus:
         self._retire(device)
 
     def _retire(self, device: Device) -> None:
-        self.retired.append(device)
+        self._retired.append(device)
         self._around.tasks.create_task(self._close_retired(device), name=f"close {device.identity.name}")
 
     async def _close_retired(self, device: Device) -> None:
@@ -149,7 +154,7 @@ class Apparatus:
             OSError
         ) as error:  # closed all the same, and its lock is gone: that is the kernel's last word on it
             log.warning("%s: closing %s: %s", self.name, device.identity.name, error)
-        self.retired.remove(device)
+        self._retired.remove(device)
 
     def _device(self, side: Side) -> Device:
         return self.source if side is Side.SOURCE else self.target

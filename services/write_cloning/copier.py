@@ -157,8 +157,8 @@ class Copier:
             self._unreadable.append(region)
 
     async def _copy_excluded(self, low: int, high: int, is_all_data: bool) -> bool:
-        # The memory is shared with other volumes: it is held for one region only, and taken after the range, because writes
-        # before us in the order may need some themselves.
+        # Taken for one region only, so that a copier that is paused or waits for its range holds none; and after the range, since
+        # nobody who holds memory may wait for a place in the order.
         buffer = await take(self._pool, high - low)
         try:
             return await self._copy_range(low, high, is_all_data, buffer)

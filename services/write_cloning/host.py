@@ -243,7 +243,7 @@ class Host:
             host=self._around.host,
             run=self._around.run,
             warnings=tuple(warning for migration in asked for warning in migration.warnings),
-            migrations=tuple(view for view in self.views() if name in {None, view.name}),
+            migrations=tuple(view_of(migration, self._around) for migration in asked),
             closed=tuple(closed for closed in self._closed.values() if name in {None, closed.name}),
         )
 
@@ -265,11 +265,11 @@ class Host:
             log.exception("%s was not stopped cleanly", migration.name)  # the others shall be
             return False
 
-    def outstanding(self) -> list[str]:
-        """The devices that have not answered all that they were asked, with how much that is."""
-        apparatuses = [migration.apparatus for migration in self._migrations.values()]
-        devices = [device for each in apparatuses for device in (each.source, each.target, *each.retired)]
-        return [f"{device.identity.name} ({device.outstanding})" for device in devices if device.outstanding]
+    def busy_devices(self) -> list[str]:
+        """Those of all migrations, see `Apparatus`."""
+        return [
+            each for migration in self._migrations.values() for each in migration.apparatus.busy_devices()
+        ]
 
     async def release(self) -> None:
         """Close every device."""

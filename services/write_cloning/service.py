@@ -122,7 +122,7 @@ async def _stop_cleanly(host: Host, exports: ExportServer, timeout_s: float) -> 
             await exports.close()
             await host.release()
     except TimeoutError:
-        waiting = ", ".join(host.outstanding()) or "none"
+        waiting = ", ".join(host.busy_devices()) or "none"
         log.error("the stop took longer than %g s; devices with requests out: %s", timeout_s, waiting)  # noqa: TRY400 - the code is not wrong
         return False
     return is_clean

@@ -12,7 +12,7 @@ class Throttle:
         """Begin with a limit, or None for none."""
         self._limit = bytes_per_s
         self._free_at = (
-            0.0  # when everything taken so far is paid for; 0 where the limit is new, and nothing saved up
+            0.0  # when all that was taken is paid for; 0 where the limit is new, with nothing saved up
         )
         self._changed = asyncio.Event()
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-UNIX_PATH_BYTES_MAX = 107
+UNIX_PATH_BYTES_MAX = 107  # `sun_path` without its NUL (unix(7))
 PORT_MAX = 65535
 _ALLOWED = "allowed are unix:///FOLDER/NAME, tcp://127.0.0.1:PORT and tcp://[::1]:PORT"
 

@@ -33,6 +33,8 @@ _pack_success = _SUCCESS.pack
 _pack_data = _DATA.pack
 _pack_success_into = _SUCCESS.pack_into
 _pack_data_into = _DATA.pack_into
+_SUCCESS_BYTES = _SUCCESS.size
+_DATA_BYTES = _DATA.size
 
 
 def success(cookie: int) -> bytes:
@@ -47,14 +49,14 @@ def data_chunk(cookie: int, offset: int, length: int) -> bytes:
 
 def pack_success_before(buffer: memoryview, position: int, cookie: int) -> int:
     """Like `success`, written into a buffer so that it ends at `position`; where it begins."""
-    begin = position - 16
+    begin = position - _SUCCESS_BYTES
     _pack_success_into(buffer, begin, _SIMPLE_SUCCESS, cookie)
     return begin
 
 
 def pack_data_chunk_before(buffer: memoryview, position: int, cookie: int, offset: int, length: int) -> int:
     """Like `data_chunk`, written into a buffer so that it ends at `position`; where it begins."""
-    begin = position - 28
+    begin = position - _DATA_BYTES
     _pack_data_into(buffer, begin, _DONE_DATA, cookie, length + 8, offset)
     return begin
 

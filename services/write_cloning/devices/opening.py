@@ -16,10 +16,11 @@ import os
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from services.write_cloning.devices import errors, identity, locks, loops, syscalls
@@ -28,6 +29,8 @@ from services.write_cloning.devices.clerk import Clerk
 from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.file import FileDevice, OpenFile
 from shared.migration.devices import DeviceIdentity
+
+_T = TypeVar("_T")
 
 DEADLINE_S = 10.0
 SECTOR_BYTES = 512
@@ -99,17 +102,12 @@ async def same_device(uri: str, other_uri: str, *, deadline_s: float = DEADLINE_
         DeviceRefusedError: one of them is missing, or cannot be looked at.
     """
     path, other_path = local_path(uri), local_path(other_uri)
-    clerk = Clerk("compare devices")
     try:
-        return await clerk.call(lambda: identity.is_same_storage(path, other_path), deadline_s=deadline_s)
-    except TimeoutError:
-        raise errors.DeviceHangsError(
-            f"{uri} or {other_uri} did not answer within {deadline_s:g} s"
-        ) from None
+        return await _looked(
+            lambda: identity.is_same_storage(path, other_path), f"{uri} or {other_uri}", deadline_s
+        )
     except OSError as failure:
         raise _refusal(f"{failure.filename}", failure) from failure
-    finally:
-        clerk.dismiss()
 
 
 async def leads_to(uri: str, recorded: DeviceIdentity, *, deadline_s: float = DEADLINE_S) -> bool:
@@ -123,18 +121,24 @@ async def leads_to(uri: str, recorded: DeviceIdentity, *, deadline_s: float = DE
     def look() -> DeviceIdentity:
         return identity.identify(uri, Path(path).stat(), recorded.size_bytes, recorded.logical_sector_bytes)
 
-    clerk = Clerk("look at a name")
     try:
-        found = await clerk.call(look, deadline_s=deadline_s)
-    except TimeoutError:
-        raise errors.DeviceHangsError(f"{uri} did not answer within {deadline_s:g} s") from None
+        found = await _looked(look, uri, deadline_s)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as failure:
         raise _refusal(uri, failure) from failure
+    return found.is_same_device(recorded)
+
+
+async def _looked(look: Callable[[], _T], what: str, deadline_s: float) -> _T:
+    """Look at something in a thread, because looking may block for as long as a device hangs."""
+    clerk = Clerk(f"look at {what}")
+    try:
+        return await clerk.call(look, deadline_s=deadline_s)
+    except TimeoutError:
+        raise errors.DeviceHangsError(f"{what} did not answer within {deadline_s:g} s") from None
     finally:
         clerk.dismiss()
-    return found.is_same_device(recorded)
 
 
 def local_path(uri: str) -> str:

@@ -19,7 +19,7 @@ from services.write_cloning.export.errors import (
     SocketInUseError,
     SocketPathError,
 )
-from services.write_cloning.export.limits import MAX_UNIX_PATH_BYTES
+from shared.config.addresses import UNIX_PATH_BYTES_MAX
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,9 @@ def listen_unix(path: Path) -> Listener:
         SocketInUseError: somebody listens there.
     """
     length = len(os.fsencode(path))
-    if length > MAX_UNIX_PATH_BYTES:
+    if length > UNIX_PATH_BYTES_MAX:
         raise SocketPathError(
-            f"{path}: a socket's path has at most {MAX_UNIX_PATH_BYTES} bytes, not {length}"
+            f"{path}: a socket's path has at most {UNIX_PATH_BYTES_MAX} bytes, not {length}"
         )
     try:
         return _bound(path)

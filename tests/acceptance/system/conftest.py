@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.acceptance.system.background import Background
+from tests.acceptance.system.devices import MIB
 from tests.acceptance.system.pairs import Pair, make_pair
 from tests.acceptance.system.whole_system import System, running_system
 
@@ -42,6 +43,15 @@ def stoppable_system(_stoppable: System) -> Iterator[System]:
     yield _stoppable
     _stoppable.mend()
     _stoppable.clean_up_all()
+
+
+@pytest.fixture
+def running(stoppable_system: System) -> tuple[System, Pair]:
+    """A volume that was set up, `vol1`, on a system whose services may be stopped."""
+    system = stoppable_system
+    pair = make_pair(system, size_bytes=8 * MIB)
+    system.set_up("vol1", pair.source, pair.target)
+    return system, pair
 
 
 @pytest.fixture

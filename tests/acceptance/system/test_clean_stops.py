@@ -15,14 +15,6 @@ STATES = ("setup", "syncing", "source-selected", "target-selected", "committed")
 CLONES = {"syncing", "source-selected", "target-selected"}
 
 
-@pytest.fixture
-def running(stoppable_system: System) -> tuple[System, Pair]:
-    system = stoppable_system
-    pair = make_pair(system, size_bytes=8 * MIB)
-    system.set_up("vol1", pair.source, pair.target)
-    return system, pair
-
-
 @pytest.mark.parametrize("state", STATES)
 def test_clean_stop_clears_the_flag_and_the_next_start_resumes_the_state(
     running: tuple[System, Pair], state: str

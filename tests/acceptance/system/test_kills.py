@@ -11,14 +11,6 @@ from tests.acceptance.system.ways import bring_to
 from tests.acceptance.system.whole_system import CLONING, SERVICES, System
 
 
-@pytest.fixture
-def running(stoppable_system: System) -> tuple[System, Pair]:
-    system = stoppable_system
-    pair = make_pair(system, size_bytes=8 * MIB)
-    system.set_up("vol1", pair.source, pair.target)
-    return system, pair
-
-
 @pytest.mark.parametrize("state", ["syncing", "source-selected", "target-selected"])
 def test_kill_while_cloning_ends_the_attempt_with_a_target_fault(
     running: tuple[System, Pair], state: str

@@ -8,14 +8,6 @@ from tests.acceptance.system.ways import bring_to
 from tests.acceptance.system.whole_system import CLONING, HOST, System
 
 
-@pytest.fixture
-def running(stoppable_system: System) -> tuple[System, Pair]:
-    system = stoppable_system
-    pair = make_pair(system)
-    system.set_up("vol1", pair.source, pair.target)
-    return system, pair
-
-
 @pytest.mark.parametrize("state", ["syncing", "source-selected", "target-selected"])
 def test_target_that_is_gone_at_a_start_has_failed_and_the_source_is_served(
     running: tuple[System, Pair], state: str
