@@ -80,15 +80,24 @@ class MemoryDevice:
         return True
 
     def write(
-        self, offset: int, buffer: Buffer, start: int, length: int, durable: bool, done: Done, context: object
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
     ) -> None:
         """See `Device`."""
-        self._check(offset, length)
+        self._write("write", offset, buffer.view[start : start + length], done, context)
+
+    def write_durably(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
+    ) -> None:
+        """See `Device`."""
+        self._write("durable write", offset, buffer.view[start : start + length], done, context)
+
+    def _write(self, operation: str, offset: int, payload: memoryview, done: Done, context: object) -> None:
+        self._check(offset, len(payload))
 
         def act() -> None:
-            self.content[offset : offset + length] = buffer.view[start : start + length]
+            self.content[offset : offset + len(payload)] = payload
 
-        self.pending.append(Pending("durable write" if durable else "write", act, done, context))
+        self.pending.append(Pending(operation, act, done, context))
 
     def zero(
         self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object

@@ -11,6 +11,7 @@ import asyncio
 from enum import IntEnum
 from typing import Protocol
 
+from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.interface import Done
 
 LANE_DEPTH = 128
@@ -57,13 +58,15 @@ class Lane(Protocol):
     def outstanding(self) -> int:
         """Requests that are not done, whether the kernel has them or they still wait."""
 
-    def read(self, offset: int, address: int, length: int, done: Done, context: object, /) -> None:
-        """Read into memory at `address`. The fast way of `submit`."""
+    def read(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object, /
+    ) -> None:
+        """Read into `buffer` from its byte `start` on. The fast way of `submit`."""
 
     def write(
-        self, offset: int, address: int, length: int, flags: int, done: Done, context: object, /
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object, /
     ) -> None:
-        """Write from memory at `address`, with the kernel's RWF_ flags. The fast way of `submit`."""
+        """Write out of `buffer` from its byte `start` on. The fast way of `submit`."""
 
     def submit(
         self,
@@ -76,7 +79,7 @@ class Lane(Protocol):
         context: object,
         /,
     ) -> None:
-        """Do anything. `flags` are the mode of ALLOCATE and the advice of ADVISE; SYNC takes no range."""
+        """Do anything. `flags` are the RWF_ ones of WRITE, the mode of ALLOCATE, the advice of ADVISE; SYNC takes no range."""
 
     async def close(self) -> None:
         """Wait until nothing is outstanding, and give the lane up. The descriptor is its owner's to close."""

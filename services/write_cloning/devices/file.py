@@ -1,6 +1,6 @@
 """A regular file or block device, over an engine.
 
-`read` and `write` add nothing to the engine's own cost but a call. Everything else is here: going on with
+`read` and `write` are the engine's own. Everything else is here: going on with
 short transfers, durability, flushes that are final, zeroes, extents. What a path is, who may open it, and
 its lock are `opening`'s business; this file gets an open descriptor and closes it. It must not know volumes
 or migrations.
@@ -64,8 +64,6 @@ class FileDevice:
         "_is_closed",
         "_is_direct",
         "_lane",
-        "_lane_read",
-        "_lane_write",
         "_loop",
         "_open",
         "_reads_untried",
@@ -74,7 +72,9 @@ class FileDevice:
         "alignment_bytes",
         "engine_name",
         "identity",
+        "read",
         "size_bytes",
+        "write",
     )
 
     def __init__(self, open_file: OpenFile, engine: Engine) -> None:
@@ -89,8 +89,8 @@ class FileDevice:
         self._reads_untried = 0
         self._is_direct = open_file.is_direct
         self._lane = engine.open_lane(open_file.fd, self._finish_oddly, is_hashed=open_file.is_hashed)
-        self._lane_read = self._lane.read
-        self._lane_write = self._lane.write
+        self.read = self._lane.read  # nothing is added to what the engine does, so no call either
+        self.write = self._lane.write
         self._syncs = Syncs(self._loop, self._lane)
         self._zeroing = Zeroing(
             self._lane,
@@ -125,10 +125,6 @@ class FileDevice:
         """The path of the open descriptor, with every symbolic link followed."""
         return self._open.real_path
 
-    def read(self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object) -> None:
-        """Read."""
-        self._lane_read(offset, buffer.address + start, length, done, context)
-
     def read_at_once(self, offset: int, into: memoryview) -> bool:
         """Read from the page cache. After a miss some reads are not tried: a failed try costs, and misses come in droves."""
         if self._reads_untried:
@@ -143,14 +139,22 @@ class FileDevice:
         self._reads_untried = READS_UNTRIED_AFTER_A_MISS
         return False
 
-    def write(
-        self, offset: int, buffer: Buffer, start: int, length: int, durable: bool, done: Done, context: object
+    def write_durably(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
     ) -> None:
-        """Write."""
-        if durable:
-            self._write_durably(offset, buffer.address + start, length, done, context)
+        """Write, and have it on stable storage."""
+        if self._syncs.error:
+            self._syncs.refuse(done, context)
+        elif self._is_direct:
+            address = buffer.address + start
+            written = self._written_through
+            self._lane.submit(
+                Operation.WRITE, offset, address, length, syscalls.RWF_DSYNC, written, (done, context)
+            )
         else:
-            self._lane_write(offset, buffer.address + start, length, 0, done, context)
+            # Not RWF_DSYNC: the kernel does a buffered file's writes one at a time, so each would wait for
+            # the sync of the one before. A sync of its own is shared by all that wait for one.
+            self.write(offset, buffer, start, length, self._written_to_cache, (done, context))
 
     def zero(
         self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
@@ -184,18 +188,6 @@ class FileDevice:
             self._is_closed = True
             await self._clerk.call(self._open.close)
             self._clerk.dismiss()
-
-    def _write_durably(self, offset: int, address: int, length: int, done: Done, context: object) -> None:
-        if self._syncs.error:
-            self._syncs.refuse(done, context)
-        elif self._is_direct:
-            self._lane_write(
-                offset, address, length, syscalls.RWF_DSYNC, self._written_through, (done, context)
-            )
-        else:
-            # Not RWF_DSYNC: the kernel does a buffered file's writes one at a time, so each would wait for
-            # the sync of the one before. A sync of its own is shared by all that wait for one.
-            self._lane_write(offset, address, length, 0, self._written_to_cache, (done, context))
 
     def _written_to_cache(self, asked: tuple[Done, object], error: int) -> None:
         done, context = asked

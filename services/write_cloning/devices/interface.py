@@ -63,16 +63,23 @@ class Device(Protocol):
     def can_zero_fast(self) -> bool:
         """Whether `zero` is known not to fall back to writing zeroes."""
 
-    def read(self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object) -> None:
+    def read(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object, /
+    ) -> None:
         """Read `length` bytes at `offset` into `buffer` from its byte `start` on."""
 
     def read_at_once(self, offset: int, into: memoryview) -> bool:
         """Fill `into` if that needs no waiting, as for bytes in the page cache; False: it may hold anything, use `read`."""
 
     def write(
-        self, offset: int, buffer: Buffer, start: int, length: int, durable: bool, done: Done, context: object
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object, /
     ) -> None:
-        """Write; with `durable`, the bytes are on stable storage when `done` says 0 (FUA)."""
+        """Write `length` bytes at `offset` out of `buffer` from its byte `start` on."""
+
+    def write_durably(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object, /
+    ) -> None:
+        """Write; the bytes are on stable storage when `done` says 0 (FUA)."""
 
     def zero(
         self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object

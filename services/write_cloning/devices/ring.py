@@ -15,6 +15,7 @@ import asyncio
 import os
 from collections import deque
 
+from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.engine import LANE_DEPTH, TRANSFERS, Odd, Operation, report
 from services.write_cloning.devices.errors import EngineFullError, EngineMisuseError
 from services.write_cloning.devices.interface import Done
@@ -77,9 +78,10 @@ class RingLane:
         """Requests that are not done."""
         return self.in_ring + len(self.waiting)
 
-    def read(self, offset: int, address: int, length: int, done: Done, context: object) -> None:
-        """Read into memory at `address`."""
+    def read(self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object) -> None:
+        """Read into `buffer`."""
         free = self.free
+        address = buffer.address + start
         if not free:
             self.submit(Operation.READ, offset, address, length, 0, done, context)
             return
@@ -91,14 +93,17 @@ class RingLane:
             self._schedule()
         staged.append(token)
 
-    def write(self, offset: int, address: int, length: int, flags: int, done: Done, context: object) -> None:
-        """Write from memory at `address`."""
+    def write(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
+    ) -> None:
+        """Write out of `buffer`."""
         free = self.free
+        address = buffer.address + start
         if not free:
-            self.submit(Operation.WRITE, offset, address, length, flags, done, context)
+            self.submit(Operation.WRITE, offset, address, length, 0, done, context)
             return
         token = free.pop()
-        _PACK(self._entries, token << ENTRY_SHIFT, self._write_word, offset, address, length, flags)
+        _PACK(self._entries, token << ENTRY_SHIFT, self._write_word, offset, address, length, 0)
         self._slots[token] = (self, length, done, context)
         staged = self._staged
         if not staged:

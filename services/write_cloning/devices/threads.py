@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from threading import Thread
 
 from services.write_cloning.devices import syscalls
+from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.engine import TRANSFERS, Odd, Operation, report
 from services.write_cloning.devices.errors import EngineMisuseError
 from services.write_cloning.devices.interface import Done
@@ -64,13 +65,15 @@ class ThreadLane:
         self._idle: asyncio.Future[None] | None = None
         self.outstanding = 0
 
-    def read(self, offset: int, address: int, length: int, done: Done, context: object) -> None:
-        """Read into memory at `address`."""
-        self.submit(Operation.READ, offset, address, length, 0, done, context)
+    def read(self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object) -> None:
+        """Read into `buffer`."""
+        self.submit(Operation.READ, offset, buffer.address + start, length, 0, done, context)
 
-    def write(self, offset: int, address: int, length: int, flags: int, done: Done, context: object) -> None:
-        """Write from memory at `address`."""
-        self.submit(Operation.WRITE, offset, address, length, flags, done, context)
+    def write(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
+    ) -> None:
+        """Write out of `buffer`."""
+        self.submit(Operation.WRITE, offset, buffer.address + start, length, 0, done, context)
 
     def submit(
         self,

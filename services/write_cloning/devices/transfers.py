@@ -17,7 +17,7 @@ async def read(device: Device, offset: int, buffer: Buffer, length: int) -> int:
 
 async def write(device: Device, offset: int, buffer: Buffer, start: int, length: int) -> int:
     """Write from byte `start` of the buffer; returns 0 or an errno. Not durable before a flush."""
-    return await _asked(buffer, lambda done: device.write(offset, buffer, start, length, False, done, None))
+    return await _asked(buffer, lambda done: device.write(offset, buffer, start, length, done, None))
 
 
 async def zero(device: Device, offset: int, length: int, mode: ZeroMode) -> int:

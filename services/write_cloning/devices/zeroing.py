@@ -90,7 +90,7 @@ class _ZeroRequest:
             lane.submit(Operation.ALLOCATE, self._offset, 0, self._left, way, self._tried, way)
         elif self._left:
             length = min(self._left, ZEROES_BYTES)
-            lane.write(self._offset, ZEROES.address, length, 0, self._written, length)
+            lane.write(self._offset, ZEROES, 0, length, self._written, length)
         else:
             self._finish()
 

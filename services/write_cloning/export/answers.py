@@ -68,7 +68,7 @@ class Answers:
         self._when_idle = when_idle
         self._give_up = give_up
         self.in_flight = 0  # requests
-        self.payload_bytes = 0  # of theirs; a request's `flags` say what it counts
+        self.payload_bytes = 0  # of theirs; `asked_bytes` is what a request counts
 
         # Bound once: making a bound method costs more than calling it.
         self.on_write = self._write_done
@@ -97,7 +97,7 @@ class Answers:
 
     def _write_done(self, request: Request) -> None:
         self.in_flight -= 1
-        self.payload_bytes -= request.flags
+        self.payload_bytes -= request.asked_bytes
         buffer = request.buffer
         if buffer is not None:
             buffer.release()
@@ -111,7 +111,7 @@ class Answers:
     def _read_done(self, request: Request) -> None:
         self.in_flight -= 1
         length = request.length
-        self.payload_bytes -= request.flags
+        self.payload_bytes -= request.asked_bytes
         buffer = request.buffer
         if buffer is None:
             raise RuntimeError("a read without its buffer")

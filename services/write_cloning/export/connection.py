@@ -79,7 +79,7 @@ class Connection:
         )
         self._answers = Answers(self._outbox, volume, entered.agreement, spawn, self._rest, self._give_up)
         self._submission = Submission(
-            self, volume, self._inbox, self._outbox, tray, self._answers, self._take, limits
+            volume, self._inbox, self._outbox, tray, self._answers, self._take, limits
         )
         self._submit_found = self._submission.submit_found
 
@@ -290,10 +290,8 @@ class Connection:
         self._large = None
         self._large_bytes += length
         answers = self._answers
-        request = Request(_WRITE_KIND, offset, length, answers.on_write, self, cookie)
-        request.buffer = buffer
+        request = Request(_WRITE_KIND, offset, length, answers.on_write, cookie, buffer)
         request.durable = flags & _FUA != 0
-        request.flags = length
         answers.payload_bytes += length
         answers.in_flight += 1
         self._submit(request)

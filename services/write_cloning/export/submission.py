@@ -44,7 +44,6 @@ class Submission:
         "_max_in_flight",
         "_max_payload_bytes",
         "_outbox",
-        "_owner",
         "_serve_at_once",
         "_submit",
         "_take",
@@ -55,7 +54,6 @@ class Submission:
 
     def __init__(
         self,
-        owner: object,
         volume: ExportedVolume,
         inbox: Inbox,
         outbox: Outbox,
@@ -64,10 +62,9 @@ class Submission:
         take: Callable[[int], Buffer | None],
         limits: Limits,
     ) -> None:
-        """`take` gives a buffer, or None when there is no memory now. Requests belong to `owner`."""
+        """`take` gives a buffer, or None when there is no memory now."""
         self.found: list[WireRequest] = []  # parsed; from `next` on not submitted yet
         self.next = 0
-        self._owner = owner
         self._inbox = inbox
         self._outbox = outbox
         self._tray = tray
@@ -108,7 +105,7 @@ class Submission:
 
     def _submit_batch(self, found: list[WireRequest], at: int) -> bool:
         answers, outbox, inbox = self._answers, self._outbox, self._inbox
-        in_place = self._in_place
+        in_place, on_write, submit = self._in_place, answers.on_write, self._submit
         # Nothing completes meanwhile: what is left of the window only shrinks.
         requests_left = self._max_in_flight - answers.in_flight - len(outbox.pieces)
         bytes_left = self._max_payload_bytes - answers.payload_bytes - outbox.unsent_bytes
@@ -123,11 +120,11 @@ class Submission:
                 buffer = inbox.buffer if in_place else self._aligned_payload(position, length)
                 if buffer is None:
                     return False
-                request = Request(_WRITE_KIND, offset, length, answers.on_write, self._owner, cookie)
-                request.buffer = buffer
                 if in_place:  # the payload is used where it was received
                     buffer.retain()
-                    request.start = position
+                else:
+                    position = 0
+                request = Request(_WRITE_KIND, offset, length, on_write, cookie, buffer, position)
                 if flags & _FUA:
                     request.durable = True
             elif command == _READ:
@@ -139,18 +136,16 @@ class Submission:
                 buffer = self._take(length if aligned else length + 2 * self._block_mask)
                 if buffer is None:
                     return False
-                request = Request(_READ_KIND, offset, length, answers.on_read, self._owner, cookie)
-                request.buffer = buffer
+                request = Request(_READ_KIND, offset, length, answers.on_read, cookie, buffer)
             else:
                 at += 1
                 self._submit_other(command, flags, cookie, offset, length)
                 continue
-            request.flags = length  # what this request counts in the window, whatever the volume makes of it
             bytes_left -= length
             answers.payload_bytes += length
             at += 1
             answers.in_flight += 1
-            self._submit(request)
+            submit(request)
         self.found = []
         self.next = 0
         # Less: so many requests were refused, and the replies to them are not sent yet.
@@ -162,7 +157,7 @@ class Submission:
         if command == Command.BLOCK_STATUS:
             self._answers.tell_status(cookie, offset, length, only_one=flags & _REQ_ONE != 0)
             return
-        request = Request(_OTHER_KINDS[command], offset, length, self._answers.on_other, self._owner, cookie)
+        request = Request(_OTHER_KINDS[command], offset, length, self._answers.on_other, cookie)
         request.durable = flags & _FUA != 0
         request.may_punch = flags & _NO_HOLE == 0
         request.fast = flags & _FAST_ZERO != 0

@@ -21,7 +21,7 @@ class Flushes:
             self._begin()
 
     def _begin(self) -> None:
-        flush = Request(Kind.FLUSH, 0, 0, self._done, self._next)
+        flush = Request(Kind.FLUSH, 0, 0, self._done, owner=self._next)
         self._next = []
         self.under_way = flush
         self._send(flush)

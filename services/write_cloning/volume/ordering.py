@@ -30,7 +30,8 @@ class WriteOrder:
     def __init__(self, region_shift: int) -> None:
         """Count regions of `1 << region_shift` bytes."""
         self._shift = region_shift
-        self._rows: dict[int, list[Ranged]] = {}  # region: those in it, in order of arrival
+        # Region: those in it, in order of arrival. Most are alone, and stand for themselves: a list would be felt.
+        self._rows: dict[int, Ranged | list[Ranged]] = {}
 
     def enter(self, entry: Ranged) -> bool:
         """Take a place. True: go on; False: a later `leave` will hand the entry out. Hot: called for every write."""
@@ -40,51 +41,47 @@ class WriteOrder:
         entry.region = region
         entry.last_region = last
         entry.blockers = 0
-        if region == last:
-            row = self._rows.get(region)
-            if row is None:
-                self._rows[region] = [entry]
-                return True
-            return self._join(row, entry)
-        may_go = True
+        if region == last and self._rows.setdefault(region, entry) is entry:
+            return True
         for each in range(region, last + 1):
-            may_go = self._join(self._rows.setdefault(each, []), entry) and may_go
-        return may_go
+            self._join(each, entry)
+        return not entry.blockers
 
     def leave(self, entry: Ranged) -> Sequence[Ranged]:
         """Give the place up; returns those that may go on now. Hot: called for every write."""
         region = entry.region
-        if region == entry.last_region:
-            row = self._rows[region]
-            if len(row) == 1:
-                del self._rows[region]
-                return NOBODY
-            return self._part(row, entry)
+        last = entry.last_region
+        if region == last and self._rows[region] is entry:
+            del self._rows[region]
+            return NOBODY
         freed: list[Ranged] = []
-        for each in range(region, entry.last_region + 1):
-            row = self._rows[each]
-            freed.extend(self._part(row, entry))
-            if not row:
-                del self._rows[each]
+        for each in range(region, last + 1):
+            freed.extend(self._part(each, entry))
         return freed
 
-    @staticmethod
-    def _join(row: list[Ranged], entry: Ranged) -> bool:
+    def _join(self, region: int, entry: Ranged) -> None:
         # A pair that shares several regions is counted once in each, when it joins and again when it parts.
+        row = self._rows.setdefault(region, entry)
+        if row is entry:
+            return
+        if not isinstance(row, list):
+            row = self._rows[region] = [row]
         low, high = entry.low, entry.high
-        blockers = 0
         for other in row:
             if other.low < high and low < other.high:
-                blockers += 1
+                entry.blockers += 1
         row.append(entry)
-        entry.blockers += blockers
-        return not blockers
 
-    @staticmethod
-    def _part(row: list[Ranged], entry: Ranged) -> list[Ranged]:
+    def _part(self, region: int, entry: Ranged) -> list[Ranged]:
         # Whoever overlaps and is still here came later: entries part only once they ran, and they ran once all earlier
         # ones had parted.
+        row = self._rows[region]
+        if not isinstance(row, list):
+            del self._rows[region]
+            return []
         row.remove(entry)
+        if not row:
+            del self._rows[region]
         low, high = entry.low, entry.high
         freed = []
         for other in row:

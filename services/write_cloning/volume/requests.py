@@ -32,6 +32,7 @@ class Request:
     """
 
     __slots__ = (
+        "asked_bytes",
         "blockers",
         "buffer",
         "complete",
@@ -39,7 +40,6 @@ class Request:
         "durable",
         "error",
         "fast",
-        "flags",
         "high",
         "kind",
         "last_region",
@@ -71,19 +71,21 @@ class Request:
         offset: int,
         length: int,
         complete: "Callable[[Request], None]",
-        owner: object = None,
         cookie: int = 0,
+        buffer: Buffer | None = None,
+        start: int = 0,
+        owner: object = None,
     ) -> None:
-        """Fill in what every request has; the rest takes its default."""
+        """Fill in what most requests have; the rest takes its default."""
         self.kind = kind
         self.offset = offset
         self.length = length
+        self.asked_bytes = length  # stays, where the volume widens the request to whole blocks
         self.complete = complete
-        self.owner = owner  # the connection that it came from
         self.cookie = cookie  # the client's name for it
-        self.flags = 0  # for the owner's use
-        self.buffer: Buffer | None = None
-        self.start = 0  # where in the buffer the bytes begin
+        self.buffer = buffer
+        self.start = start  # where in the buffer the bytes begin
+        self.owner = owner  # for the maker's use
         self.durable = False  # FUA
         self.may_punch = False  # ZERO without NO_HOLE; TRIM
         self.fast = False  # ZERO with FAST_ZERO: fail with ENOTSUP rather than write zeroes

@@ -50,9 +50,9 @@ class UnalignedWrites:
     def _read_around(self, request: Request, around: Buffer) -> None:
         # As a read of the application would go: from either side while they are in sync, and never from one that has left.
         # Nothing else changes these blocks meanwhile, because their write has its place in the order.
-        reading = Request(Kind.READ, request.low, request.high - request.low, self._around_read, request)
-        reading.low, reading.high = request.low, request.high
-        reading.buffer = around
+        low, high = request.low, request.high
+        reading = Request(Kind.READ, low, high - low, self._around_read, buffer=around, owner=request)
+        reading.low, reading.high = low, high
         self._read(reading)
 
     def _around_read(self, reading: Request) -> None:
@@ -114,7 +114,7 @@ def split_zero(request: Request, mask: int, complete: Callable[[Request], None])
     if inner_begin >= inner_end:
         pieces = [_zeroes(request, begin, end, complete)]
     else:
-        whole = Request(request.kind, inner_begin, inner_end - inner_begin, complete, request)
+        whole = Request(request.kind, inner_begin, inner_end - inner_begin, complete, owner=request)
         whole.low, whole.high = inner_begin, inner_end
         pieces = [whole]
         if begin < inner_begin:
@@ -129,7 +129,5 @@ def split_zero(request: Request, mask: int, complete: Callable[[Request], None])
 
 
 def _zeroes(request: Request, begin: int, end: int, complete: Callable[[Request], None]) -> Request:
-    piece = Request(Kind.WRITE, begin, end - begin, complete, request)
-    piece.buffer = ZEROES
-    piece.buffer.retain()
-    return piece
+    ZEROES.retain()
+    return Request(Kind.WRITE, begin, end - begin, complete, buffer=ZEROES, owner=request)

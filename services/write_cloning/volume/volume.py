@@ -14,7 +14,7 @@ import errno
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Device, ZeroMode
 from services.write_cloning.volume.exclusion import Exclusion
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
@@ -326,21 +326,25 @@ class Volume:
             self.reads += 1
             self.read_bytes += length
             self._read(request)
-        elif kind is _FLUSH:
-            self._flushes.ask(request)
-        elif kind is _CACHE:
-            self._reads.prefetch(request)
-        elif request.fast and not self._zeroes_fast():
-            self._refuse(request, errno.ENOTSUP)
+            return
+        if kind is not _WRITE:
+            if kind is _FLUSH:
+                self._flushes.ask(request)
+                return
+            if kind is _CACHE:
+                self._reads.prefetch(request)
+                return
+            if request.fast and not self._zeroes_fast():
+                self._refuse(request, errno.ENOTSUP)
+                return
+        self.writes += 1
+        self.write_bytes += length
+        if self._held is not None:
+            self._held.append(request)
+        elif self._enter_order(request):
+            self._start(request)
         else:
-            self.writes += 1
-            self.write_bytes += length
-            if self._held is not None:
-                self._held.append(request)
-            elif self._enter_order(request):
-                self._start(request)
-            else:
-                self._blocked += 1
+            self._blocked += 1
 
     def read_at_once(self, offset: int, into: memoryview) -> bool:
         """Read from the side that reads come from if that needs no waiting. False says nothing: submit a request."""
@@ -408,28 +412,30 @@ class Volume:
         sides = request.sides = route.write_sides
         request.waiting |= sides
         request.started_tick = self._tick
-        durable = route.flush_sides if request.durable else 0
         buffer = request.buffer
-        if request.kind is _WRITE and buffer is not None:
-            offset, start, length = request.offset, request.start, request.length
-            if sides & SOURCE:
-                is_durable = durable & SOURCE != 0
-                route.source.write(offset, buffer, start, length, is_durable, self._on_source, request)
-            if sides & TARGET:
-                is_durable = durable & TARGET != 0
-                route.target.write(offset, buffer, start, length, is_durable, self._on_target, request)
+        if request.durable or buffer is None:
+            self._send_specially(request, buffer)
             return
-        self._send_zero(request, sides, durable)
+        offset, start, length = request.offset, request.start, request.length
+        if sides & SOURCE:
+            route.source.write(offset, buffer, start, length, self._on_source, request)
+        if sides & TARGET:
+            route.target.write(offset, buffer, start, length, self._on_target, request)
 
-    def _send_zero(self, request: Request, sides: int, durable: int) -> None:
+    def _send_specially(self, request: Request, buffer: Buffer | None) -> None:
+        """Send a durable write, or zeroes."""
+        route = self._route
+        offset, length = request.offset, request.length
         mode = ZeroMode.PUNCH if request.may_punch else ZeroMode.ALLOCATE
-        devices = (
-            (SOURCE, self._route.source, self._source_done),
-            (TARGET, self._route.target, self._target_done),
-        )
+        devices = ((SOURCE, route.source, self._on_source), (TARGET, route.target, self._on_target))
         for bit, device, done in devices:
-            if sides & bit:
-                device.zero(request.offset, request.length, mode, durable & bit != 0, done, request)
+            if request.sides & bit:
+                is_durable = request.durable and route.flush_sides & bit != 0
+                if buffer is None:
+                    device.zero(offset, length, mode, is_durable, done, request)
+                else:
+                    write = device.write_durably if is_durable else device.write
+                    write(offset, buffer, request.start, length, done, request)
 
     def _send_flush(self, flush: Request) -> None:
         self._active[flush] = None

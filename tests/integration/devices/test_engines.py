@@ -38,7 +38,7 @@ async def main():
     buffer = BufferPool().take(4096)
     buffer.view[:] = b"x" * 4096
     done = asyncio.get_running_loop().create_future()
-    device.write(0, buffer, 0, 4096, True, lambda context, error: done.set_result(error), None)
+    device.write_durably(0, buffer, 0, 4096, lambda context, error: done.set_result(error), None)
     print(await done, device.engine_name, choice.why_not_io_uring)
     await device.close()
     await choice.engine.close()
@@ -165,7 +165,7 @@ async def test_one_loop_iteration_is_one_system_call(
     buffer = pool.take(4 * KIB)
     answers = [Answer() for _ in range(50)]
     for answer in answers:
-        device.write(0, buffer, 0, 4 * KIB, False, answer.done, None)
+        device.write(0, buffer, 0, 4 * KIB, answer.done, None)
     assert submitted == []
     assert [await answer.error() for answer in answers] == [0] * 50
     assert [count for count in submitted if count] == [50]

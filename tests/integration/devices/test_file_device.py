@@ -81,7 +81,7 @@ async def test_many_requests_at_once_each_answered_once_with_its_context(
     order = random.Random(4).sample(range(count), count)
     for index in order:
         buffers[index].view[:] = pattern(4 * KIB, index)
-        device.write(index * 4 * KIB, buffers[index], 0, 4 * KIB, False, answers[index].done, index)
+        device.write(index * 4 * KIB, buffers[index], 0, 4 * KIB, answers[index].done, index)
     assert device.outstanding == count
     assert not any(answer.is_there for answer in answers)
     assert [await answer.error() for answer in answers] == [0] * count
@@ -205,7 +205,8 @@ async def test_closing_waits_for_what_is_under_way(device: FileDevice, pool: Buf
     buffers = [pool.take(MIB) for _ in range(16)]
     answers = [Answer() for _ in buffers]
     for index, (buffer, answer) in enumerate(zip(buffers, answers, strict=True)):
-        device.write(index * MIB, buffer, 0, MIB, index % 2 == 0, answer.done, None)
+        write = device.write_durably if index % 2 == 0 else device.write
+        write(index * MIB, buffer, 0, MIB, answer.done, None)
     await device.close()
     assert [await answer.error() for answer in answers] == [0] * 16
     for buffer in buffers:
@@ -222,7 +223,7 @@ async def test_a_closed_device_takes_no_request_and_may_be_closed_again(
     with pytest.raises(EngineMisuseError, match="closed"):
         device.read(0, buffer, 0, 4 * KIB, answer.done, None)
     with pytest.raises(EngineMisuseError, match="closed"):
-        device.write(0, buffer, 0, 4 * KIB, False, answer.done, None)
+        device.write(0, buffer, 0, 4 * KIB, answer.done, None)
     with pytest.raises(EngineMisuseError, match="closed"):
         device.flush(answer.done, None)
     buffer.release()
@@ -232,7 +233,7 @@ async def test_a_closed_device_takes_no_request_and_may_be_closed_again(
 async def test_two_who_close_at_once_both_return(device: FileDevice, pool: BufferPool) -> None:
     buffer = pool.take(MIB)
     answer = Answer()
-    device.write(0, buffer, 0, MIB, True, answer.done, None)
+    device.write_durably(0, buffer, 0, MIB, answer.done, None)
     async with asyncio.timeout(10):
         await asyncio.gather(device.close(), device.close())
     assert await answer.error() == 0

@@ -67,7 +67,8 @@ def hold_requests(device: FileDevice, pool: BufferPool, count: int) -> list[Answ
                 buffer = pool.take(4 * KIB)
                 buffer.view[:] = pattern(4 * KIB, index)
 
-                device.write(offset, buffer, 0, 4 * KIB, kind == 5, releasing(buffer, answer), None)
+                write = device.write_durably if kind == 5 else device.write
+                write(offset, buffer, 0, 4 * KIB, releasing(buffer, answer), None)
     return answers
 
 
@@ -165,7 +166,7 @@ async def main(path, engine_name):
     sys.stdin.readline()
     buffer = BufferPool().take(4096)
     buffer.view[:] = b"late" * 1024
-    device.write(0, buffer, 0, 4096, False, lambda context, error: None, None)
+    device.write(0, buffer, 0, 4096, lambda context, error: None, None)
     await asyncio.sleep(0.2)
     print("writing", flush=True)
     await asyncio.sleep(60)

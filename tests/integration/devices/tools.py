@@ -64,7 +64,8 @@ class Driver:
         buffer = self._pool.take(start + len(data))
         buffer.view[start : start + len(data)] = data
         answer = Answer()
-        self.device.write(offset, buffer, start, len(data), durable, answer.done, None)
+        write = self.device.write_durably if durable else self.device.write
+        write(offset, buffer, start, len(data), answer.done, None)
         error = await answer.error()
         buffer.release()
         return error

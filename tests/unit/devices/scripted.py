@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.engine import TRANSFERS, Odd, Operation
 from services.write_cloning.devices.interface import Done
 
@@ -30,11 +31,13 @@ class ScriptedLane:
         self.outstanding = 0
         self._odd = odd
 
-    def read(self, offset: int, address: int, length: int, done: Done, context: object) -> None:
-        self.submit(Operation.READ, offset, address, length, 0, done, context)
+    def read(self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object) -> None:
+        self.submit(Operation.READ, offset, buffer.address + start, length, 0, done, context)
 
-    def write(self, offset: int, address: int, length: int, flags: int, done: Done, context: object) -> None:
-        self.submit(Operation.WRITE, offset, address, length, flags, done, context)
+    def write(
+        self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
+    ) -> None:
+        self.submit(Operation.WRITE, offset, buffer.address + start, length, 0, done, context)
 
     def submit(
         self,

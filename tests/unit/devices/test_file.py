@@ -52,9 +52,8 @@ class Harness:
         return await answer_of(lambda done: self.device.read(offset, self.buffer, start, length, done, "c"))
 
     async def write(self, length: int, offset: int = 0, *, durable: bool = False) -> int:
-        return await answer_of(
-            lambda done: self.device.write(offset, self.buffer, 0, length, durable, done, "c")
-        )
+        write = self.device.write_durably if durable else self.device.write
+        return await answer_of(lambda done: write(offset, self.buffer, 0, length, done, "c"))
 
     async def flush(self) -> int:
         return await answer_of(lambda done: self.device.flush(done, "c"))
