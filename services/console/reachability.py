@@ -5,6 +5,7 @@ one. So no path leads through `setup` once an attempt has begun.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
@@ -28,13 +29,7 @@ def reachable(facts: Facts) -> frozenset[State]:
 
 def _steps(here: Facts) -> Iterator[Facts]:
     # The flag is set and cleared by the services on the way, so it closes no path: it is taken as set.
-    assumed = Facts(
-        state=here.state,
-        authority=here.authority,
-        flag=Flag.SET,
-        source_faults=here.source_faults,
-        target_faults=here.target_faults,
-    )
+    assumed = replace(here, flag=Flag.SET)
     for row in TRANSITIONS:
         if row.before is not here.state or row.after is None:
             continue
@@ -43,18 +38,16 @@ def _steps(here: Facts) -> Iterator[Facts]:
         except Refusal:
             continue
         authority = Side.TARGET if Side.TARGET in {row.authority, here.authority} else Side.SOURCE
-        yield Facts(
-            state=row.after,
-            authority=authority,
-            source_faults=here.source_faults,
-            target_faults=here.target_faults,
-        )
+        yield replace(here, state=row.after, authority=authority)
 
 
-def why_out_of_reach(facts: Facts, wanted: State, *, attempt: int, attempt_ended: bool = False) -> str | None:
+def why_out_of_reach(
+    facts: Facts, wanted: State, *, attempt: int, attempt_ended: bool = False, unreadable_regions: int = 0
+) -> str | None:
     """Why `wanted` cannot come any more, as the end of a sentence; None while it can, or is there.
 
-    `attempt_ended` says that an attempt which was under way, or began, during the waiting is back in `setup`.
+    `attempt_ended` says that an attempt which was under way, or began, during the waiting is back in `setup`;
+    `unreadable_regions` is how many of the source the copier could not read, at least.
     """
     if facts.state is wanted:
         return None
@@ -62,6 +55,10 @@ def why_out_of_reach(facts: Facts, wanted: State, *, attempt: int, attempt_ended
         return f"a target fault ended attempt {attempt} (see `cutover faults`); only another `cutover sync` leads there"
     if facts.state is State.SETUP and attempt_ended:
         return f"attempt {attempt} has ended in setup; only another `cutover sync` leads there"
+    if facts.state is State.SYNCING and unreadable_regions and wanted is not State.SETUP:
+        return (
+            "the copy cannot be completed: the source has regions that cannot be read (see `cutover query`)"
+        )
     if wanted in reachable(facts):
         return None
     return f"from {_where(facts)} no way leads there"

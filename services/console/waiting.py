@@ -15,11 +15,10 @@ from services.console.failures import ConsoleError
 from services.console.reachability import why_out_of_reach
 from shared.bus.interface import Told
 from shared.messages.status import PROGRESS_PREFIX, MigrationStatus, progress_subject
-from shared.migration.devices import Side
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
-from shared.migration.table import Facts
+from shared.migration.table import Facts, with_faults
 
 # An event may pass by a moment before the journal shows its record, so the first checks after it come quickly.
 CHECK_DELAYS_S = (0.2, 1.0, 5.0)
@@ -118,7 +117,11 @@ class _Waiter:
         if status.state is not State.SETUP or status.attempt > self.first.attempt:
             self.attempt_began = True
         why = why_out_of_reach(
-            facts_of(status), self.wanted, attempt=status.attempt, attempt_ended=self.attempt_began
+            facts_of(status),
+            self.wanted,
+            attempt=status.attempt,
+            attempt_ended=self.attempt_began,
+            unreadable_regions=len(status.unreadable_regions),
         )
         if why is not None:
             raise ConsoleError(
@@ -135,10 +138,5 @@ class _Waiter:
 
 def facts_of(status: MigrationStatus) -> Facts:
     """What the state table decides on, as far as a status tells it."""
-    current = [fault.side for fault in status.faults if fault.attempt == status.attempt]
-    return Facts(
-        state=status.state,
-        authority=status.authority,
-        source_faults=current.count(Side.SOURCE),
-        target_faults=current.count(Side.TARGET),
-    )
+    current = [fault for fault in status.faults if fault.attempt == status.attempt]
+    return with_faults(Facts(state=status.state, authority=status.authority), current)

@@ -9,7 +9,7 @@ from shared.migration.ledger import Ledger
 from shared.migration.records import FaultRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
-from shared.migration.table import Facts
+from shared.migration.table import Facts, with_faults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +59,9 @@ class Picture:
     def facts(self) -> Facts:
         """What the state table decides on."""
         pending = self.view.pending_faults if self.view else ()
-        if self.attempt == self.ledger.attempt:
-            facts = self.ledger.facts
-        else:
-            facts = replace(self.ledger.facts, source_faults=0, target_faults=0)
-        return replace(
-            facts,
-            state=self.state,
-            authority=self.authority,
-            source_faults=facts.source_faults + sum(fault.side is Side.SOURCE for fault in pending),
-            target_faults=facts.target_faults + sum(fault.side is Side.TARGET for fault in pending),
-        )
+        is_recorded = self.attempt == self.ledger.attempt
+        facts = self.ledger.facts if is_recorded else Facts(state=None, flag=self.ledger.flag)
+        return replace(with_faults(facts, pending), state=self.state, authority=self.authority)
 
     def require_open(self) -> HostView:
         """The host's view of a migration that it has open.

@@ -27,7 +27,7 @@ from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import CLONING_STATES, Flag, State
-from shared.migration.table import Facts, Transition, Trigger, decide
+from shared.migration.table import Facts, Transition, Trigger, decide, with_faults
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Migration:
             raise Refusal(Code.STALE, f"The flag named for {self.name} is not the last one in the journal.")
         if flag.digest == self.witness.spent_flag_digest:
             raise Refusal(Code.STALE, f"The flag named for {self.name} was to be cleared; set a new one.")
-        facts = replace(self.witness.facts, flag=Flag.SET, source_faults=0, target_faults=0)
+        facts = Facts(state=self.witness.state, authority=self.witness.authority, flag=Flag.SET)
         row = decide(facts, Trigger.SYNC)
         if request.attempt != self.witness.attempt + 1:
             raise Refusal(Code.STALE, f"Attempt {self.witness.attempt + 1} of {self.name} is next.")
@@ -346,11 +346,7 @@ class Migration:
 
     def _facts(self) -> Facts:
         """What a command is decided on: what the witness holds, and the faults that are on their way into it."""
-        return replace(
-            self.witness.facts,
-            source_faults=self._faults.count(Side.SOURCE),
-            target_faults=self._faults.count(Side.TARGET),
-        )
+        return with_faults(self.witness.facts, self._faults.undecided)
 
     def _decision(self, row: Transition, operation_id: str, *, detail: str = "") -> Decision:
         return Decision(

@@ -18,7 +18,7 @@ from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
-from shared.migration.table import Facts
+from shared.migration.table import Facts, with_faults
 
 VERSION = 1
 SUFFIX = ".witness"
@@ -57,12 +57,7 @@ class Witness:
     @property
     def facts(self) -> Facts:
         """What the state table decides on; the flag is the journal's affair and left at its default."""
-        return Facts(
-            state=self.state,
-            authority=self.authority,
-            source_faults=self.fault_count(Side.SOURCE),
-            target_faults=self.fault_count(Side.TARGET),
-        )
+        return with_faults(Facts(state=self.state, authority=self.authority), self.faults)
 
     def view(self) -> WitnessView:
         """What startup needs to know of it."""

@@ -23,7 +23,7 @@ from shared.migration.records import (
     TombstoneRecord,
 )
 from shared.migration.states import Flag, State
-from shared.migration.table import Facts
+from shared.migration.table import Facts, with_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,15 @@ class Ledger:
     @property
     def facts(self) -> Facts:
         """What the state table decides on."""
-        return Facts(
+        asserted = Facts(
             state=self.state,
             authority=self.authority,
             flag=self.flag,
-            source_faults=self.fault_count(Side.SOURCE),
-            target_faults=self.fault_count(Side.TARGET),
+            source_faults=Side.SOURCE in self.repaired_faults,
+            source_flush_faults=Side.SOURCE in self.repaired_faults,  # it may have been one
+            target_faults=Side.TARGET in self.repaired_faults,
         )
+        return with_faults(asserted, self.faults)
 
     def contains(self, digest: str) -> bool:
         """Whether the chain holds the record of this digest, or a repair that stands for it. The genesis is in every chain."""

@@ -7,10 +7,11 @@ order is what keeps data safe, so it stands here, in one place, and the host's d
 The diagram in docs/ARCHITECTURE.md is generated from `TRANSITIONS`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Protocol
 
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
@@ -64,7 +65,31 @@ class Facts:
     authority: Side = Side.SOURCE
     flag: Flag = Flag.NEVER
     source_faults: int = 0
+    source_flush_faults: int = 0  # among the source's
     target_faults: int = 0
+
+
+class Fault(Protocol):
+    """What a decision looks at in a fault."""
+
+    @property
+    def side(self) -> Side:
+        """Whose fault it is."""
+
+    @property
+    def operation(self) -> str:
+        """What the device did not do."""
+
+
+def with_faults(facts: Facts, faults: Sequence[Fault]) -> Facts:
+    """These facts with these faults added to theirs."""
+    of_source = [fault.operation for fault in faults if fault.side is Side.SOURCE]
+    return replace(
+        facts,
+        source_faults=facts.source_faults + len(of_source),
+        source_flush_faults=facts.source_flush_faults + of_source.count("flush"),
+        target_faults=facts.target_faults + sum(fault.side is Side.TARGET for fault in faults),
+    )
 
 
 class Guard(StrEnum):
@@ -74,6 +99,7 @@ class Guard(StrEnum):
     FLAG_CLEAR = "flag-clear"
     NO_TARGET_FAULT = "no-target-fault"
     NO_SOURCE_FAULT = "no-source-fault"
+    NO_SOURCE_FLUSH_FAULT = "no-source-flush-fault"
     AUTHORITY_IS_SOURCE = "authority-is-source"
 
 
@@ -82,6 +108,10 @@ _GUARDS: Mapping[Guard, tuple[Callable[[Facts], bool], str]] = MappingProxyType(
     Guard.FLAG_CLEAR: (lambda facts: facts.flag is not Flag.SET, "the error flag is still set"),
     Guard.NO_TARGET_FAULT: (lambda facts: facts.target_faults == 0, "a target fault is recorded in this attempt"),
     Guard.NO_SOURCE_FAULT: (lambda facts: facts.source_faults == 0, "a source fault is recorded in this attempt"),
+    Guard.NO_SOURCE_FLUSH_FAULT: (
+        lambda facts: facts.source_flush_faults == 0,
+        "a flush of the source has failed in this attempt",
+    ),
     Guard.AUTHORITY_IS_SOURCE: (
         lambda facts: facts.authority is Side.SOURCE,
         "the target alone holds every acknowledged write",
@@ -174,7 +204,8 @@ TRANSITIONS: tuple[Transition, ...] = (
         before=State.SYNCING,
         trigger=Trigger.COPIED,
         after=State.SOURCE_SELECTED,
-        guards=(Guard.NO_TARGET_FAULT, Guard.NO_SOURCE_FAULT),
+        # Other source faults do no harm: what could not be written was copied again, and what cannot be read is never copied.
+        guards=(Guard.NO_TARGET_FAULT, Guard.NO_SOURCE_FLUSH_FAULT),
         steps=(Step.WRITE_WITNESS, Step.SWITCH_ROUTING, Step.REPORT_DECISION),
         reason="every region has been copied, and every write since went to both sides",
     ),

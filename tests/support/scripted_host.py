@@ -36,7 +36,7 @@ from shared.migration.devices import DeviceIdentity, DeviceKind, Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag, State, routing_of
-from shared.migration.table import Facts, Trigger, decide
+from shared.migration.table import Facts, Trigger, decide, with_faults
 
 AT = "2026-01-31T12:00:00.000000Z"
 TIMEOUT_S = 5.0
@@ -347,13 +347,8 @@ class ScriptedHost:
         await self.report(name)
 
     def _facts(self, witness: WitnessView) -> Facts:
-        return Facts(
-            state=witness.state,
-            authority=witness.authority,
-            flag=Flag.CLEAR,
-            source_faults=sum(fault.side is Side.SOURCE for fault in witness.faults),
-            target_faults=sum(fault.side is Side.TARGET for fault in witness.faults),
-        )
+        facts = Facts(state=witness.state, authority=witness.authority, flag=Flag.CLEAR)
+        return with_faults(facts, witness.faults)
 
     async def _ask(self, subject: str, request: object) -> StoredReply:
         return await self.requests.request(subject, request, StoredReply, timeout_s=TIMEOUT_S)

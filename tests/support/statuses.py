@@ -7,7 +7,7 @@ from shared.messages.status import FaultView, MigrationStatus
 from shared.migration.devices import DeviceIdentity, DeviceKind, Side
 from shared.migration.records import DevicePair
 from shared.migration.states import State
-from shared.migration.table import Facts, allowed_commands
+from shared.migration.table import Facts, allowed_commands, with_faults
 
 SIZE_BYTES = 512 << 20
 
@@ -71,11 +71,6 @@ def status(**fields: Any) -> MigrationStatus:
     changed = replace(_USUAL, **fields)
     if "allowed" in fields:
         return changed
-    faults = [each.side for each in changed.faults if each.attempt == changed.attempt]
-    facts = Facts(
-        state=changed.state,
-        authority=changed.authority,
-        source_faults=faults.count(Side.SOURCE),
-        target_faults=faults.count(Side.TARGET),
-    )
+    faults = [each for each in changed.faults if each.attempt == changed.attempt]
+    facts = with_faults(Facts(state=changed.state, authority=changed.authority), faults)
     return replace(changed, allowed=tuple(trigger.value for trigger in allowed_commands(facts)))

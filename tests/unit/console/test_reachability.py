@@ -15,7 +15,8 @@ S = State
     [
         (Facts(state=S.SETUP), set(S)),
         (Facts(state=S.SYNCING), set(S)),
-        (Facts(state=S.SYNCING, source_faults=1), {S.SYNCING, S.SETUP}),
+        (Facts(state=S.SYNCING, source_faults=1), set(S)),
+        (Facts(state=S.SYNCING, source_faults=1, source_flush_faults=1), {S.SYNCING, S.SETUP}),
         (Facts(state=S.SYNCING, target_faults=1), {S.SYNCING, S.SETUP}),
         (Facts(state=S.SOURCE_SELECTED), {S.SOURCE_SELECTED, S.TARGET_SELECTED, S.COMMITTED, S.SETUP}),
         (
@@ -65,6 +66,15 @@ def test_a_commit_leaves_no_way_back() -> None:
     assert why == "from committed no way leads there"
 
 
+def test_a_source_that_cannot_be_read_everywhere_is_in_the_way_of_what_follows_the_copy() -> None:
+    facts = Facts(state=S.SYNCING, source_faults=1)
+    assert why_out_of_reach(facts, S.SETUP, attempt=1, unreadable_regions=1) is None
+    why = why_out_of_reach(facts, S.COMMITTED, attempt=1, unreadable_regions=1)
+    assert why is not None
+    assert "cannot be read" in why
+
+
 def test_a_fault_in_the_way_is_named() -> None:
-    why = why_out_of_reach(Facts(state=S.SYNCING, source_faults=1), S.SOURCE_SELECTED, attempt=1)
+    facts = Facts(state=S.SYNCING, source_faults=1, source_flush_faults=1)
+    why = why_out_of_reach(facts, S.SOURCE_SELECTED, attempt=1)
     assert why == "from syncing with a source fault in this attempt no way leads there"

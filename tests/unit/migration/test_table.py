@@ -20,9 +20,16 @@ from shared.migration.table import (
 )
 
 ALL_FACTS = [
-    Facts(state=state, authority=authority, flag=flag, source_faults=source, target_faults=target)
-    for state, authority, flag, source, target in itertools.product(
-        [None, *State], Side, Flag, (0, 1), (0, 1)
+    Facts(
+        state=state,
+        authority=authority,
+        flag=flag,
+        source_faults=source,
+        source_flush_faults=flush,
+        target_faults=target,
+    )
+    for state, authority, flag, (source, flush), target in itertools.product(
+        [None, *State], Side, Flag, ((0, 0), (1, 0), (1, 1)), (0, 1)
     )
 ]
 
@@ -30,7 +37,7 @@ ALL_FACTS = [
 PROMISED: dict[tuple[str | None, str], tuple[str | None, Callable[[Facts], bool]]] = {
     (None, "setup"): ("setup", lambda f: True),
     ("setup", "sync"): ("syncing", lambda f: f.flag is Flag.SET),
-    ("syncing", "copied"): ("source-selected", lambda f: not f.target_faults and not f.source_faults),
+    ("syncing", "copied"): ("source-selected", lambda f: not f.target_faults and not f.source_flush_faults),
     ("source-selected", "select-target"): ("target-selected", lambda f: not f.target_faults),
     ("target-selected", "select-source"): (
         "source-selected",

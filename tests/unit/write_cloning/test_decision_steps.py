@@ -128,3 +128,23 @@ async def test_stop_is_clean_and_clears_the_flag(state: State) -> None:
         ledger = await house.ledger()
         assert ledger.state is state
         assert ledger.flag is (Flag.NEVER if state is State.SETUP else Flag.CLEAR)
+
+
+async def test_source_write_that_failed_while_syncing_does_not_keep_the_sides_from_being_in_sync() -> None:
+    async with standing_host(State.SYNCING) as house:
+        house.source.failing["write"] = errno.EIO
+        assert await house.answer(house.write(9)) == errno.EIO
+        await house.ask("resume")
+        assert (await house.settled(State.SOURCE_SELECTED)).fault_count(Side.SOURCE) == 1
+        assert house.target.content == house.source.content
+
+
+async def test_source_flush_that_failed_while_syncing_does(caplog: pytest.LogCaptureFixture) -> None:
+    """What was read from the source since may be older than what it was given."""
+    async with standing_host(State.SYNCING) as house:
+        house.source.failing["flush"] = errno.EIO
+        assert await house.answer(house.flush()) == errno.EIO
+        await house.ask("resume")
+        await house.until(lambda: "copied, but not in sync: copied is refused" in caplog.text)
+        assert house.witness.state is State.SYNCING
+        assert (await house.ask("abort")).state is State.SETUP
