@@ -9,12 +9,12 @@ Holes of the source are not read: the target gets a hole where it can have one, 
 
 import asyncio
 import errno
-from collections import deque
 from collections.abc import Coroutine, Sequence
 
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Device, Extent, ZeroMode
+from services.write_cloning.pace import Pace
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
 from services.write_cloning.volume.regions import REGION_DIFFERS
@@ -24,7 +24,6 @@ from shared.migration.devices import Side
 
 COPIES_IN_FLIGHT = 4
 LOOK_AHEAD_BYTES = 256 << 20  # how far the source is asked for holes at once
-RATE_WINDOW_S = 4.0
 REGIONS_TOLD_MAX = 4096  # by one answer about them: a millisecond's work
 UNREADABLE_SHOWN_MAX = 16
 
@@ -59,11 +58,9 @@ class Copier:
         self._io_timeout_s = io_timeout_s
         self._region_count = -(-volume.size_bytes // region_size_bytes)
         self._next_region = 0
-        self._going = asyncio.Event()
-        self._going.set()
+        self._pace = Pace()
         self._data_hint = (0, 0)  # bytes that held data when the source was last asked
         self._hint_asked_to = 0
-        self._samples: deque[tuple[float, int]] = deque()
         self._is_synced = bytearray(self._region_count)
         self.synced_bytes = 0
         self._unreadable: list[int] = []
@@ -71,7 +68,7 @@ class Copier:
     @property
     def is_paused(self) -> bool:
         """Whether `pause` is in force."""
-        return not self._going.is_set()
+        return self._pace.is_paused
 
     @property
     def unreadable_regions(self) -> tuple[int, ...]:
@@ -80,22 +77,15 @@ class Copier:
 
     def pause(self) -> None:
         """Begin no further region; those begun are finished."""
-        self._going.clear()
-        self._samples.clear()
+        self._pace.pause()
 
     def resume(self) -> None:
         """Go on."""
-        self._going.set()
+        self._pace.resume()
 
     def rate_bytes_per_s(self) -> float:
         """Progress over the last few seconds."""
-        now = asyncio.get_running_loop().time()
-        while self._samples and self._samples[0][0] < now - RATE_WINDOW_S:
-            self._samples.popleft()
-        if not self._samples or self.is_paused:
-            return 0.0
-        since, base = self._samples[0]
-        return (self.synced_bytes - base) / max(now - since, 0.001)
+        return self._pace.rate_bytes_per_s()
 
     def region_status(self, offset: int, length: int) -> Sequence[tuple[int, int]]:
         """Which parts of a range are the same on both sides, for the context `cutover:region`.
@@ -134,7 +124,7 @@ class Copier:
 
     async def _copy_regions(self) -> None:
         while self._next_region < self._region_count:
-            await self._going.wait()
+            await self._pace.going()
             region, self._next_region = self._next_region, self._next_region + 1
             if region < self._region_count:
                 await self._copy_region(region)
@@ -152,7 +142,7 @@ class Copier:
         if is_readable:
             self._is_synced[region] = True
             self.synced_bytes += high - low
-            self._samples.append((asyncio.get_running_loop().time(), self.synced_bytes))
+            self._pace.add(high - low)
         else:
             self._unreadable.append(region)
 
