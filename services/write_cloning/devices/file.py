@@ -91,7 +91,7 @@ class FileDevice:
         self._lane = engine.open_lane(open_file.fd, self._finish_oddly, is_hashed=open_file.is_hashed)
         self.read = self._lane.read  # nothing is added to what the engine does, so no call either
         self.write = self._lane.write
-        self._syncs = Syncs(self._loop, self._lane)
+        self._syncs = Syncs(self._loop, self._start_flush)
         self._zeroing = Zeroing(
             self._lane,
             self._syncs,
@@ -188,6 +188,9 @@ class FileDevice:
             self._is_closed = True
             await self._clerk.call(self._open.close)
             self._clerk.dismiss()
+
+    def _start_flush(self, done: Done, context: object) -> None:
+        self._lane.submit(Operation.SYNC, 0, 0, 0, 0, done, context)
 
     def _written_to_cache(self, asked: tuple[Done, object], error: int) -> None:
         done, context = asked

@@ -6,25 +6,26 @@ error, until the device is opened anew: rule of the house «a failed flush is fi
 """
 
 import asyncio
+from collections.abc import Callable
 
-from services.write_cloning.devices.engine import Lane, Operation, answer
+from services.write_cloning.devices.engine import answer
 from services.write_cloning.devices.interface import Done
 
 
 class Syncs:
     """At most one flush runs; those that are asked for meanwhile become the next, one for all."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lane: Lane) -> None:
-        """Begin with nothing failed."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, start: Callable[[Done, object], None]) -> None:
+        """Begin with nothing failed. `start` starts one flush of the device."""
         self.error = 0
         self._loop = loop
-        self._lane = lane
+        self._start_flush = start
         self._running: list[tuple[Done, object]] = []
         self._next: list[tuple[Done, object]] = []
 
     @property
     def waiting(self) -> int:
-        """Flushes that no request of the lane stands for yet."""
+        """Flushes that no request of the device stands for yet."""
         return len(self._next)
 
     def request(self, done: Done, context: object) -> None:
@@ -46,7 +47,7 @@ class Syncs:
 
     def _start(self) -> None:
         self._running, self._next = self._next, []
-        self._lane.submit(Operation.SYNC, 0, 0, 0, 0, self._finished, None)
+        self._start_flush(self._finished, None)
 
     def _finished(self, _context: object, error: int) -> None:
         finished, self._running = self._running, []

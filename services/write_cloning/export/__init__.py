@@ -1,12 +1,13 @@
 """NBD exports of this host's volumes: a thin asyncio adapter over `shared.nbd`.
 
+What is sent leaves by an outbox (`services.write_cloning.outbox`), the same that remote devices have.
+
 exported     what an export asks of a volume
 limits       every bound of this package
 errors       what may go wrong on the operating side
 listener     sockets: Unix, TCP on loopback, inherited
 client       who is connected
 negotiation  the handshake over a socket
-outbox       replies on their way out
 inbox        the bytes that came in
 ration       one connection's share of memory
 submission   requests on their way to the volume (hot)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 
 from services.write_cloning.export.block_status import status_chunks
 from services.write_cloning.export.exported import ExportedVolume
-from services.write_cloning.export.outbox import Outbox
+from services.write_cloning.outbox import Outbox
 from services.write_cloning.volume.requests import Request
 from shared.nbd import replies
 from shared.nbd.constants import Command

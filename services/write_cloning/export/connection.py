@@ -23,10 +23,10 @@ from services.write_cloning.export.answers import Answers, Spawn
 from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.inbox import Inbox
 from services.write_cloning.export.limits import INLINE_PAYLOAD_BYTES, Limits
-from services.write_cloning.export.outbox import Outbox
 from services.write_cloning.export.ration import Ration
 from services.write_cloning.export.submission import Submission
 from services.write_cloning.export.tray import Tray
+from services.write_cloning.outbox import Outbox
 from services.write_cloning.volume.requests import Kind, Request
 from shared.nbd.constants import REQUEST_BYTES, CommandFlag, NbdError
 from shared.nbd.requests import RequestParser, WireRequest

@@ -23,9 +23,6 @@ TRAY_BYTES = 128 << 10
 STATUS_EXTENTS = 1024
 """What one block status reply tells of at most: finding them takes a millisecond or two, for which others wait."""
 
-MAX_PIECES_PER_SEND = 1024
-"""IOV_MAX on Linux: more than this, sendmsg refuses."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -14,8 +14,8 @@ from services.write_cloning.export.answers import Answers
 from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.inbox import Inbox
 from services.write_cloning.export.limits import AT_ONCE_BYTES, Limits
-from services.write_cloning.export.outbox import Outbox
 from services.write_cloning.export.tray import Tray
+from services.write_cloning.outbox import Outbox
 from services.write_cloning.volume.requests import Kind, Request
 from shared.nbd.constants import Command, CommandFlag
 from shared.nbd.requests import WireRequest

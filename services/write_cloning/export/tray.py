@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.export.limits import TRAY_BYTES
-from services.write_cloning.export.outbox import Outbox
+from services.write_cloning.outbox import Outbox
 from shared.nbd import replies
 
 # Data begins at a multiple of this. The kernel copies to such addresses twice as fast as to odd ones; no header is longer.

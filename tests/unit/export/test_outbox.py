@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.write_cloning.devices.buffers import BufferPool
-from services.write_cloning.export.outbox import Outbox
+from services.write_cloning.outbox import Outbox
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_headers_are_joined_only_so_many_at_once(
     pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backlog is not copied as a whole for every attempt to send some of it."""
-    monkeypatch.setattr("services.write_cloning.export.outbox.MAX_PIECES_PER_SEND", 10)
+    monkeypatch.setattr("services.write_cloning.outbox.MAX_PIECES_PER_SEND", 10)
     with Watched(fileno=pair[0].detach()) as ours:
         ours.setblocking(False)
         outbox, _ = make(ours)

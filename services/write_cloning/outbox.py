@@ -1,4 +1,4 @@
-"""Replies on their way out: what one loop iteration answers leaves in one system call. Hot.
+"""Bytes on their way out of an NBD connection, of either side: what one loop iteration says leaves in one system call. Hot.
 
 Pieces are sent in order. A buffer is released when its last byte is in the socket. When the socket is full, sending
 goes on as soon as it can be written to. It must not know what the pieces mean.
@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable
 
 from services.write_cloning.devices.buffers import Buffer
-from services.write_cloning.export.limits import MAX_PIECES_PER_SEND
+
+MAX_PIECES_PER_SEND = 1024
+"""IOV_MAX on Linux: more than this, sendmsg refuses."""
 
 
 class Outbox:
@@ -59,7 +61,7 @@ class Outbox:
 
     @property
     def unsent_bytes(self) -> int:
-        """What the client has not taken."""
+        """What the peer has not taken."""
         return self._pushed_bytes - self.sent_bytes
 
     @property
@@ -68,7 +70,7 @@ class Outbox:
         return self._is_watching
 
     def push(self, piece: bytes | memoryview) -> None:
-        """Send a whole reply. Memory that it lies in is lent before the loop goes on (`lend`)."""
+        """Send a whole message. Memory that it lies in is lent before the loop goes on (`lend`)."""
         if self._is_broken:
             return
         self.pieces.append(piece)
@@ -78,7 +80,7 @@ class Outbox:
             self._loop.call_soon(self._flush_callback)
 
     def push_data(self, header: bytes, buffer: Buffer, start: int, length: int) -> None:
-        """Send a reply with `length` bytes of a buffer from `start` on; takes over the reference to it."""
+        """Send a message with `length` bytes of a buffer from `start` on; takes over the reference to it."""
         if self._is_broken:
             buffer.release()
             return
