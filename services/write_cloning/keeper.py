@@ -22,6 +22,7 @@ class Keeper:
         self.trouble = ""  # why application I/O waits for the witness, while it does
         self._witnesses = witnesses
         self._writing = asyncio.Lock()
+        self._relied_index = 0  # of the last record that this run was told is stored
 
     async def amend(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
         """Change some fields, durably on return.
@@ -48,9 +49,11 @@ class Keeper:
                 self.trouble = ""
                 return
 
-    async def rely_on(self, digest: str) -> None:
-        """Note that this record is in the journal."""
-        await self.amend(tail_digest=digest)
+    async def rely_on(self, index: int, digest: str) -> None:
+        """Note that this record is in the journal. One that is found there again says nothing of those after it."""
+        if index > self._relied_index:
+            await self.amend(tail_digest=digest)
+            self._relied_index = index
 
     async def spend_flag(self, digest: str) -> None:
         """Note that nobody enters cloning with this flag record again."""

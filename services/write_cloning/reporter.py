@@ -1,11 +1,12 @@
 """The reporter: tells the journal's owners what the host has decided, again and again, until the journal holds it.
 
-Faults go first, then the last decision, then the clear of the flag, which is asked for only when everything else is stored
-and the journal is sound. The application never waits for any of this.
+Faults and decisions go in the order in which they came, then the clear of the flag, which is asked for only when everything
+else is stored and the journal is sound. The application never waits for any of this.
 """
 
 import asyncio
 import logging
+from collections import deque
 from dataclasses import replace
 
 from services.write_cloning.keeper import Keeper
@@ -39,8 +40,8 @@ class Reporter:
         """Begin with nothing to tell."""
         self._keeper = keeper
         self._around = around
-        self._decision: DecisionRequest | None = None
-        self._faults: list[FaultReport] = []
+        # However long the journal is away this stays short: faults are counted, and commands come by the same way as answers.
+        self._untold: deque[FaultReport | DecisionRequest] = deque()
         self._clear = False
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -55,16 +56,16 @@ class Reporter:
     @property
     def unstored_faults(self) -> tuple[FaultReport, ...]:
         """Faults that the journal is not known to hold."""
-        return tuple(self._faults)
+        return tuple(told for told in self._untold if isinstance(told, FaultReport))
 
     def want_faults(self, *faults: FaultReport) -> None:
         """Have faults recorded."""
-        self._faults.extend(faults)
+        self._untold.extend(faults)
         self._ask()
 
     def want_decision(self, decision: DecisionRequest) -> None:
-        """Have a decision recorded; it replaces an older one that is still on its way."""
-        self._decision = decision
+        """Have a decision recorded."""
+        self._untold.append(decision)
         self._ask()
 
     def want_clear(self) -> None:
@@ -109,7 +110,7 @@ class Reporter:
         self.trouble = message
 
     async def _pause(self, delay_s: float) -> None:
-        # The wait ends early when something new is to be told: it may replace what could not be stored.
+        # The wait ends early when something new is to be told, which is a sign that somebody waits.
         self._wake.clear()
         try:
             async with asyncio.timeout(delay_s):
@@ -118,15 +119,9 @@ class Reporter:
             self._wake.set()
 
     async def _report(self) -> None:
-        while self._faults:
-            fault = self._faults[0]
-            await self._store(
-                "fault", RecordFaultRequest(origin=self._origin(fault.operation_id), fault=fault)
-            )
-            self._faults.remove(fault)
-        if (decision := self._decision) is not None:
-            await self._store_decision(decision)
-            return
+        while self._untold:
+            await self._tell(self._untold[0])
+            self._untold.popleft()
         if self._clear:
             await self._clear_flag()
             self._clear = False
@@ -135,21 +130,21 @@ class Reporter:
         self._wake.clear()
         self._settled.set()
 
-    async def _store_decision(self, decision: DecisionRequest) -> None:
-        subject = decision_subject(decision.origin.migration)
-        stored = await self._around.requests.request(
-            subject, decision, StoredReply, timeout_s=REQUEST_TIMEOUT_S
-        )
-        await self._keeper.rely_on(stored.digest)
-        if self._decision is decision:
-            self._decision = None
+    async def _tell(self, untold: FaultReport | DecisionRequest) -> None:
+        name = self._keeper.witness.migration
+        if isinstance(untold, DecisionRequest):
+            await self._store(decision_subject(name), untold)
+        else:
+            request = RecordFaultRequest(origin=self._origin(untold.operation_id), fault=untold)
+            await self._store(record_subject("fault", name), request)
 
-    async def _store(self, what: str, request: RecordFaultRequest | ClearFlagRequest) -> None:
-        subject = record_subject(what, request.origin.migration)
+    async def _store(
+        self, subject: str, request: RecordFaultRequest | DecisionRequest | ClearFlagRequest
+    ) -> None:
         stored = await self._around.requests.request(
             subject, request, StoredReply, timeout_s=REQUEST_TIMEOUT_S
         )
-        await self._keeper.rely_on(stored.digest)
+        await self._keeper.rely_on(stored.index, stored.digest)
 
     async def _clear_flag(self) -> None:
         witness = self._keeper.witness
@@ -166,7 +161,7 @@ class Reporter:
             tail_digest=ledger.tail.digest,
             faults=witness.faults,
         )
-        await self._store("flag-clear", request)
+        await self._store(record_subject("flag-clear", witness.migration), request)
 
     def _origin(self, operation_id: str) -> Origin:
         return origin_of(replace(self._keeper.witness, operation_id=operation_id))

@@ -4,7 +4,9 @@ import errno
 
 import pytest
 
+from services.write_cloning.keeper import Keeper
 from shared.migration.devices import Side
+from shared.migration.records import Kind, StateRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag, State
 from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
@@ -148,3 +150,31 @@ async def test_source_flush_that_failed_while_syncing_does(caplog: pytest.LogCap
         await house.until(lambda: "copied, but not in sync: copied is refused" in caplog.text)
         assert house.witness.state is State.SYNCING
         assert (await house.ask("abort")).state is State.SETUP
+
+
+async def test_all_that_was_decided_while_the_journal_was_away_is_recorded_in_its_order() -> None:
+    async with standing_host(State.SYNCING) as house:
+        house.bus.cut()
+        copier = house.migration.apparatus.copier
+        assert copier is not None
+        copier.resume()
+        await house.until(lambda: house.witness.state is State.SOURCE_SELECTED)
+        house.target.failing["write"] = errno.EIO
+        assert await house.answer(house.write(7)) == 0
+        await house.until(lambda: house.witness.state is State.SETUP)
+        house.bus.heal()
+        ledger = await house.settled(State.SETUP)
+        told = [entry.record for entry in ledger.entries]
+        kinds = [each.trigger if isinstance(each, StateRecord) else each.kind for each in told]
+        assert kinds[-4:] == ["copied", Kind.FAULT, "target-fault", Kind.FLAG_CLEAR]
+        assert house.witness.tail_digest == ledger.tail.digest
+
+
+async def test_record_that_is_found_in_the_journal_again_does_not_make_the_witness_rely_on_less() -> None:
+    """As after an answer that was lost: what was stored since must still be in the journal at the next start."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        entries = (await house.ledger()).entries
+        keeper = Keeper(house.witness, house.around.witnesses)
+        for entry in (entries[-2], entries[-1], entries[-2]):
+            await keeper.rely_on(entry.record.index, entry.digest)
+        assert keeper.witness.tail_digest == entries[-1].digest
