@@ -1,6 +1,7 @@
 """How a migration is, for people and monitors. Units stand in the names; None means not known or not applicable."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
@@ -49,6 +50,29 @@ class RoutingView:
     flushes: tuple[Side, ...]
 
 
+class Outcome(StrEnum):
+    """How a comparison of both sides ended."""
+
+    EQUAL = "equal"  # everywhere; the host's witness holds that
+    DIFFERENT = "different"  # a target fault tells where first
+    INCOMPLETE = "incomplete"  # the detail says why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationView:
+    """A comparison of both sides by `verify`: one that is under way, or the last one of this run of the host."""
+
+    id: str  # the operation id of the command that began it
+    outcome: Outcome | None  # None while it is under way
+    detail: str = ""
+    compared_bytes: int
+    remaining_bytes: int
+    rate_bytes_per_s: float
+    eta_s: float | None
+    began_at: str  # RFC 3339, UTC
+    ended_at: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
     """One migration as its host sees it, right now. Also the payload of `cutover.progress.MIGRATION`."""
@@ -70,6 +94,9 @@ class HostView:
     paused: bool
     throttle_bytes_per_s: int | None
     unreadable_regions: tuple[int, ...] = ()  # of the source, by number; at most the first 16
+    verification: VerificationView | None = None
+    verified_at: str | None = None  # when both sides were last found equal everywhere, in this attempt
+    needs_verify: bool = False  # whether `commit` asks for that
     export_uri: str | None
     connections: tuple[ConnectionView, ...] = ()
     io_engine: str
@@ -114,6 +141,9 @@ class MigrationStatus:
     routing: RoutingView | None
     journal_pending: bool | None
     unreadable_regions: tuple[int, ...] = ()
+    verification: VerificationView | None = None
+    verified_at: str | None = None
+    needs_verify: bool | None = None
     allowed: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     as_of: (

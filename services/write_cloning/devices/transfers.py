@@ -10,9 +10,9 @@ from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.interface import Device, Done, ZeroMode
 
 
-async def read(device: Device, offset: int, buffer: Buffer, length: int) -> int:
-    """Read into the buffer's beginning; returns 0 or an errno."""
-    return await _asked(buffer, lambda done: device.read(offset, buffer, 0, length, done, None))
+async def read(device: Device, offset: int, buffer: Buffer, length: int, *, start: int = 0) -> int:
+    """Read into the buffer from its byte `start` on; returns 0 or an errno."""
+    return await _asked(buffer, lambda done: device.read(offset, buffer, start, length, done, None))
 
 
 async def write(device: Device, offset: int, buffer: Buffer, start: int, length: int) -> int:
