@@ -2,7 +2,7 @@
 
 from shared.clock import Clock
 from shared.messages.recording import FaultReport, Origin
-from shared.messages.standing import refuse_older_attempt, refuse_stale, refuse_unsound
+from shared.messages.standing import refuse_gone_back, refuse_older_attempt, refuse_stale, refuse_unsound
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import FaultRecord, Kind
 
@@ -17,6 +17,7 @@ def decide_fault(origin: Origin, fault: FaultReport, ledger: Ledger, clock: Cloc
         Refusal: `stale`, `journal-unsound`.
     """
     refuse_unsound(ledger)
+    refuse_gone_back(origin, ledger)
     refuse_stale(origin, ledger)
     present = ledger.operation(fault.operation_id, Kind.FAULT)
     if present is not None:

@@ -6,7 +6,7 @@ record that it answers, and stands directly on the records that it was decided o
 
 from shared.clock import Clock
 from shared.messages.recording import ClearFlagRequest, Origin, SetFlagRequest
-from shared.messages.standing import refuse_stale, refuse_unsound, stale
+from shared.messages.standing import refuse_gone_back, refuse_stale, refuse_unsound, stale
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import FaultRecord, FlagClearRecord, FlagSetRecord, Kind
 from shared.migration.refusals import Code, Refusal
@@ -21,6 +21,7 @@ def decide_set(request: SetFlagRequest, ledger: Ledger, clock: Clock) -> FlagSet
     """
     origin = request.origin
     refuse_unsound(ledger)
+    refuse_gone_back(origin, ledger)
     refuse_stale(origin, ledger)
     present = ledger.operation(origin.operation_id, Kind.FLAG_SET)
     if present is not None:
@@ -49,6 +50,7 @@ def decide_clear(request: ClearFlagRequest, ledger: Ledger, clock: Clock) -> Fla
     """
     origin = request.origin
     refuse_unsound(ledger)
+    refuse_gone_back(origin, ledger)
     refuse_stale(origin, ledger)
     if (present := _cleared_already(request, ledger)) is not None:
         return present

@@ -4,7 +4,7 @@ from services.startup.owners import is_own, is_own_set
 from shared.messages.admission import WitnessView
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, Ledger
-from shared.migration.records import RepairRecord, StateRecord, TombstoneRecord
+from shared.migration.records import FlagClearRecord, RepairRecord, StateRecord, TombstoneRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, Flag, State
 
@@ -40,6 +40,20 @@ def refuse_foreign(witness: WitnessView, ledger: Ledger, host: str) -> None:
         )
 
 
+def refuse_older_copy(witness: WitnessView) -> None:
+    """Refuse a witness from before the volume was last opened: what was decided since then is not in it.
+
+    Raises:
+        Refusal: (`not-admitted`) saying of which run it is.
+    """
+    if witness.opened_run is not None and witness.opened_run > witness.run:
+        raise _closed(
+            witness,
+            f"its witness is an old copy: of run {witness.run}, and run {witness.opened_run} has had the volume open",
+            "the newest witness would admit it",
+        )
+
+
 def refuse_contradiction(witness: WitnessView, ledger: Ledger) -> None:
     """Refuse when journal and witness, the one caught up with the other, do not tell the same.
 
@@ -68,11 +82,12 @@ def refuse_contradiction(witness: WitnessView, ledger: Ledger) -> None:
 def flag_counts_as_set(ledger: Ledger, witness: WitnessView | None) -> bool:
     """Whether the stop before this start has to be taken for unclean.
 
-    A flag that startup itself set anew, for a run that never opened the migration, has nothing at stake: the witness
-    would have been written in that run. And a flag that was never set proves nothing while writes are cloned.
+    A clear counts when the witness knows that it was asked for: one that does not is older than the clear. A flag that
+    startup itself set anew, for a run that never opened the migration, has nothing at stake: the witness would have been
+    written in that run. And a flag that was never set proves nothing while writes are cloned.
     """
     if ledger.flag is Flag.CLEAR:
-        return False
+        return ledger.state in CLONING_STATES and not _knows_of_clear(witness, ledger.flag_entry)
     if ledger.flag is Flag.NEVER or ledger.flag_entry is None:
         return ledger.state in CLONING_STATES and ledger.authority is Side.SOURCE
     return not is_set_in_vain(ledger, witness)
@@ -86,6 +101,7 @@ def is_set_in_vain(ledger: Ledger, witness: WitnessView | None) -> bool:
         and ledger.state in CLONING_STATES
         and flag is not None
         and witness is not None
+        and witness.opened_run == witness.run  # so it is no old copy: no later run has had the volume open
         and is_own_set(flag)
         and witness.flag_digest != flag.digest
         and witness.run < flag.record.run
@@ -106,6 +122,16 @@ def refuse_without_witness(ledger: Ledger, why: str) -> None:
         Code.NOT_ADMITTED,
         f"{ledger.migration!r} stays closed: {why}, and its journal {journal}, so it is not proved which device holds "
         "every write. Its witness, in the state directory of its host, would admit it.",
+    )
+
+
+def _knows_of_clear(witness: WitnessView | None, flag: Entry | None) -> bool:
+    """Whether the host had this clear in mind: it notes that a flag is spent before it asks for the clear."""
+    return (
+        witness is not None
+        and flag is not None
+        and isinstance(flag.record, FlagClearRecord)
+        and flag.record.set_digest == witness.spent_flag_digest
     )
 
 

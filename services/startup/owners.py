@@ -88,6 +88,7 @@ class Owners:
             run=self._run,
             decision=witness.decision,
             operation_id=witness.operation_id,
+            relies_on=witness.tail_digest,
         )
         request = DecisionRequest(
             origin=origin,
@@ -160,6 +161,7 @@ class Owners:
             run=self._run,
             decision=ledger.decision if decision is None else decision,
             operation_id=operation,
+            relies_on=ledger.tail.digest,
         )
 
     async def _ask(self, subject: str, request: object) -> None:

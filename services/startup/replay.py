@@ -13,6 +13,7 @@ from services.startup.evidence import (
     is_sound,
     refuse_contradiction,
     refuse_foreign,
+    refuse_older_copy,
     refuse_without_witness,
 )
 from services.startup.owners import Owners
@@ -52,6 +53,7 @@ class Replay:
         if is_over(witness, ledger):
             return Removed(name)
         refuse_foreign(witness, ledger, self._host)
+        refuse_older_copy(witness)
         ledger = await self._sound(witness, ledger)
         ledger = await self._caught_up(witness, ledger)
         if witness.state is None and is_over(witness, ledger):

@@ -164,7 +164,8 @@ def _refuse_older_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> N
     known = max(
         (*(ledger.run for ledger in ledgers), *(witness.run for witness in request.witnesses)), default=0
     )
-    if request.run < known:
+    # Whoever has not asked before in its run finds records of it only where the number was counted from an old copy.
+    if request.run < known or (request.run == known and not request.asked_before):
         raise Refusal(
             Code.STALE,
             f"Run {request.run} of host {request.host!r} is not admitted: run {known} has been there. Its state directory "

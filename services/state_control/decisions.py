@@ -6,7 +6,13 @@ say; only what is from the past, or of another migration, is refused.
 
 from shared.clock import Clock
 from shared.messages.recording import DecisionRequest, Origin, RepairRequest
-from shared.messages.standing import refuse_older_attempt, refuse_stale, refuse_unsound, stale
+from shared.messages.standing import (
+    refuse_gone_back,
+    refuse_older_attempt,
+    refuse_stale,
+    refuse_unsound,
+    stale,
+)
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import Kind, RepairRecord, StateRecord, TombstoneRecord
 from shared.migration.refusals import Code, Refusal
@@ -22,6 +28,7 @@ def decide_record(
         Refusal: `stale`, `unknown-migration`, `name-taken`, `journal-unsound`.
     """
     origin = request.origin
+    refuse_gone_back(origin, ledger)  # even a decision that is there: whoever has it confirmed builds on it
     if (present := _present(request, ledger)) is not None:
         return present
     refuse_unsound(ledger)

@@ -42,6 +42,7 @@ class Host:
         self._migrations: dict[str, Migration] = {}
         self._closed: dict[str, ClosedView] = {}
         self._being_set_up: set[str] = set()
+        self._has_asked = False  # for admission, in this run
 
     # ------------------------------------------------------------------ admission
 
@@ -52,18 +53,22 @@ class Host:
             Refusal: there is no answer yet; nothing was opened.
         """
         witnesses, unreadable = await self._around.witnesses.read_all()
+        opened = await self._around.witnesses.openings.read()
         request = AdmissionRequest(
             host=self._around.host,
             run=self._around.run,
-            witnesses=tuple(witness.view() for witness in witnesses),
+            asked_before=self._has_asked,
+            witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
             unreadable=tuple(unreadable),
         )
+        self._has_asked = True
         subject = admission_subject(self._around.host)
         reply = await self._around.requests.request(
             subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
         )
+        uuids = {witness.migration: witness.uuid for witness in witnesses}
         for name in reply.removed:
-            await self._around.witnesses.forget(name)
+            await self._around.witnesses.forget(name, uuids.get(name))
         for closed in reply.closed:
             self._keep_closed(closed.migration, closed.uuid, closed.code, closed.message)
         known = {witness.migration: witness for witness in witnesses}
@@ -80,6 +85,7 @@ class Host:
         witness = _admitted_witness(admission, earlier, self._around)
         try:
             await self._around.witnesses.write(witness)
+            await self._around.witnesses.openings.note(witness.uuid, witness.run)
         except OSError as error:
             await source.close()
             await target.close()
@@ -150,11 +156,12 @@ class Host:
         witness = self._first_witness(name, request, devices, row.trigger)
         try:
             await self._around.witnesses.write(witness)
+            await self._around.witnesses.openings.note(witness.uuid, witness.run)
         except OSError as error:
             await source.close()
             await target.close()
             with contextlib.suppress(OSError):  # it may be there all the same; then the next start finds it
-                await self._around.witnesses.forget(name)
+                await self._around.witnesses.forget(name, witness.uuid)
             raise Refusal(Code.INTERNAL, f"The witness of {name} could not be written: {error}.") from error
         migration = Migration(witness=witness, source=source, target=target, around=self._around)
         self._migrations[name] = migration
@@ -219,7 +226,7 @@ class Host:
         if self._migrations.get(migration.name) is migration:
             del self._migrations[migration.name]
             await migration.release()
-            await self._around.witnesses.forget(migration.name)
+            await self._around.witnesses.forget(migration.name, migration.witness.uuid)
 
     # ------------------------------------------------------------------ asking
 

@@ -22,6 +22,7 @@ from shared.messages.recording import (
     decision_subject,
     record_subject,
 )
+from shared.messages.standing import gone_back
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag
@@ -133,7 +134,8 @@ class Reporter:
     async def _tell(self, untold: FaultReport | DecisionRequest) -> None:
         name = self._keeper.witness.migration
         if isinstance(untold, DecisionRequest):
-            await self._store(decision_subject(name), untold)
+            origin = replace(untold.origin, relies_on=self._keeper.witness.tail_digest)  # by now
+            await self._store(decision_subject(name), replace(untold, origin=origin))
         else:
             request = RecordFaultRequest(origin=self._origin(untold.operation_id), fault=untold)
             await self._store(record_subject("fault", name), request)
@@ -177,6 +179,7 @@ def origin_of(witness: Witness) -> Origin:
         run=witness.run,
         decision=witness.decision,
         operation_id=witness.operation_id,
+        relies_on=witness.tail_digest,
     )
 
 
@@ -192,8 +195,5 @@ async def sound_ledger(around: Surroundings, witness: Witness) -> Ledger:
             Code.JOURNAL_UNSOUND, f"The journal of {witness.migration} is damaged: {ledger.broken}."
         )
     if not ledger.contains(witness.tail_digest):
-        message = (
-            f"The journal of {witness.migration} has gone back: it lacks a record that this host relied on."
-        )
-        raise Refusal(Code.JOURNAL_UNSOUND, f"{message} Restart the host to have it repaired.")
+        raise gone_back(witness.migration, f"host {witness.host!r}")
     return ledger

@@ -21,6 +21,7 @@ from services.write_cloning.export.server import ExportServer
 from services.write_cloning.host import Host
 from services.write_cloning.offering import Offering
 from services.write_cloning.opener import ConfiguredOpener
+from services.write_cloning.openings import Openings
 from services.write_cloning.progress import tell_progress
 from services.write_cloning.run_number import locked, next_run
 from services.write_cloning.storage import Directory
@@ -79,7 +80,7 @@ async def _serve_host(
                 run=run,
                 clock=clock,
                 tasks=tasks,
-                witnesses=Witnesses(Directory(Path(host_config.state_dir) / "witnesses")),
+                witnesses=_witnesses(Path(host_config.state_dir)),
                 journal=ChainJournal(JetStreamStream(bus)),
                 requests=bus,
                 opener=ConfiguredOpener(host_config, engine),
@@ -107,6 +108,10 @@ async def _serve_host(
         pass
     log.info("the stop was %s", "clean" if is_clean else "not clean: the error flag stays set")
     return EXIT_DONE if is_clean else EXIT_FAILED
+
+
+def _witnesses(state_dir: Path) -> Witnesses:
+    return Witnesses(Directory(state_dir / "witnesses"), Openings(Directory(state_dir)))
 
 
 def _allow_descriptors() -> None:

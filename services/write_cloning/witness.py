@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from services.write_cloning.openings import Openings
 from services.write_cloning.storage import Storage
 from shared.messages.admission import UnreadableWitness, WitnessView
 from shared.messages.codec import decode, encode
@@ -59,8 +60,8 @@ class Witness:
         """What the state table decides on; the flag is the journal's affair and left at its default."""
         return with_faults(Facts(state=self.state, authority=self.authority), self.faults)
 
-    def view(self) -> WitnessView:
-        """What startup needs to know of it."""
+    def view(self, opened_run: int | None) -> WitnessView:
+        """What startup needs to know of it, and when the volume was last opened."""
         return WitnessView(
             migration=self.migration,
             uuid=self.uuid,
@@ -75,6 +76,8 @@ class Witness:
             detail=self.detail,
             tail_digest=self.tail_digest,
             flag_digest=self.flag_digest,
+            spent_flag_digest=self.spent_flag_digest,
+            opened_run=opened_run,
             faults=self.faults,
             devices=self.devices,
         )
@@ -91,9 +94,10 @@ class _Sealed:
 class Witnesses:
     """All witnesses of a host."""
 
-    def __init__(self, storage: Storage) -> None:
-        """Keep them in `storage`, a file each."""
+    def __init__(self, storage: Storage, openings: Openings | None = None) -> None:
+        """Keep them in `storage`, a file each; when volumes were opened is better kept elsewhere than beside them."""
         self._storage = storage
+        self.openings = openings or Openings(storage)
 
     async def write(self, witness: Witness) -> None:
         """Make a witness durable."""
@@ -101,9 +105,11 @@ class Witnesses:
             witness.migration + SUFFIX, encode(_Sealed(sha256=_seal(witness), witness=witness))
         )
 
-    async def forget(self, migration: str) -> None:
+    async def forget(self, migration: str, uuid: str | None) -> None:
         """Remove a witness; its migration exists no more."""
         await self._storage.remove(migration + SUFFIX)
+        if uuid is not None:
+            await self.openings.forget(uuid)
 
     async def read_all(self) -> tuple[list[Witness], list[UnreadableWitness]]:
         """Every witness, and those that cannot be believed, with the reason."""

@@ -33,6 +33,8 @@ class WitnessView:
     detail: str
     tail_digest: str  # the last journal record that it relied on
     flag_digest: str  # the flag-set record that it entered cloning with; empty when none
+    spent_flag_digest: str = ""  # the flag-set record whose clear was last asked for
+    opened_run: int | None = None  # in which the host last opened the volume; None when it does not know
     faults: tuple[FaultReport, ...]  # of the attempt, stored or not
     devices: DevicePair
 
@@ -51,6 +53,7 @@ class AdmissionRequest:
 
     host: str
     run: int
+    asked_before: bool = False  # in this run; if not, nobody can have recorded anything of it
     witnesses: tuple[WitnessView, ...] = ()
     unreadable: tuple[UnreadableWitness, ...] = ()
 

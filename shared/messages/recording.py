@@ -29,7 +29,11 @@ def repair_subject(migration: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Who speaks, of what. Anything from another UUID, an older run or decision than the journal's is refused."""
+    """Who speaks, of what. Anything from another UUID, an older run or decision than the journal's is refused.
+
+    `relies_on` is the last record that the asker knows to be stored. On a journal that lacks it nothing is stored: it has
+    gone back, and what came on top would hide that.
+    """
 
     migration: str
     uuid: str
@@ -38,6 +42,7 @@ class Origin:
     run: int
     decision: int
     operation_id: str
+    relies_on: str = ""  # its digest; empty for none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

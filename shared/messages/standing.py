@@ -18,6 +18,25 @@ def refuse_unsound(ledger: Ledger) -> None:
         )
 
 
+def refuse_gone_back(origin: Origin, ledger: Ledger) -> None:
+    """Refuse to build on a chain that lacks what the asker relied on, however whole it looks.
+
+    Raises:
+        Refusal: `journal-unsound`.
+    """
+    if not ledger.contains(origin.relies_on):
+        raise gone_back(origin.migration, f"host {origin.host!r}")
+
+
+def gone_back(migration: str, who: str) -> Refusal:
+    """The refusal of a journal that lacks a record that somebody relied on."""
+    return Refusal(
+        Code.JOURNAL_UNSOUND,
+        f"The journal of {migration!r} has gone back: it lacks a record that {who} relied on. Application I/O goes on, and "
+        "nothing is recorded before the host is restarted, which has the journal repaired.",
+    )
+
+
 def refuse_stale(origin: Origin, ledger: Ledger) -> None:
     """Refuse whoever speaks of another migration of the name, for another host, or from the past.
 

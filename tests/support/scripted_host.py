@@ -203,6 +203,7 @@ class ScriptedHost:
             detail="",
             tail_digest="",
             flag_digest="",
+            opened_run=self.run,
             faults=(),
             devices=DevicePair(source=device(source), target=device(target)),
         )
@@ -276,7 +277,7 @@ class ScriptedHost:
         if ledger.flag is not Flag.SET or ledger.flag_entry is None:
             return
         set_digest = ledger.flag_entry.digest
-        self.witnesses[name] = replace(self.witnesses[name], flag_digest="")
+        self.witnesses[name] = replace(self.witnesses[name], flag_digest="", spent_flag_digest=set_digest)
         request = ClearFlagRequest(
             origin=self.origin(name, f"clear:{set_digest}"),
             set_digest=set_digest,
@@ -304,6 +305,8 @@ class ScriptedHost:
             detail=admission.reason,
             tail_digest=admission.tail_digest,
             flag_digest=admission.flag_digest,
+            spent_flag_digest=earlier.spent_flag_digest if earlier is not None else "",
+            opened_run=self.run,
             faults=earlier.faults if earlier is not None and same else (),
             devices=admission.devices,
         )
@@ -333,12 +336,14 @@ class ScriptedHost:
             run=self.run,
             decision=witness.decision,
             operation_id=operation,
+            relies_on=witness.tail_digest,
         )
 
     async def _decide(self, name: str, operation: str, trigger: str, **changes: object) -> None:
         witness = self.witnesses[name]
         decided = {
             "run": self.run,
+            "opened_run": self.run,
             "decision": witness.decision + 1,
             "operation_id": operation,
             "trigger": trigger,

@@ -43,12 +43,18 @@ class Services:
         return [entry.record.kind.value for entry in (await self.ledger(name)).entries]
 
     async def admit(
-        self, host: ScriptedHost, *, run: int | None = None, unreadable: Sequence[UnreadableWitness] = ()
+        self,
+        host: ScriptedHost,
+        *,
+        run: int | None = None,
+        unreadable: Sequence[UnreadableWitness] = (),
+        asked_before: bool = False,
     ) -> AdmissionReply:
         """Ask as a new run of a host does, with the witnesses that it has."""
         request = AdmissionRequest(
             host=host.name,
             run=host.run + 1 if run is None else run,
+            asked_before=asked_before,
             witnesses=tuple(host.witnesses.values()),
             unreadable=tuple(unreadable),
         )

@@ -64,7 +64,20 @@ async def test_another_run_that_is_alive_keeps_the_host_waiting(services: Servic
     await stories.idle(host)
     async with services.wire.endpoints.serve(host.description(), host.endpoints()):
         assert (await refusal(services, host, run)).code is Code.BUSY
-    assert (await services.admit(host, run=run)).admitted
+    assert (await services.admit(host, run=3)).admitted
+
+
+async def test_a_run_number_counted_from_an_old_copy_is_refused(services: Services) -> None:
+    """A state directory from before the last run counts to the same number again, and its witnesses know nothing of it."""
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    before = dict(host.witnesses)
+    reply = await services.admit(host, run=2)
+    host.run = 2
+    host.adopt(reply.admitted[0])
+    assert (await services.admit(host, run=2, asked_before=True)).admitted
+    host.witnesses = before
+    assert (await refusal(services, host, 2)).code is Code.STALE
 
 
 async def test_a_run_of_another_host_is_no_hindrance(services: Services) -> None:
@@ -292,6 +305,42 @@ async def test_a_witness_that_went_back_stays_closed(services: Services) -> None
     message = closed(await services.admit(host)).message
     assert "records decision 3" in message
     assert "only at decision 2" in message
+
+
+async def test_a_witness_from_before_the_last_opening_stays_closed(services: Services) -> None:
+    """Cause: the flag that startup set for the last run counted as set in vain, for that witness knew nothing of the run.
+
+    Failing, a target that missed the last writes of a run that crashed was served as in sync.
+    """
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    old = host.witnesses["vol1"]
+    reply = await services.admit(host, run=2)
+    host.run = 2
+    host.adopt(reply.admitted[0])
+    host.witnesses["vol1"] = replace(old, opened_run=2)
+    message = closed(await services.admit(host, run=3)).message
+    assert "an old copy: of run 1, and run 2 has had the volume open" in message
+
+
+async def test_a_witness_that_may_be_an_old_copy_proves_nothing(services: Services) -> None:
+    """When the volume was last opened is not known: then a flag is never taken for set in vain."""
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    old = host.witnesses["vol1"]
+    await services.admit(host, run=2)
+    host.witnesses["vol1"] = replace(old, opened_run=None)
+    assert (await services.admit(host, run=3)).admitted[0].label == Label.UNCLEAN
+
+
+async def test_a_witness_that_does_not_know_of_the_clear_proves_nothing(services: Services) -> None:
+    host = services.host()
+    await stories.source_selected(host)
+    old = host.witnesses["vol1"]
+    await host.clear_flag()
+    assert host.witnesses["vol1"] != old
+    host.witnesses["vol1"] = old
+    assert (await services.admit(host)).admitted[0].label == Label.UNCLEAN
 
 
 async def test_a_witness_that_differs_stays_closed(services: Services) -> None:

@@ -153,7 +153,7 @@ async def test_a_second_start_without_application_io_comes_to_the_same(services:
     host = services.host()
     await cleanly(stories.source_selected)(host)
     first = await services.admit(host, run=2)
-    again = await services.admit(host, run=2)
+    again = await services.admit(host, run=2, asked_before=True)
     later = await services.admit(host, run=3)
     assert [reply.admitted[0].label for reply in (first, again, later)] == [Label.RESUME] * 3
     assert first.admitted == again.admitted == later.admitted
