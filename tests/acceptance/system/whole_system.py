@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,6 +98,22 @@ class System:
         assert self._nats is not None
         self._background.run(self._nats.stop(), timeout_s=STOP_TIMEOUT_S)
 
+    def kill_nats(self) -> None:
+        """SIGKILL, of one that may have ended already."""
+        assert self._nats is not None
+        if not self._nats.exited.is_set():
+            os.kill(self._nats.pid, signal.SIGKILL)
+        self.stop_nats()
+
+    @property
+    def nats_pid(self) -> int:
+        assert self._nats is not None
+        return self._nats.pid
+
+    @property
+    def is_nats_running(self) -> bool:
+        return self._nats is not None and not self._nats.exited.is_set()
+
     def until_subscribed(self, subject: str) -> None:
         """Wait until somebody listens on exactly this subject; the server's monitoring page says so when it is asked."""
         assert self._nats is not None
@@ -117,12 +133,14 @@ class System:
 
     # ------------------------------------------------------------------ services
 
-    def start_service(self, service: str, *, name: str = "", wait: bool = True) -> None:
-        """Start one; under another name, one more of its kind."""
+    def start_service(
+        self, service: str, *, name: str = "", wait: bool = True, under: Sequence[str] = ()
+    ) -> None:
+        """Start one; under another name, one more of its kind; `under` a program that runs it."""
         name = name or service
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"services.{service}", "--config", str(self.config)],
+                [*under, sys.executable, "-m", f"services.{service}", "--config", str(self.config)],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -191,6 +209,9 @@ class System:
 
     def pid(self, service: str) -> int:
         return self._processes[service].pid
+
+    def is_running(self, service: str) -> bool:
+        return self._processes[service].poll() is None
 
     def log(self, service: str) -> str:
         """What a service has said, over all its lives."""
