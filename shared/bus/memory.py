@@ -32,13 +32,15 @@ def covers(pattern: str, subject: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
+class Message:
+    """What the broker keeps."""
+
     subject: str
     stored: Stored
 
 
 @dataclass(slots=True, eq=False)
-class _Served:
+class Served:
     """One instance of a service: its endpoints, and the tasks that answer."""
 
     instance: ServiceInstance
@@ -57,11 +59,24 @@ class _Listener:
 class MemoryBroker:
     """What all connections share. `messages` is the journal's stream, open to tests that damage it."""
 
-    messages: list[_Message] = field(default_factory=list)
-    served: list[_Served] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    served: list[Served] = field(default_factory=list)
     listeners: list[_Listener] = field(default_factory=list)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
     next_sequence: int = 1
+
+    def last_sequence(self, subjects: str) -> int:
+        """Of the last message on subjects; 0 when there is none."""
+        return next(
+            (each.stored.sequence for each in reversed(self.messages) if covers(subjects, each.subject)), 0
+        )
+
+    def store(self, subject: str, payload: bytes) -> Message:
+        """Keep one more message."""
+        message = Message(subject, Stored(self.next_sequence, payload))
+        self.next_sequence += 1
+        self.messages.append(message)
+        return message
 
 
 class MemoryBus:
@@ -71,7 +86,7 @@ class MemoryBus:
         self.broker = broker
         self.name = name
         self._is_connected = True
-        self._waiting: set[asyncio.Future[Answer]] = set()
+        self._waiting: dict[asyncio.Future[Answer], None] = {}  # in the order of asking
 
     @property
     def is_connected(self) -> bool:
@@ -96,7 +111,7 @@ class MemoryBus:
         self.require_connection()
         served, endpoint = self._find(subject)
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.add(answered)
+        self._waiting[answered] = None
         served.tasks.create_task(_respond(served, endpoint, subject, encode(payload), answered))
         try:
             async with asyncio.timeout(timeout_s):
@@ -106,7 +121,7 @@ class MemoryBus:
                 f"No answer on {subject} within {timeout_s:g} s; it may or may not have been done."
             ) from None
         finally:
-            self._waiting.discard(answered)
+            self._waiting.pop(answered, None)
         if got.refusal is not None:
             raise refusal_in(got.payload)
         return decode_reply(reply, got.payload)
@@ -126,7 +141,7 @@ class MemoryBus:
             metadata=dict(service.metadata),
         )
         async with asyncio.TaskGroup() as tasks:
-            served = _Served(instance, tuple(endpoints), self, tasks)
+            served = Served(instance, tuple(endpoints), self, tasks)
             self.broker.served.append(served)
             try:
                 yield
@@ -161,10 +176,10 @@ class MemoryBus:
         if not self._is_connected:
             raise Refusal(Code.JOURNAL_AWAY, "There is no connection to the bus.")
 
-    def _reachable(self) -> list[_Served]:
+    def _reachable(self) -> list[Served]:
         return [served for served in self.broker.served if served.bus.is_connected]
 
-    def _find(self, subject: str) -> tuple[_Served, Endpoint]:
+    def _find(self, subject: str) -> tuple[Served, Endpoint]:
         found = [
             (served, endpoint)
             for served in self._reachable()
@@ -198,22 +213,18 @@ class MemoryStream:
     ) -> int:
         """See `Stream`."""
         await self._reach()
-        stored = self._on(subjects)
-        if (stored[-1].stored.sequence if stored else 0) != last_sequence:
+        if self._bus.broker.last_sequence(subjects) != last_sequence:
             raise WrongLastSequence
-        broker = self._bus.broker
-        sequence = broker.next_sequence
-        broker.next_sequence += 1
-        broker.messages.append(_Message(subject, Stored(sequence, payload)))
+        message = self._bus.broker.store(subject, payload)
         self._bus.tell(subject, payload)
-        return sequence
+        return message.stored.sequence
 
     async def subjects(self) -> Sequence[str]:
         """See `Stream`."""
         await self._reach()
         return sorted({each.subject for each in self._bus.broker.messages})
 
-    def _on(self, subjects: str) -> list[_Message]:
+    def _on(self, subjects: str) -> list[Message]:
         return [each for each in self._bus.broker.messages if covers(subjects, each.subject)]
 
     async def _reach(self) -> None:
@@ -239,7 +250,7 @@ class AcceptedDurability:
 
 
 async def _respond(
-    served: _Served, endpoint: Endpoint, subject: str, payload: bytes, answered: asyncio.Future[Answer]
+    served: Served, endpoint: Endpoint, subject: str, payload: bytes, answered: asyncio.Future[Answer]
 ) -> None:
     answer_ = await answer(endpoint, subject, payload)
     if served.bus.is_connected and not answered.done():
