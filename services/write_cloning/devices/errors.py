@@ -54,7 +54,7 @@ class DeviceRefusedError(DeviceOperatingError):
 
 
 class UriNotSupportedError(DeviceRefusedError):
-    """No local device is meant, or the URI says more than a path."""
+    """No device is meant, or the URI is not written as it must be."""
 
     code = "uri-not-supported"
 
@@ -123,6 +123,12 @@ class DeviceHangsError(DeviceRefusedError):
     """It did not answer in time."""
 
     code = "device-hangs"
+
+
+class NoFlushError(DeviceRefusedError):
+    """A server cannot say that anything is durable."""
+
+    code = "no-flush"
 
 
 class DeviceUnusableError(DeviceRefusedError):

@@ -11,7 +11,7 @@ This file must not know how a device does its work, nor what a volume or a migra
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from services.write_cloning.devices.buffers import Buffer
 from shared.migration.devices import DeviceIdentity
@@ -103,3 +103,19 @@ class Device(Protocol):
 
     async def close(self) -> None:
         """Wait for outstanding requests, then release the device and its lock."""
+
+
+@runtime_checkable
+class Unfenced(Protocol):
+    """A device that no lock of the kernel fences: what it was asked may land after it was closed (`remote` says how)."""
+
+    @property
+    def outstanding(self) -> int:
+        """As of every device; after it was closed, the requests that may still land."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it can do nothing any more, and has to be opened anew."""
+
+    def vouch_gone(self) -> None:
+        """Take somebody's word that nothing that it was asked can land any more."""

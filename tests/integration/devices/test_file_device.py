@@ -351,10 +351,11 @@ async def test_a_failed_flush_is_final(
     path = small_tmpfs / "disk.img"
     with path.open("wb") as file:
         file.truncate(16 * MIB)
-    driver = Driver(await opened(attach_loop(path), direct=False), pool)
+    device = await opened(attach_loop(path), direct=False)
+    driver = Driver(device, pool)
     assert await driver.write(0, pattern(8 * MIB)) == 0
     assert await driver.flush() == errno.EIO
-    os.fsync(driver.device.fd)  # if the kernel said EIO again, this test would show nothing
+    os.fsync(device.fd)  # if the kernel said EIO again, this test would show nothing
     assert await driver.flush() == errno.EIO
     assert await driver.write(0, pattern(4 * KIB), durable=True) == errno.EIO
     assert await driver.zero(0, 4 * KIB, ZeroMode.PUNCH, durable=True) == errno.EIO

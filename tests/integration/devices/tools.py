@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.write_cloning.devices.buffers import BufferPool
-from services.write_cloning.devices.file import FileDevice
-from services.write_cloning.devices.interface import Done, ZeroMode
+from services.write_cloning.devices.interface import Device, Done, ZeroMode
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -56,7 +55,7 @@ class Answer:
 class Driver:
     """Requests to one device, awaited."""
 
-    def __init__(self, device: FileDevice, pool: BufferPool) -> None:
+    def __init__(self, device: Device, pool: BufferPool) -> None:
         self.device = device
         self._pool = pool
 

@@ -30,6 +30,12 @@ from services.write_cloning.devices.allowed import AllowedPaths
         ("/dev/sd[a", "/dev/sd[a", True),
         ("/srv/(a|b)+", "/srv/a", False),
         ("/srv/*", "/srv/new\nline", True),
+        ("nbd://storage/*", "nbd://storage/vol1", True),
+        ("nbd://storage/*", "nbd://storage:1/vol1", False),
+        ("nbd://storage/*", "nbd://storage/a/b", False),
+        ("nbd+unix:///*?socket=/run/*.sock", "nbd+unix:///vol1?socket=/run/nbd.sock", True),
+        ("nbd+unix:///*?socket=/run/*.sock", "nbd+unix:///vol1?socket=/run/x/nbd.sock", False),
+        ("/**", "nbd://storage/vol1", False),
     ],
 )
 def test_pattern(pattern: str, path: str, is_allowed: bool) -> None:
