@@ -57,10 +57,12 @@ def filled_in(document: Document, directory: StateDirectory, allow: Sequence[str
 
 
 def patterns_of(allowed: str) -> list[str]:
-    """The patterns that one `--allow` means: itself; of a folder, what lies in it; of a link, also what it leads to.
+    """The patterns that one `--allow` means: itself, as of a URI; of a folder, what lies in it; of a link, also what it leads to.
 
     The host compares the path that a device really has, links resolved, so that no link can be swapped in between.
     """
+    if "://" in allowed:
+        return [allowed]  # a remote export's; the configuration is checked as a whole
     path = os.path.abspath(allowed)  # noqa: PTH100 - makes no link and no pattern of it anything else
     if not Path(path).exists():
         return [path]

@@ -18,6 +18,10 @@ from services.write_cloning.devices.errors import (
 from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.devices.opening import leads_to, open_device, same_device
+from services.write_cloning.devices.remote import RemoteDevice
+from services.write_cloning.devices.remote_opening import RemoteExports, same_export
+from services.write_cloning.devices.remote_signatures import find_remote_signature
+from services.write_cloning.devices.remote_uri import is_remote, parse_remote
 from services.write_cloning.devices.signatures import find_signature
 from shared.config.model import HostConfig
 from shared.migration.devices import DeviceIdentity
@@ -42,11 +46,12 @@ _DIRECT = {"auto": None, "always": True, "never": False}
 
 
 class ConfiguredOpener:
-    """Implements `DeviceOpener` for local files and block devices."""
+    """Implements `DeviceOpener` for local files and block devices, and for remote exports."""
 
     def __init__(self, config: HostConfig, engine: Engine) -> None:
         """Open what the host's config allows, over one engine."""
         self._allowed = AllowedPaths(config.allowed_devices)
+        self._remote = RemoteExports(self._allowed)
         self._engine = engine
         self._direct = _DIRECT[config.direct_io]
 
@@ -88,7 +93,9 @@ class ConfiguredOpener:
         return device
 
     async def check_name(self, identity: DeviceIdentity) -> None:
-        """See `DeviceOpener`."""
+        """See `DeviceOpener`. A remote export is found by its name alone, so the name still leads to what it led to."""
+        if is_remote(identity.name):
+            return
         try:
             is_there = await leads_to(identity.name, identity)
         except DeviceOperatingError as error:
@@ -104,8 +111,10 @@ class ConfiguredOpener:
         """See `DeviceOpener`."""
         return await _is_same(uri, other_uri)
 
-    async def _open(self, uri: str, side: str) -> FileDevice:
+    async def _open(self, uri: str, side: str) -> FileDevice | RemoteDevice:
         try:
+            if is_remote(uri):
+                return await self._remote.open(uri)
             return await open_device(uri, allowed=self._allowed, engine=self._engine, direct=self._direct)
         except DeviceOperatingError as error:
             hint = " (host.allowed_devices)" if isinstance(error, PathNotAllowedError) else ""
@@ -118,12 +127,19 @@ def _refusal(message: str, error: DeviceOperatingError) -> Refusal:
 
 async def _is_same(source: str, target: str) -> bool:
     try:
+        if is_remote(source) and is_remote(target):
+            return await same_export(source, target)
+        for uri in (source, target):
+            if is_remote(uri):
+                parse_remote(uri)  # what is written wrongly is told before anything is looked for
+        if is_remote(source) or is_remote(target):
+            return False  # what a server serves, it does not tell
         return await same_device(source, target)
     except DeviceOperatingError as error:
         raise _refusal(f"The devices cannot be used: {error}.", error) from error
 
 
-def _check_match(source: FileDevice, target: FileDevice) -> None:
+def _check_match(source: Device, target: Device) -> None:
     if target.size_bytes < source.size_bytes:
         raise Refusal(
             Code.TARGET_TOO_SMALL,
@@ -139,9 +155,12 @@ def _check_match(source: FileDevice, target: FileDevice) -> None:
         )
 
 
-async def _check_unused(target: FileDevice) -> None:
+async def _check_unused(target: FileDevice | RemoteDevice) -> None:
     try:
-        signature = await find_signature(target.fd)
+        if isinstance(target, RemoteDevice):
+            signature = await find_remote_signature(target)
+        else:
+            signature = await find_signature(target.fd)
     except DeviceOperatingError as error:
         raise _refusal(f"The target cannot be examined: {error}.", error) from error
     if signature is not None:

@@ -36,6 +36,12 @@ def _an_absolute_path(value: str) -> str:
     return value
 
 
+def _a_device_pattern(value: str) -> str:
+    if not value.startswith(("/", "nbd://", "nbd+unix:///")):
+        raise ValueError(f"{value!r} is neither an absolute path nor begins with nbd:// or nbd+unix:///")
+    return value
+
+
 def _a_nats_url(value: str) -> str:
     if not value.startswith(("nats://", "tls://")):
         raise ValueError("begins with nats:// or tls://")
@@ -72,7 +78,7 @@ class HostConfig:
 
     name: Annotated[str, AfterValidator(_a_name)]
     state_dir: Annotated[str, AfterValidator(_an_absolute_path)]
-    allowed_devices: tuple[Annotated[str, AfterValidator(_an_absolute_path)], ...] = ()
+    allowed_devices: tuple[Annotated[str, AfterValidator(_a_device_pattern)], ...] = ()
     io_timeout_s: Seconds = 10.0
     shutdown_timeout_s: Seconds = 60.0
     target_flush_interval_s: Seconds = 5.0

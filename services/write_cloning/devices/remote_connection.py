@@ -226,9 +226,8 @@ class RemoteConnection:
             return
         self.error = error
         self.lost = sum(command in _CHANGES for command, *_ in self._slots.values())
-        under_way: _Answers = [
-            (done, context, error) for *_, done, context in (*self._slots.values(), *self._waiting)
-        ]
+        under_way: _Answers = [(slot[4], slot[5], error) for slot in self._slots.values()]
+        under_way += [(each[6], each[7], error) for each in self._waiting]
         log.error(
             "%s: the connection is broken: %s; %d requests were under way, %d of them may still land",
             self._name, reason, len(under_way), self.lost,
