@@ -17,16 +17,19 @@ from shared.clock import Clock
 from shared.messages.control import (
     CleanupRequest,
     CommandReply,
+    CommitRequest,
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
 )
 from shared.messages.host import DecidedReply, HostCommand, HostSetupRequest
 from shared.messages.standing import refuse_unsound
+from shared.migration.devices import Side
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import IntentRecord, Kind
 from shared.migration.refusals import Code, Refusal
 from shared.migration.table import Trigger, allowed_commands, decide
+from shared.migration.verifying import refuse_unverified
 
 _BYTES_PER_S_MAX = 1 << 50
 
@@ -90,12 +93,20 @@ class Commands:
             return _reply(name, str(ledger.uuid), decided)
 
     def moving(self, trigger: Trigger) -> Command:
-        """The command of a trigger that the host decides by itself: select-target, select-source, commit, abort."""
+        """The command of a trigger that the host decides by itself: select-target, select-source, abort."""
 
         async def move(name: str, request: PlainRequest) -> CommandReply:
-            return await self._move(name, trigger, request.operation_id, disconnect=False)
+            return await self._move(name, trigger, request.operation_id)
 
         return move
+
+    async def commit(self, name: str, request: CommitRequest) -> CommandReply:
+        """Move to the target for good.
+
+        Raises:
+            Refusal: `not-allowed`, `not-verified`, `device-failed`, `host-away`…
+        """
+        return await self._move(name, Trigger.COMMIT, request.operation_id, verified=request.verified)
 
     async def cleanup(self, name: str, request: CleanupRequest) -> CommandReply:
         """Forget a migration.
@@ -106,7 +117,7 @@ class Commands:
         return await self._move(name, Trigger.CLEANUP, request.operation_id, disconnect=request.disconnect)
 
     def steering(self, command: str) -> Command:
-        """The command that only the copier minds: pause, resume."""
+        """A command that is for what goes on beside the application's I/O: pause, resume, verify."""
 
         async def steer(name: str, request: PlainRequest) -> CommandReply:
             return await self._steer(name, command, request.operation_id)
@@ -127,7 +138,13 @@ class Commands:
         return await self._steer(name, "throttle", request.operation_id, bytes_per_s=limit)
 
     async def _move(
-        self, name: str, trigger: Trigger, asked_operation: str | None, *, disconnect: bool
+        self,
+        name: str,
+        trigger: Trigger,
+        asked_operation: str | None,
+        *,
+        disconnect: bool = False,
+        verified: bool | None = None,
     ) -> CommandReply:
         operation = operation_id(asked_operation, self._new_id)
         with self._turns.take(name, trigger):
@@ -136,8 +153,11 @@ class Commands:
                 return done
             picture = await self._allowed(ledger, trigger)
             if trigger is Trigger.COMMIT:
+                _refuse_unverified(picture, verified)
                 await self._record_intent(picture, operation)
-            command = HostCommand(uuid=str(ledger.uuid), operation_id=operation, disconnect=disconnect)
+            command = HostCommand(
+                uuid=str(ledger.uuid), operation_id=operation, disconnect=disconnect, verified=verified
+            )
             decided = await self._hosts.command(ledger.host, trigger, name, command)
             return _reply(name, command.uuid, decided)
 
@@ -195,6 +215,15 @@ def _refuse_by_table(picture: Picture, trigger: Trigger) -> None:
     decide(facts, trigger)
 
 
+def _refuse_unverified(picture: Picture, demanded: bool | None) -> None:
+    """Refuse what the host will refuse, before an intent is recorded."""
+    view = picture.view
+    if view is not None and picture.authority is Side.SOURCE:
+        refuse_unverified(
+            view.name, verified_at=view.verified_at, needs_verify=view.needs_verify, demanded=demanded
+        )
+
+
 def _reply(name: str, uuid: str, decided: DecidedReply) -> CommandReply:
     return CommandReply(
         name=name,
@@ -206,4 +235,5 @@ def _reply(name: str, uuid: str, decided: DecidedReply) -> CommandReply:
         journal=decided.journal,
         message=decided.message,
         export_uri=decided.export_uri,
+        verification=decided.verification,
     )

@@ -15,11 +15,13 @@ from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
+from services.write_cloning.verification import Verification
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
 from services.write_cloning.volume.regions import everything_in_sync, nothing_in_sync
 from services.write_cloning.volume.repair import copy_again
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.volume.volume import Volume
+from shared.messages.status import Outcome
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
@@ -55,6 +57,7 @@ class Apparatus:
         self._copy_pool = BufferPool(COPY_BUDGET_BYTES)
         self._volume_pool = BufferPool(VOLUME_BUDGET_BYTES)
         self.copier: Copier | None = None
+        self.verification: Verification | None = None  # the last one of this run
         self.volume = Volume(
             size_bytes=devices.source.size_bytes,
             alignment_bytes=max(source.alignment_bytes, target.alignment_bytes),
@@ -68,6 +71,7 @@ class Apparatus:
         self._listener = listener
         self._around = around
         self._copying: asyncio.Task[None] | None = None
+        self._verifying: asyncio.Task[None] | None = None
         self._retired: list[Device] = []  # devices that have not let go of their last requests yet
 
     @property
@@ -258,6 +262,56 @@ class Apparatus:
             return  # the volume has dropped the target and told the decision point
         if is_complete:
             copied(copier)
+
+    # ------------------------------------------------------------------ the verification
+
+    def prepare_verification(self, verification_id: str, *, paused: bool) -> Verification:
+        """A comparison of both sides, for `start_verifying`."""
+        self.verification = verification = Verification(
+            verification_id=verification_id,
+            volume=self.volume,
+            listener=self._listener,
+            devices={Side.SOURCE: self.source, Side.TARGET: self.target},
+            pool=self._copy_pool,  # there is no copier while both sides are in sync
+            limits=self._around.limits,
+            throttle=self.throttle,
+            clock=self._around.clock,
+        )
+        if paused:
+            verification.pace.pause()
+        return verification
+
+    def start_verifying(
+        self, verification: Verification, found_equal: Callable[[Verification], None]
+    ) -> None:
+        """Compare, and call `found_equal` when both sides were the same everywhere."""
+        work = self._verify(verification, found_equal)
+        self._verifying = self._around.tasks.create_task(work, name=f"verify {self.name}")
+
+    async def stop_verifying(self, why: str) -> None:
+        """Compare no further, where a comparison is under way; returns when it touches no device any more."""
+        task, self._verifying = self._verifying, None
+        if self.verification is not None:
+            self.verification.conclude(Outcome.INCOMPLETE, why)
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+    @staticmethod
+    async def _verify(verification: Verification, found_equal: Callable[[Verification], None]) -> None:
+        if await verification.run():
+            found_equal(verification)
+
+    def pause_jobs(self, *, paused: bool) -> None:
+        """Hold whatever copies or compares, or let it go on."""
+        comparing = None if self.verification is None else self.verification.pace
+        for job in (self.copier, comparing):
+            if job is None:
+                continue
+            if paused:
+                job.pause()
+            else:
+                job.resume()
 
     # ------------------------------------------------------------------ watching
 

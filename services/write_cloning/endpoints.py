@@ -25,6 +25,7 @@ def endpoints_of(host: Host, host_name: str) -> list[Endpoint]:
         "cleanup": (HostCommand, host.clean_up),
         "pause": (HostCommand, lambda name, request: host.find(name).pause(request, paused=True)),
         "resume": (HostCommand, lambda name, request: host.find(name).pause(request, paused=False)),
+        "verify": (HostCommand, lambda name, request: host.find(name).verify(request)),
         "throttle": (HostCommand, lambda name, request: host.find(name).limit(request)),
         "status": (PlainRequest, _status_handler(host)),
     }

@@ -19,7 +19,7 @@ from services.write_cloning.witness import Witness
 from shared.messages.recording import DecisionRequest, FaultReport
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
-from shared.migration.states import CLONING_STATES, State
+from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State
 from shared.migration.table import Step, Transition, Trigger
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,9 @@ class Executor:
         Raises:
             Refusal: a step before the witness could not be done, or the witness could not be written; nothing was decided.
         """
+        row = decision.row
+        if row.after not in IN_SYNC_STATES or row.authority is Side.TARGET:
+            await self._apparatus.stop_verifying(f"it was ended by {row.trigger}")
         for step in decision.row.steps:
             await self._around.hook(decision.row, step)
             await self._perform(step, decision)
@@ -177,6 +180,8 @@ class Executor:
             "flag_digest": decision.flag_digest,
             "faults": (*decision.faults, *faults),
         }
+        if row.after in {State.SETUP, State.SYNCING}:
+            changes |= {"verified_at": None, "needs_verify": False}  # they are of the attempt that has ended
         if decision.tail_digest:
             changes["tail_digest"] = decision.tail_digest
         if row.trigger is Trigger.TARGET_FAULT:

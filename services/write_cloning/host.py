@@ -286,6 +286,7 @@ class Host:
 
 def _admitted_witness(admission: Admission, earlier: Witness | None, around: Surroundings) -> Witness:
     is_same_attempt = earlier is not None and earlier.attempt == admission.attempt
+    is_going_on = is_same_attempt and admission.state is not State.SETUP
     return Witness(
         migration=admission.migration,
         uuid=admission.uuid,
@@ -305,4 +306,6 @@ def _admitted_witness(admission: Admission, earlier: Witness | None, around: Sur
         devices=admission.devices,
         paused=earlier.paused if earlier is not None else False,
         throttle_bytes_per_s=earlier.throttle_bytes_per_s if earlier is not None else None,
+        needs_verify=earlier.needs_verify if earlier is not None and is_going_on else False,
+        verified_at=earlier.verified_at if earlier is not None and is_going_on else None,
     )

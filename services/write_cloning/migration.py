@@ -18,6 +18,8 @@ from services.write_cloning.faults import Faults
 from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper, unwritten
 from services.write_cloning.reporter import Reporter, sound_ledger
 from services.write_cloning.surroundings import Surroundings
+from services.write_cloning.verification import Verification
+from services.write_cloning.verifying import ATTACHED, Verifying
 from services.write_cloning.volume.failures import Failure
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.witness import Witness
@@ -28,6 +30,7 @@ from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import CLONING_STATES, Flag, State
 from shared.migration.table import Facts, Transition, Trigger, decide, with_faults
+from shared.migration.verifying import refuse_unverified
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,8 @@ class Migration:
             copied=self.copied,
             around=around,
         )
+        self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
+        self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -114,9 +119,11 @@ class Migration:
         Returns whether the stop was clean: the authority was flushed and the journal holds everything. Otherwise the flag
         stays set, which costs a resync and nothing else.
         """
+        self._is_stopping = True
         await self.apparatus.volume.close()
         async with self._deciding:
             await self.apparatus.stop_copying()
+            await self.apparatus.stop_verifying("the host stopped")
             failure = await self.apparatus.flush_all()
             if (
                 self._executor.has_lost_target
@@ -203,6 +210,13 @@ class Migration:
         if self._is_done(request):
             return
         row = decide(replace(self._facts(), flag=flag), trigger)
+        if trigger is Trigger.COMMIT and self.witness.authority is Side.SOURCE:
+            refuse_unverified(
+                self.name,
+                verified_at=self.witness.verified_at,
+                needs_verify=self.witness.needs_verify,
+                demanded=request.verified,
+            )
         if trigger is Trigger.CLEANUP:
             self._refuse_clients(disconnect=request.disconnect)
         await self._executor.carry_out(self._decision(row, request.operation_id))
@@ -223,14 +237,10 @@ class Migration:
         return None
 
     async def pause(self, request: HostCommand, *, paused: bool) -> DecidedReply:
-        """Pause or resume the copier; kept over a restart."""
+        """Pause or resume the copier and the comparison; kept over a restart."""
         self.check_uuid(request.uuid)
         await self._remember(paused=paused)
-        if (copier := self.apparatus.copier) is not None:
-            if paused:
-                copier.pause()
-            else:
-                copier.resume()
+        self.apparatus.pause_jobs(paused=paused)
         return await self.confirm()
 
     async def limit(self, request: HostCommand) -> DecidedReply:
@@ -242,6 +252,30 @@ class Migration:
         await self._remember(throttle_bytes_per_s=request.bytes_per_s)
         self.apparatus.throttle.limit(request.bytes_per_s)
         return await self.confirm()
+
+    async def verify(self, request: HostCommand) -> DecidedReply:
+        """Begin to compare both sides; answered when that has begun. One that is under way already is told of instead.
+
+        Raises:
+            Refusal: the sides are not in sync, or the target has just failed.
+        """
+        self.check_uuid(request.uuid)
+        await self._in_turn(self._verify(request))
+        verification = self.apparatus.verification
+        if verification is None:
+            raise InvariantError(f"a comparison of {self.name} has begun and is not there")
+        return replace(
+            self._decided(is_stored=self.reporter.is_settled),
+            message="" if verification.id == request.operation_id else ATTACHED,
+            verification=verification.view(),
+        )
+
+    async def _verify(self, request: HostCommand) -> None:
+        if self._is_stopping:
+            raise Refusal(Code.SHUTTING_DOWN, f"The host of {self.name} is stopping.")
+        if not self._verifying.is_begun(request.operation_id):
+            verification = self._verifying.begin(request.operation_id, self._facts())
+            self.apparatus.start_verifying(verification, self.found_equal)
 
     async def _remember(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
         try:
@@ -268,6 +302,9 @@ class Migration:
     async def confirm(self) -> DecidedReply:
         """What was decided last, and whether the journal holds it by now."""
         is_stored = await self.reporter.settled(self._around.limits.journal_wait_s)
+        return self._decided(is_stored=is_stored)
+
+    def _decided(self, *, is_stored: bool) -> DecidedReply:
         witness = self.witness
         return DecidedReply(
             state=witness.state,
@@ -306,6 +343,10 @@ class Migration:
         """Every region is the same on both sides."""
         self._later(self._decide_copied(copier))
 
+    def found_equal(self, verification: Verification) -> None:
+        """A comparison is through, and nothing differs."""
+        self._later(self._record_verified(verification))
+
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         self._around.tasks.create_task(work, name=f"decide {self.name}")
 
@@ -337,6 +378,10 @@ class Migration:
                 log.warning("%s: copied, but not in sync: %s", self.name, refusal.message)
                 return refusal.code is not Code.INTERNAL  # the witness may become writable again
             return True
+
+    async def _record_verified(self, verification: Verification) -> None:
+        async with self._deciding:
+            await self._verifying.record(verification)
 
     async def _keep_noted_faults(self) -> None:
         async with self._deciding:

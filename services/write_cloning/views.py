@@ -13,6 +13,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
     witness = migration.witness
     state = witness.state or State.SETUP
     volume, copier = migration.apparatus.volume, migration.apparatus.copier
+    verification = migration.apparatus.verification
     synced_bytes = _synced_bytes(migration, state)
     remaining_bytes = volume.size_bytes - synced_bytes if state in CLONING_STATES else 0
     rate = copier.rate_bytes_per_s() if copier is not None and state is State.SYNCING else 0.0
@@ -34,6 +35,9 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         paused=witness.paused,
         throttle_bytes_per_s=witness.throttle_bytes_per_s,
         unreadable_regions=copier.unreadable_regions if copier is not None else (),
+        verification=verification.view() if verification is not None else None,
+        verified_at=witness.verified_at,
+        needs_verify=witness.needs_verify and witness.verified_at is None,
         export_uri=around.exports.uri(migration.name),
         connections=around.exports.connections(migration.name),
         io_engine=_engine(migration),

@@ -50,6 +50,8 @@ class Witness:
     devices: DevicePair
     paused: bool = False
     throttle_bytes_per_s: int | None = None
+    needs_verify: bool = False  # the attempt began with a partial resync: `commit` wants a completed `verify`
+    verified_at: str | None = None  # when the last comparison of the attempt found both sides equal
 
     def fault_count(self, side: Side) -> int:
         """Faults of one side in this attempt."""

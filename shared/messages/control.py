@@ -6,12 +6,13 @@ decided, in the host's witness, and in the journal; `journal` is false when only
 
 from dataclasses import dataclass
 
-from shared.messages.status import FaultView, MigrationStatus
+from shared.messages.status import FaultView, MigrationStatus, VerificationView
 from shared.migration.devices import Side
 from shared.migration.states import State
 
 CONTROL_COMMANDS = (
     "setup", "sync", "pause", "resume", "throttle", "select-target", "select-source", "commit", "abort", "cleanup", "query",
+    "verify",
 )  # fmt: skip
 LIST_SUBJECT = "cutover.control.list"
 FAULTS_SUBJECT = "cutover.control.faults"  # of all migrations; `cutover.control.faults.MIGRATION` of one
@@ -49,6 +50,18 @@ class ThrottleRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRequest:
+    """Move to the target for good.
+
+    With `verified` true only if a `verify` of this attempt was completed, with false whether or not; without it, a partial
+    resync alone wants one.
+    """
+
+    verified: bool | None = None
+    operation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanupRequest:
     """Forget a migration; with `disconnect`, clients that are still connected are disconnected first."""
 
@@ -70,6 +83,7 @@ class CommandReply:
     journal: bool = True
     message: str = ""
     export_uri: str | None = None
+    verification: VerificationView | None = None  # of verify, which is answered when the comparison has begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

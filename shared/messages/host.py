@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from shared.messages.status import HostView
+from shared.messages.status import HostView, VerificationView
 from shared.migration.devices import Side
 from shared.migration.states import State
 
 HOST_COMMANDS = (
     "setup", "enter", "select-target", "select-source", "commit", "abort", "cleanup", "pause", "resume", "throttle", "status",
+    "verify",
 )  # fmt: skip
 HOST_SERVICE_NAME = "cutover-write-cloning"  # the micro service; its metadata has `host`, `run` and `pid`
 
@@ -45,12 +46,13 @@ class EnterRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCommand:
-    """Every other command. `bytes_per_s` belongs to throttle, `disconnect` to cleanup."""
+    """Every other command. `bytes_per_s` belongs to throttle, `disconnect` to cleanup, `verified` to commit."""
 
     uuid: str
     operation_id: str
     bytes_per_s: int | None = None
     disconnect: bool = False
+    verified: bool | None = None  # see `CommitRequest`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class DecidedReply:
     journal: bool
     message: str = ""
     export_uri: str | None = None
+    verification: VerificationView | None = None  # of verify: it was begun, or was under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

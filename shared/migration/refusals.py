@@ -21,6 +21,7 @@ class Code(StrEnum):
     BUSY = "busy"  # another command on this migration is under way
     CLIENTS_CONNECTED = "clients-connected"
     OUTSTANDING_REQUESTS = "outstanding-requests"
+    NOT_VERIFIED = "not-verified"  # a commit that wants a completed verify of the attempt
     # The devices
     DEVICE_MISSING = "device-missing"
     DEVICE_UNSUITABLE = "device-unsuitable"
