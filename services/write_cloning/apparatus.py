@@ -13,6 +13,7 @@ from services.write_cloning.devices import transfers
 from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device
+from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.verification import Verification
@@ -46,6 +47,7 @@ class Apparatus:
         target: Device,
         listener: FailureListener,
         around: Surroundings,
+        maps: MapKeeper,
     ) -> None:
         """Take over two devices; a side that is not open is an `AbsentDevice`. The volume is closed at first."""
         self.name = name
@@ -67,6 +69,9 @@ class Apparatus:
             source=source,
             target=target,
         )
+        self.maps = maps
+        self.due_regions: bytes | None = None  # those that the attempt has to copy; None: all
+        self.volume.record_in(maps.marks)
         self._devices = devices
         self._listener = listener
         self._around = around
@@ -199,6 +204,7 @@ class Apparatus:
         if authority is Side.TARGET:
             self.volume.drop(Side.SOURCE, withhold=False)
         self.volume.route(state, routing_of(state, authority))
+        self.volume.marks.marks_as_due = state is State.SETUP
         is_in_sync = authority is Side.SOURCE and state in IN_SYNC_STATES
         self.volume.region_status = everything_in_sync if is_in_sync else nothing_in_sync
 
@@ -231,7 +237,7 @@ class Apparatus:
     # ------------------------------------------------------------------ the copier
 
     def start_copying(self, *, paused: bool, copied: Callable[[Copier], None]) -> None:
-        """Copy every region, and call `copied` when all are the same on both sides."""
+        """Copy every region that is due, and call `copied` when all are the same on both sides."""
         limits = self._around.limits
         self.copier = copier = Copier(
             volume=self.volume,
@@ -243,6 +249,8 @@ class Apparatus:
             throttle=self.throttle,
             io_timeout_s=limits.io_timeout_s,
         )
+        if self.due_regions is not None:
+            copier.copy_only(self.due_regions)
         self.volume.region_status = copier.region_status
         if paused:
             copier.pause()
@@ -334,8 +342,30 @@ class Apparatus:
                 await self._flush_clone()
 
     async def _flush_clone(self) -> None:
-        target = self.target
-        if self.volume.state in CLONING_STATES and self.volume.sides_by_authority()[1] is Side.TARGET:
-            failure = await self._flush(target, Side.TARGET)
-            if failure is not None and target is self.target:
-                self.volume.target_failed(failure)
+        """Flush the target, and the source too where that makes regions clean: those that nobody wrote for a while."""
+        target, marks = self.target, self.volume.marks
+        if not self._is_cloning_to(target):
+            return
+        could_be_clean = self.volume.begin_aging()
+        failure, error = await asyncio.gather(
+            self._flush(target, Side.TARGET), self._flush_as_application() if could_be_clean else _no_error()
+        )
+        if failure is not None and target is self.target:
+            self.volume.target_failed(failure)
+        elif could_be_clean and not error and marks is self.volume.marks and self._is_cloning_to(target):
+            marks.age_out()
+
+    def _is_cloning_to(self, target: Device) -> bool:
+        is_clone = self.volume.sides_by_authority()[1] is Side.TARGET
+        return self.volume.state in CLONING_STATES and is_clone and target is self.target
+
+    async def _flush_as_application(self) -> int:
+        try:
+            async with asyncio.timeout(self._around.limits.io_timeout_s):
+                return await self.volume.flush()
+        except TimeoutError:
+            return errno.ETIMEDOUT  # whatever follows from that, the volume sees to it
+
+
+async def _no_error() -> int:
+    return 0

@@ -28,6 +28,9 @@ REGIONS_TOLD_MAX = 4096  # by one answer about them: a millisecond's work
 UNREADABLE_SHOWN_MAX = 16
 
 
+_NEGATED = b"\1" + bytes(255)
+
+
 class TargetFailedError(Exception):
     """The target failed while a region was copied; the volume knows."""
 
@@ -64,6 +67,13 @@ class Copier:
         self._is_synced = bytearray(self._region_count)
         self.synced_bytes = 0
         self._unreadable: list[int] = []
+
+    def copy_only(self, due_regions: bytes) -> None:
+        """Before `run`: copy only the regions that are not 0 here; the others are the same on both sides already."""
+        self._is_synced[:] = due_regions.translate(_NEGATED)
+        self.synced_bytes = sum(
+            self._length(region) for region in range(self._region_count) if not due_regions[region]
+        )
 
     @property
     def is_paused(self) -> bool:
@@ -123,15 +133,21 @@ class Copier:
         return not self._unreadable
 
     async def _copy_regions(self) -> None:
-        while self._next_region < self._region_count:
+        while self._next_due() >= 0:
             await self._pace.going()
-            region, self._next_region = self._next_region, self._next_region + 1
-            if region < self._region_count:
+            if (region := self._next_due()) >= 0:
+                self._next_region = region + 1
                 await self._copy_region(region)
+
+    def _next_due(self) -> int:
+        return self._is_synced.find(0, self._next_region)
+
+    def _length(self, region: int) -> int:
+        return min(self._region_size_bytes, self._volume.size_bytes - region * self._region_size_bytes)
 
     async def _copy_region(self, region: int) -> None:
         low = region * self._region_size_bytes
-        high = min(low + self._region_size_bytes, self._volume.size_bytes)
+        high = low + self._length(region)
         is_all_data = await self._was_all_data(low, high)
         await self._throttle.take(high - low)
         exclusion = await self._volume.exclude(low, high)
@@ -142,6 +158,7 @@ class Copier:
         if is_readable:
             self._is_synced[region] = True
             self.synced_bytes += high - low
+            self._volume.marks.copied(region)
             self._pace.add(high - low)
         else:
             self._unreadable.append(region)

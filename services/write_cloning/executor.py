@@ -13,6 +13,7 @@ from services.write_cloning.apparatus import Apparatus
 from services.write_cloning.copier import Copier
 from services.write_cloning.faults import Faults
 from services.write_cloning.keeper import Keeper, unwritten
+from services.write_cloning.map_decisions import MapDecisions
 from services.write_cloning.reporter import Reporter, origin_of
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
@@ -48,6 +49,7 @@ class Executor:
         reporter: Reporter,
         faults: Faults,
         apparatus: Apparatus,
+        map_decisions: MapDecisions,
         copied: Callable[[Copier], None],
         around: Surroundings,
     ) -> None:
@@ -56,6 +58,7 @@ class Executor:
         self._reporter = reporter
         self._faults = faults
         self._apparatus = apparatus
+        self._map_decisions = map_decisions
         self._copied = copied
         self._around = around
 
@@ -91,7 +94,7 @@ class Executor:
             self._apparatus.release_writes()
 
     def start_copying(self) -> None:
-        """Copy every region, as paused as the witness says."""
+        """Copy every region that is due, as paused as the witness says."""
         self._apparatus.start_copying(paused=self._witness.paused, copied=self._copied)
 
     def open_volume(self) -> None:
@@ -182,6 +185,9 @@ class Executor:
         }
         if row.after in {State.SETUP, State.SYNCING}:
             changes |= {"verified_at": None, "needs_verify": False}  # they are of the attempt that has ended
+        changes |= await self._map_decisions.prepare(
+            row, attempt=decision.attempt, flag_digest=decision.flag_digest
+        )
         if decision.tail_digest:
             changes["tail_digest"] = decision.tail_digest
         if row.trigger is Trigger.TARGET_FAULT:
@@ -190,6 +196,7 @@ class Executor:
         else:
             await self._try(row, changes)
         self._faults.taken_along(faults)
+        await self._map_decisions.follow(row)
 
     async def _try(self, row: Transition, changes: dict[str, Any]) -> None:
         if row.authority is Side.TARGET and self._witness.authority is Side.SOURCE:
@@ -203,6 +210,7 @@ class Executor:
     async def _undo(self, row: Transition) -> None:
         """Be as before a decision that the witness did not take."""
         volume = self._apparatus.volume
+        self._map_decisions.undo(row)
         volume.end_move(moved=False)
         volume.release()
         if row.trigger is Trigger.CLEANUP:

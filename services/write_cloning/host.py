@@ -6,6 +6,8 @@ import logging
 
 from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.interface import Device
+from services.write_cloning.map_keeper import MapKeeper
+from services.write_cloning.map_takeover import NOTHING_COPIED, taken_over
 from services.write_cloning.migration import Migration
 from services.write_cloning.reporter import origin_of
 from services.write_cloning.surroundings import Surroundings
@@ -68,7 +70,7 @@ class Host:
         )
         uuids = {witness.migration: witness.uuid for witness in witnesses}
         for name in reply.removed:
-            await self._around.witnesses.forget(name, uuids.get(name))
+            await self._forget(name, uuids.get(name))
         for closed in reply.closed:
             self._keep_closed(closed.migration, closed.uuid, closed.code, closed.message)
         known = {witness.migration: witness for witness in witnesses}
@@ -82,17 +84,28 @@ class Host:
             message = f"{refusal.message} Then restart the write cloning service of host {self._around.host}."
             self._keep_closed(admission.migration, admission.uuid, refusal.code, message)
             return
-        witness = _admitted_witness(admission, earlier, self._around)
+        maps = await taken_over(
+            admission,
+            earlier,
+            files=self._around.maps,
+            region_size_bytes=self._around.limits.region_size_bytes,
+            run=self._around.run,
+        )
+        witness = _admitted_witness(admission, earlier, maps, self._around)
         try:
             await self._around.witnesses.write(witness)
             await self._around.witnesses.openings.note(witness.uuid, witness.run)
         except OSError as error:
+            await maps.release()
             await source.close()
             await target.close()
             message = f"its witness could not be written: {error.strerror or error}"
             self._keep_closed(admission.migration, admission.uuid, Code.INTERNAL, message)
             return
-        migration = Migration(witness=witness, source=source, target=target, around=self._around)
+        await maps.tidy()
+        migration = Migration(
+            witness=witness, source=source, target=target, maps=maps, around=self._around
+        )
         self._migrations[admission.migration] = migration
         migration.begin(target_missing=target_missing)
         log.info("%s: admitted in %s: %s", admission.migration, admission.state, admission.reason)
@@ -163,7 +176,11 @@ class Host:
             with contextlib.suppress(OSError):  # it may be there all the same; then the next start finds it
                 await self._around.witnesses.forget(name, witness.uuid)
             raise Refusal(Code.INTERNAL, f"The witness of {name} could not be written: {error}.") from error
-        migration = Migration(witness=witness, source=source, target=target, around=self._around)
+        region_count = -(-devices.source.size_bytes // self._around.limits.region_size_bytes)
+        maps = MapKeeper(name, region_count, self._around.maps, full_because=NOTHING_COPIED)
+        migration = Migration(
+            witness=witness, source=source, target=target, maps=maps, around=self._around
+        )
         self._migrations[name] = migration
         migration.begin()
         migration.reporter.want_decision(
@@ -226,7 +243,12 @@ class Host:
         if self._migrations.get(migration.name) is migration:
             del self._migrations[migration.name]
             await migration.release()
-            await self._around.witnesses.forget(migration.name, migration.witness.uuid)
+            await self._forget(migration.name, migration.witness.uuid)
+
+    async def _forget(self, name: str, uuid: str | None) -> None:
+        await self._around.witnesses.forget(name, uuid)
+        if self._around.maps is not None:
+            await self._around.maps.remove_all(name)
 
     # ------------------------------------------------------------------ asking
 
@@ -253,6 +275,11 @@ class Host:
             migrations=tuple(view_of(migration, self._around) for migration in asked),
             closed=tuple(closed for closed in self._closed.values() if name in {None, closed.name}),
         )
+
+    async def look_at_journal(self) -> None:
+        """Look whether the journal holds what each migration relied on, one after the other."""
+        for migration in tuple(self._migrations.values()):
+            await migration.look_at_journal()
 
     def views(self) -> list[HostView]:
         """Every open migration, right now."""
@@ -284,7 +311,9 @@ class Host:
             await migration.release()
 
 
-def _admitted_witness(admission: Admission, earlier: Witness | None, around: Surroundings) -> Witness:
+def _admitted_witness(
+    admission: Admission, earlier: Witness | None, maps: MapKeeper, around: Surroundings
+) -> Witness:
     is_same_attempt = earlier is not None and earlier.attempt == admission.attempt
     is_going_on = is_same_attempt and admission.state is not State.SETUP
     return Witness(
@@ -304,6 +333,8 @@ def _admitted_witness(admission: Admission, earlier: Witness | None, around: Sur
         spent_flag_digest=earlier.spent_flag_digest if earlier is not None else "",
         faults=earlier.faults if earlier is not None and is_same_attempt else (),
         devices=admission.devices,
+        region_map=maps.map_id,
+        full_because=maps.full_because,
         paused=earlier.paused if earlier is not None else False,
         throttle_bytes_per_s=earlier.throttle_bytes_per_s if earlier is not None else None,
         needs_verify=earlier.needs_verify if earlier is not None and is_going_on else False,

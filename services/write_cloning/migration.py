@@ -16,6 +16,8 @@ from services.write_cloning.devices.interface import Device
 from services.write_cloning.executor import Decision, Executor
 from services.write_cloning.faults import Faults
 from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper, unwritten
+from services.write_cloning.map_decisions import MapDecisions
+from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.reporter import Reporter, sound_ledger
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.verification import Verification
@@ -41,8 +43,10 @@ _TRUSTING_THE_TARGET = frozenset({Trigger.SELECT_TARGET, Trigger.COMMIT})
 class Migration:
     """One migration on this host."""
 
-    def __init__(self, *, witness: Witness, source: Device, target: Device, around: Surroundings) -> None:
-        """Take over two devices and a witness that is on disk. The volume stays closed until `begin`."""
+    def __init__(
+        self, *, witness: Witness, source: Device, target: Device, maps: MapKeeper, around: Surroundings
+    ) -> None:
+        """Take over two devices, a witness that is on disk, and the map that it trusts. The volume stays closed until `begin`."""
         self._around = around
         self._keeper = Keeper(witness, around.witnesses)
         self._deciding = asyncio.Lock()
@@ -55,16 +59,20 @@ class Migration:
             target=target,
             listener=self,
             around=around,
+            maps=maps,
         )
         self.apparatus.throttle.limit(witness.throttle_bytes_per_s)
+        self._map_decisions = MapDecisions(self._keeper, self.apparatus, around)
         self._executor = Executor(
             keeper=self._keeper,
             reporter=self.reporter,
             faults=self._faults,
             apparatus=self.apparatus,
+            map_decisions=self._map_decisions,
             copied=self.copied,
             around=around,
         )
+        self.journal_trouble = ""  # why the journal is not what this host relied on, while it is not
         self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,6 +90,10 @@ class Migration:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should look at now."""
+        journal = (self.journal_trouble,) if self.journal_trouble else ()
+        return (*self._witness_warnings(), *journal)
+
+    def _witness_warnings(self) -> tuple[str, ...]:
         if not (trouble := self._keeper.trouble):
             return ()
         message = f"{self.name}: writes wait for the host's witness, which cannot be written: {trouble}"
@@ -95,14 +107,15 @@ class Migration:
     # ------------------------------------------------------------------ life
 
     def begin(self, *, target_missing: str = "") -> None:
-        """Open the volume in the state that the witness holds. In `syncing`, copying begins anew.
+        """Open the volume in the state that the witness holds. In `syncing`, copying goes on from the map.
 
         Where the target could not be opened, for the reason given, that is a fault of it like any other.
         """
         witness = self.witness
         if witness.state is None:
             raise InvariantError(f"{self.name} was removed and is to begin")
-        for endless in (self.reporter.run(), self.apparatus.watch()):
+        marking = self.apparatus.maps.run(self._map_decisions.distrust)
+        for endless in (self.reporter.run(), self.apparatus.watch(), marking):
             self._tasks.append(self._around.tasks.create_task(endless, name=f"look after {self.name}"))
         self.apparatus.switch_routing(witness.state, witness.authority)
         if target_missing:
@@ -111,6 +124,7 @@ class Migration:
             )
         self._executor.open_volume()
         if witness.state is State.SYNCING and not target_missing:
+            self.apparatus.due_regions = self.apparatus.maps.due_regions
             self._executor.start_copying()
 
     async def stop(self) -> bool:
@@ -131,6 +145,8 @@ class Migration:
                 row = decide(self.witness.facts, Trigger.TARGET_FAULT)
                 decision = self._decision(row, self._next_operation_id(), detail="at the stop")
                 await self._executor.carry_out(decision)
+            elif failure is None and self.witness.state in CLONING_STATES:
+                await self.apparatus.maps.save(self._map_decisions.distrust)
             await self._faults.keep()
             if failure is not None:
                 log.error("%s: the authority could not be flushed: %s", self.name, failure.cause)
@@ -145,6 +161,28 @@ class Migration:
             task.cancel()
         await self.apparatus.source.close()
         await self.apparatus.target.close()
+        await self.apparatus.maps.release()
+
+    # ------------------------------------------------------------------ the journal
+
+    async def look_at_journal(self) -> None:
+        """Look whether the journal holds what was relied on. While it does not, nothing is decided that can wait."""
+        try:
+            await self._sound_ledger()
+        except Refusal as refusal:  # of one that is away nothing is known, and decisions do not wait for it
+            log.debug("%s: %s", self.name, refusal.message)
+
+    async def _sound_ledger(self) -> Ledger:
+        try:
+            ledger = await sound_ledger(self._around, self.witness)
+        except Refusal as refusal:
+            if refusal.code is Code.JOURNAL_UNSOUND:
+                if not self.journal_trouble:
+                    log.critical("%s: %s", self.name, refusal.message)
+                self.journal_trouble = refusal.message
+            raise
+        self.journal_trouble = ""
+        return ledger
 
     # ------------------------------------------------------------------ commands
 
@@ -156,9 +194,7 @@ class Migration:
                 the target does not allow it. Nothing was cloned.
         """
         if not self._is_done(request):
-            ledger = await sound_ledger(
-                self._around, self.witness
-            )  # before its turn: decisions never wait for NATS
+            ledger = await self._sound_ledger()  # before its turn: decisions never wait for NATS
             await self._in_turn(self._enter(request, ledger))
         return await self.confirm()
 
@@ -198,7 +234,7 @@ class Migration:
         if not self._is_done(request):
             flag = Flag.NEVER
             if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
-                flag = (await sound_ledger(self._around, self.witness)).flag
+                flag = (await self._sound_ledger()).flag
             if (
                 trigger in _TRUSTING_THE_TARGET
             ):  # before its turn: nobody waits for a name that is slow to look up
@@ -363,7 +399,8 @@ class Migration:
                 await self._faults.keep()
 
     async def _decide_copied(self, copier: Copier) -> None:
-        if not await self._has_decided_copied(copier):
+        await self.look_at_journal()
+        if self.journal_trouble or not await self._has_decided_copied(copier):
             await asyncio.sleep(WITNESS_RETRY_S)
             self.copied(copier)
 

@@ -19,6 +19,8 @@ from services.write_cloning.export.errors import ExportError
 from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
 from services.write_cloning.export.server import ExportServer
 from services.write_cloning.host import Host
+from services.write_cloning.journal_watch import watch_journal
+from services.write_cloning.map_files import MapDirectory, MapFiles
 from services.write_cloning.offering import Offering
 from services.write_cloning.opener import ConfiguredOpener
 from services.write_cloning.openings import Openings
@@ -86,12 +88,14 @@ async def _serve_host(
                 opener=ConfiguredOpener(host_config, engine),
                 exports=Offering(exports, listeners[0].address, host_config.inflight_budget_bytes),
                 limits=_limits(host_config),
+                maps=_maps(host_config),
             )
             host = Host(around)
             await _admitted(host, stop)
             for listener in listeners:
                 exports.listen(listener)
             progress = tasks.create_task(tell_progress(host, bus), name="progress")
+            vigil = tasks.create_task(watch_journal(host), name="watch the journal")
             service = ServiceDescription(
                 name=HOST_SERVICE_NAME,
                 description=f"The data path of host {host_config.name}",
@@ -101,6 +105,7 @@ async def _serve_host(
                 log.info("host %s serves %s", host_config.name, listeners[0].address)
                 await stop.wait()
             progress.cancel()  # what is being closed makes none
+            vigil.cancel()
             exports.begin_shutdown()
             is_clean = await _stop_cleanly(host, exports, host_config.shutdown_timeout_s)
             raise _StoppedError
@@ -112,6 +117,19 @@ async def _serve_host(
 
 def _witnesses(state_dir: Path) -> Witnesses:
     return Witnesses(Directory(state_dir / "witnesses"), Openings(Directory(state_dir)))
+
+
+def _maps(config: HostConfig) -> MapFiles | None:
+    """Where region maps are kept; nowhere if they are turned off, or there is no place for them: then resyncs are full."""
+    path = Path(config.state_dir) / "maps"
+    if not config.region_map:
+        return None
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        log.warning("no region maps are kept: %s: %s", path, error.strerror)
+        return None
+    return MapDirectory(path)
 
 
 def _allow_descriptors() -> None:

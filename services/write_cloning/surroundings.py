@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.write_cloning.devices.interface import Device
+from services.write_cloning.map_files import MapFiles
 from services.write_cloning.volume.volume import Volume
 from services.write_cloning.witness import Witnesses
 from shared.bus.interface import Journal, Requests
@@ -97,4 +98,5 @@ class Surroundings:
     opener: DeviceOpener
     exports: Exports
     limits: Limits
+    maps: MapFiles | None = None  # None: no region map is kept, and every resync is full
     hook: StepHook = no_hook

@@ -51,6 +51,8 @@ class Witness:
     paused: bool = False
     throttle_bytes_per_s: int | None = None
     needs_verify: bool = False  # the attempt began with a partial resync: `commit` wants a completed `verify`
+    region_map: str = ""  # the map that is trusted to say where the sides may differ; empty: none
+    full_because: str = ""  # why the next resync copies everything, where no map is trusted
     verified_at: str | None = None  # when the last comparison of the attempt found both sides equal
 
     def fault_count(self, side: Side) -> int:

@@ -85,6 +85,7 @@ class HostConfig:
     region_size_bytes: Annotated[
         int, Ge(REGION_BYTES_MIN), Le(REGION_BYTES_MAX), AfterValidator(_a_power_of_two)
     ] = MIB
+    region_map: bool = True  # remember which regions may differ, so that a resync copies only those
     io_engine: Literal["auto", "io_uring", "threads"] = "auto"
     direct_io: Literal["auto", "always", "never"] = "auto"
     inflight_budget_bytes: Annotated[int, Ge(64 * MIB), Le(64 * GIB)] = 256 * MIB

@@ -8,7 +8,7 @@ Writes are found by region, so that a write is compared only with those in its o
 ranges, nothing of devices, sides or buffers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Protocol
 
 NOBODY: Sequence["Ranged"] = ()
@@ -58,6 +58,11 @@ class WriteOrder:
         for each in range(region, last + 1):
             freed.extend(self._part(each, entry))
         return freed
+
+    @property
+    def regions(self) -> Container[int]:
+        """The regions in which someone has a place, right now."""
+        return self._rows.keys()
 
     def _join(self, region: int, entry: Ranged) -> None:
         # A pair that shares several regions is counted once in each, when it joins and again when it parts.

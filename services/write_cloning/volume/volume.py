@@ -19,6 +19,7 @@ from services.write_cloning.devices.interface import Device, ZeroMode
 from services.write_cloning.volume.exclusion import Exclusion
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
 from services.write_cloning.volume.flushes import Flushes
+from services.write_cloning.volume.marks import HOT, Marks
 from services.write_cloning.volume.ordering import Ranged, WriteOrder
 from services.write_cloning.volume.orphans import Orphans
 from services.write_cloning.volume.reads import Reads
@@ -35,6 +36,7 @@ from shared.nbd.constants import REGION_CONTEXT, AllocationStatus
 # What a request waits for, besides SOURCE, TARGET and AROUND (16).
 WITNESS = 4  # a decision that is not durable yet
 RECOPY = 8  # the range to be made equal on both sides again
+MARK = 32  # the region map to hold durably that its regions may differ
 
 # Looking up a member of an enumeration costs as much as sending a request on.
 _READ, _WRITE, _FLUSH, _CACHE = Kind.READ, Kind.WRITE, Kind.FLUSH, Kind.CACHE
@@ -91,6 +93,7 @@ class Volume:
         self._on_source = self._source_done
         self._on_target = self._target_done
         self._flushes = Flushes(self._send_flush)
+        self.record_in(Marks.of_nothing(-(-size_bytes // region_size_bytes)))
         self._unaligned = UnalignedWrites(
             pool=pool,
             mask=self._mask,
@@ -137,6 +140,20 @@ class Volume:
         else:
             route.target = device
             self.has_dropped_target = False
+
+    def record_in(self, marks: Marks) -> None:
+        """Let no write from here on reach a device before its regions are marked in this map."""
+        self.marks = marks
+        self._states = marks.states
+        marks.set_go_on(self._go_on_marked)
+
+    def begin_aging(self) -> bool:
+        """See `Marks.begin_aging`: false where the sides are not both written, or nothing could become clean."""
+        return (
+            self._route.write_sides == BOTH
+            and self.marks.is_recording
+            and self.marks.begin_aging(self._order.regions)
+        )
 
     def drop(self, side: Side, *, withhold: bool) -> None:
         """Take a side out of the routing at once. Requests no longer wait for it; its buffers stay pinned until it lets go.
@@ -239,6 +256,17 @@ class Volume:
         self._is_open = False
         self.release()
         await self._stillness.until(self._has_no_request, ends_with_failure=False)
+
+    async def flush(self) -> int:
+        """Flush as for the application, a failure included; returns 0 or an errno."""
+        flushed: asyncio.Future[int] = self._loop.create_future()
+
+        def done(request: Request) -> None:
+            if not flushed.done():
+                flushed.set_result(request.error)
+
+        self._flushes.ask(Request(_FLUSH, 0, 0, done))
+        return await flushed
 
     def _has_no_write(self) -> bool:
         # Flushes may come and go: they serve writes that are done, on sides that the authority is among.
@@ -400,12 +428,28 @@ class Volume:
 
     def _start(self, request: Request) -> None:
         self._active[request] = None
+        region = request.region
+        if (
+            self._states[region] < HOT or region != request.last_region
+        ) and not self.marks.admit(request):
+            request.waiting = MARK | self._withheld
+            return
         if self._mask and is_unaligned(request):
-            request.waiting = AROUND | self._withheld
-            self._unaligned.start(request)
+            self._start_unaligned(request)
             return
         request.waiting = self._withheld
         self._send(request)
+
+    def _go_on_marked(self, request: Request) -> None:
+        if self._mask and is_unaligned(request):
+            self._start_unaligned(request)
+            return
+        request.waiting = self._withheld
+        self._send(request)
+
+    def _start_unaligned(self, request: Request) -> None:
+        request.waiting = AROUND | self._withheld
+        self._unaligned.start(request)
 
     def _send(self, request: Request) -> None:
         route = self._route

@@ -40,6 +40,7 @@ VALUES = {
     "host.target_flush_interval_s": "3",
     "host.region_size_bytes": "131072",
     "host.io_engine": "io_uring",
+    "host.region_map": "false",
     "host.direct_io": "always",
     "host.inflight_budget_bytes": "67108864",
     "nbd.listen": '["unix:///a"]',
@@ -95,6 +96,7 @@ def test_every_key_can_be_overridden(tmp_path: Path) -> None:
     assert config.host.io_timeout_s == 1.5
     assert config.host.region_size_bytes == 131072
     assert config.host.io_engine == "io_uring"
+    assert not config.host.region_map
     assert config.nbd.listen == ("unix:///a",)
 
 

@@ -1,0 +1,131 @@
+"""What becomes of a region map when its host starts again: taken over, or every region may differ, and why.
+
+A map narrows the next resync only where the last attempt ended by an unclean stop and nothing else. Everything that is in
+doubt means that all is copied; nothing here can keep a volume closed.
+"""
+
+import logging
+
+from services.write_cloning.map_files import MapFiles
+from services.write_cloning.map_keeper import MapKeeper
+from services.write_cloning.region_map import (
+    Expected,
+    Header,
+    UntrustedMapError,
+    identity_text,
+    trusted_bits,
+)
+from services.write_cloning.witness import Witness
+from shared.messages.admission import Admission
+from shared.migration.devices import Side
+from shared.migration.states import CLONING_STATES, State
+
+log = logging.getLogger(__name__)
+
+NOTHING_COPIED = "nothing has been copied yet"
+OVER = "the target has taken over"
+
+
+async def taken_over(
+    admission: Admission,
+    earlier: Witness | None,
+    *,
+    files: MapFiles | None,
+    region_size_bytes: int,
+    run: int,
+) -> MapKeeper:
+    """The map that an admitted migration goes on with, durable before anything is written in this run."""
+    region_count = -(-admission.devices.source.size_bytes // region_size_bytes)
+    keeper = MapKeeper(admission.migration, region_count, files)
+    if files is None:
+        return keeper
+    bits = None
+    because = why_full(admission, earlier)
+    if earlier is not None and not because:
+        try:
+            bits = await _read(earlier, admission, files, region_size_bytes)
+        except UntrustedMapError as error:
+            because = f"the region map is not trusted: {error}"
+            log.warning("%s: %s", admission.migration, because)
+    keeper.full_because = because
+    is_cloning = admission.state in CLONING_STATES and admission.authority is Side.SOURCE
+    if bits is not None or is_cloning:
+        header = header_of(admission, earlier, region_size_bytes=region_size_bytes, run=run)
+        # In the states that are in sync a clean stop has proved that all is; the marks only have to grow clean again.
+        await keeper.begin(header, bits, all_due=admission.state in {State.SETUP, State.SYNCING})
+    return keeper
+
+
+def why_full(admission: Admission, earlier: Witness | None) -> str:
+    """Why the map of the last run says nothing about the next resync, or nothing if it may."""
+    if admission.authority is Side.TARGET:
+        return OVER
+    if earlier is None:
+        return "the host's witness was lost, and the region map with it"
+    if not earlier.region_map:
+        return earlier.full_because or NOTHING_COPIED
+    if admission.attempt != earlier.attempt:
+        return f"the region map is of attempt {earlier.attempt}"
+    stopped_cloning = earlier.state in CLONING_STATES and admission.state is State.SETUP
+    had_faults = bool(earlier.faults or admission.source_faults or admission.target_faults > 1)
+    if stopped_cloning and had_faults:  # besides the one that an unclean stop is
+        return "a device failed in the last attempt"
+    return ""
+
+
+def header_of(admission: Admission, earlier: Witness | None, *, region_size_bytes: int, run: int) -> Header:
+    """The header of the map of a run that begins."""
+    return Header(
+        map_id=f"{run}-{admission.attempt}",
+        uuid=admission.uuid,
+        run=run,
+        attempt=admission.attempt,
+        flag_digest=admission.flag_digest or (_last_flag(earlier) if earlier is not None else ""),
+        size_bytes=admission.devices.source.size_bytes,
+        region_size_bytes=region_size_bytes,
+        source=identity_text(admission.devices.source),
+        target=identity_text(admission.devices.target),
+    )
+
+
+def header_of_attempt(
+    witness: Witness, *, attempt: int, flag_digest: str, region_size_bytes: int, run: int
+) -> Header:
+    """The header of the map of an attempt that begins, and copies everything."""
+    return Header(
+        map_id=f"{run}-{attempt}",
+        uuid=witness.uuid,
+        run=run,
+        attempt=attempt,
+        flag_digest=flag_digest,
+        size_bytes=witness.devices.source.size_bytes,
+        region_size_bytes=region_size_bytes,
+        source=identity_text(witness.devices.source),
+        target=identity_text(witness.devices.target),
+    )
+
+
+async def _read(earlier: Witness, admission: Admission, files: MapFiles, region_size_bytes: int) -> bytearray:
+    try:
+        content = await files.read(f"{earlier.migration}.{earlier.region_map}")
+    except OSError as error:
+        raise UntrustedMapError(f"it cannot be read ({error.strerror or error})") from error
+    if content is None:
+        raise UntrustedMapError("it is missing")
+    is_setup = earlier.state is State.SETUP
+    expected = Expected(
+        map_id=earlier.region_map,
+        uuid=earlier.uuid,
+        # An attempt that was prepared and did not come about has left its number and its flag in the header.
+        attempts=frozenset({earlier.attempt, earlier.attempt + 1} if is_setup else {earlier.attempt}),
+        flag_digests=None if is_setup else frozenset({earlier.flag_digest, earlier.spent_flag_digest}),
+        size_bytes=admission.devices.source.size_bytes,
+        region_size_bytes=region_size_bytes,
+        source=identity_text(admission.devices.source),
+        target=identity_text(admission.devices.target),
+    )
+    return trusted_bits(content, expected)
+
+
+def _last_flag(witness: Witness) -> str:
+    return witness.flag_digest or witness.spent_flag_digest
