@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable
 from services.state_control.entering import Entering
 from services.state_control.hosts import Hosts
 from services.state_control.operations import done_before, operation_id
-from services.state_control.picture import Picture, picture_of, picture_without_host, require_existing
+from services.state_control.picture import (
+    Picture,
+    current_picture,
+    picture_of,
+    picture_without_host,
+    require_existing,
+)
 from services.state_control.turns import Turns
 from shared.bus.appending import append_decided
 from shared.bus.interface import Journal
@@ -178,10 +184,13 @@ class Commands:
         if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
             refuse_unsound(ledger)
         try:
-            picture = picture_of(ledger, await self._hosts.check(ledger.host, ledger.migration))
+            status = await self._hosts.check(ledger.host, ledger.migration)
+            picture = await current_picture(self._journal, ledger, status)
         except Refusal as away:
             _refuse_by_table(picture_without_host(ledger, away.message), trigger)
             raise
+        if trigger is not Trigger.ABORT:
+            picture.refuse_gone_back()
         _refuse_by_table(picture, trigger)
         picture.require_open()
         return picture

@@ -47,7 +47,7 @@ class Entering:
                 Code.OUTSTANDING_REQUESTS,
                 f"{requests} of an earlier attempt may still land on the target of {name!r}.",
             )
-        origin = _origin(picture, operation)
+        origin = _origin(picture, view.tail_digest, operation)
         flag = await self._set_flag(origin)
         try:
             return await self._hosts.command(
@@ -104,7 +104,7 @@ class Entering:
             raise Refusal(Code.STALE, f"{origin.migration!r} is in state {view.state} by now.")
 
 
-def _origin(picture: Picture, operation: str) -> Origin:
+def _origin(picture: Picture, relies_on: str, operation: str) -> Origin:
     ledger = picture.ledger
     return Origin(
         migration=ledger.migration,
@@ -114,4 +114,5 @@ def _origin(picture: Picture, operation: str) -> Origin:
         run=picture.run,
         decision=ledger.decision,
         operation_id=f"{operation}:flag",
+        relies_on=relies_on,
     )

@@ -1,9 +1,14 @@
 """Asking only: `query`, `list`, `faults`. A host that is away is told of, and is no error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from services.state_control.hosts import Hosts
-from services.state_control.picture import Picture, picture_of, picture_without_host, require_existing
+from services.state_control.picture import (
+    Picture,
+    current_picture,
+    picture_without_host,
+    require_existing,
+)
 from services.state_control.reporting import fault_views, status_of
 from shared.bounded import for_each
 from shared.bus.interface import Durability, Journal
@@ -15,6 +20,10 @@ from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 
 AT_ONCE_MAX = 8
+_LOST = (
+    "The journal does not know {!r}, which host {!r} has open: the journal has gone back, or is another one. Application I/O "
+    "goes on. Restart the host to have the journal repaired."
+)
 
 
 class Inquiries:
@@ -33,18 +42,21 @@ class Inquiries:
             Refusal: `unknown-migration`, `journal-unsound`, `journal-away`.
         """
         ledger = await self._journal.read(name)
-        require_existing(ledger)
+        await self._require_existing(ledger)
         asked = await self._ask(ledger.host)
-        return self._status(_picture(ledger, asked), await self._journal_warnings())
+        return self._status(await self._picture(ledger, asked), await self._journal_warnings())
 
     async def list_all(self, _name: str, _request: PlainRequest) -> ListReply:
         """Every migration that exists. One whose records cannot be read is named in a warning."""
         ledgers, unreadable = await self._ledgers()
-        hosts = sorted({ledger.host for ledger in ledgers})
+        hosts = sorted({ledger.host for ledger in ledgers}) or await self._hosts.names()
         answers = dict(zip(hosts, await for_each(hosts, self._ask, at_once=AT_ONCE_MAX), strict=True))
         warnings = await self._journal_warnings()
-        statuses = [self._status(_picture(ledger, answers[ledger.host]), warnings) for ledger in ledgers]
-        return ListReply(migrations=tuple(statuses), warnings=unreadable)
+        pictures = [await self._picture(ledger, answers[ledger.host]) for ledger in ledgers]
+        return ListReply(
+            migrations=tuple(self._status(picture, warnings) for picture in pictures),
+            warnings=(*unreadable, *_unknown_to_journal(ledgers, answers.values())),
+        )
 
     async def faults(self, name: str, _request: PlainRequest) -> FaultsReply:
         """The fault log of one migration, or of all where no name is given; earlier attempts included."""
@@ -89,11 +101,44 @@ class Inquiries:
             return (refusal.message,)
         return self._durability.warnings
 
+    async def _picture(self, ledger: Ledger, answer: HostStatusReply | Refusal) -> Picture:
+        if isinstance(answer, Refusal):
+            return picture_without_host(ledger, answer.message)
+        return await current_picture(self._journal, ledger, answer)
+
+    async def _require_existing(self, ledger: Ledger) -> None:
+        """Refuse a name that no migration has; that of one which a host has open was lost with the journal.
+
+        Raises:
+            Refusal: `unknown-migration`, `journal-unsound`.
+        """
+        try:
+            require_existing(ledger)
+        except Refusal as refusal:
+            if refusal.code is Code.UNKNOWN_MIGRATION:
+                await self._refuse_lost(ledger.migration)
+            raise
+
+    async def _refuse_lost(self, name: str) -> None:
+        for host in await self._hosts.names():
+            answer = await self._ask(host)
+            known = answer.migrations if isinstance(answer, HostStatusReply) else ()
+            if any(view.name == name for view in known):
+                raise Refusal(Code.JOURNAL_UNSOUND, _LOST.format(name, host))
+
     def _status(self, picture: Picture, warnings: Sequence[str]) -> MigrationStatus:
         return status_of(picture, warnings=warnings, now=self._clock.now_rfc3339())
 
 
-def _picture(ledger: Ledger, answer: HostStatusReply | Refusal) -> Picture:
-    if isinstance(answer, Refusal):
-        return picture_without_host(ledger, answer.message)
-    return picture_of(ledger, answer)
+def _unknown_to_journal(
+    ledgers: Sequence[Ledger], answers: Iterable[HostStatusReply | Refusal]
+) -> tuple[str, ...]:
+    """Volumes that a host has open and the journal does not know."""
+    known = {ledger.migration for ledger in ledgers}
+    return tuple(
+        _LOST.format(view.name, answer.host)
+        for answer in answers
+        if isinstance(answer, HostStatusReply)
+        for view in answer.migrations
+        if view.name not in known
+    )

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from shared.bus.interface import Journal
 from shared.messages.host import ClosedView, HostStatusReply
+from shared.messages.standing import gone_back
 from shared.messages.status import HostView
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
@@ -18,6 +20,7 @@ class Picture:
 
     ledger: Ledger
     run: int
+    has_gone_back: bool = False  # the journal lacks what the host relied on, even when it is read again
     view: HostView | None = None
     closed: ClosedView | None = None
     host_error: str | None = None
@@ -44,6 +47,21 @@ class Picture:
     def attempt(self) -> int:
         """The attempt that was begun last."""
         return view.attempt if (view := self.leading_view) else self.ledger.attempt
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the journal, as it was read, lacks what the host relied on: it was read too early, or has gone back."""
+        has_another = self.closed is not None and self.closed.uuid not in {None, self.ledger.uuid}
+        return has_another or (self.view is not None and not self.ledger.contains(self.view.tail_digest))
+
+    def refuse_gone_back(self) -> None:
+        """Refuse to ask for anything on a journal that is not what the host relied on.
+
+        Raises:
+            Refusal: `journal-unsound`.
+        """
+        if self.has_gone_back:
+            raise gone_back(self.ledger.migration, f"host {self.ledger.host!r}")
 
     @property
     def is_recorded(self) -> bool:
@@ -77,16 +95,45 @@ class Picture:
         raise Refusal(Code.NOT_ADMITTED, f"Host {host!r} does not have {name!r} open.")
 
 
+_ANOTHER = (
+    "it has another migration of that name open, of the UUID {}. The journal is not the one that this host relies on; "
+    "application I/O goes on. Bring its journal back."
+)
+
+
 def picture_of(ledger: Ledger, status: HostStatusReply) -> Picture:
     """Join what the journal records with what the host says."""
     name, uuid = ledger.migration, ledger.uuid
+    view = next((view for view in status.migrations if view.name == name), None)
+    is_another = view is not None and view.uuid != uuid
+    closed = next((closed for closed in status.closed if closed.name == name), None)
+    if view is not None and is_another:
+        closed = ClosedView(
+            name=name, uuid=view.uuid, code=Code.JOURNAL_UNSOUND, message=_ANOTHER.format(view.uuid)
+        )
     return Picture(
         ledger=ledger,
         run=max(ledger.run, status.run),
-        view=next((view for view in status.migrations if (view.name, view.uuid) == (name, uuid)), None),
-        closed=next((closed for closed in status.closed if closed.name == name), None),
+        view=None if is_another else view,
+        closed=closed,
         host_warnings=status.warnings,
     )
+
+
+async def current_picture(journal: Journal, ledger: Ledger, status: HostStatusReply) -> Picture:
+    """The same, with the journal read again where the host is ahead of it: the host may just have recorded something.
+
+    Raises:
+        Refusal: `journal-away`…
+    """
+    picture = picture_of(ledger, status)
+    if not picture.is_behind:
+        return picture
+    fresh = await journal.read(ledger.migration)
+    if not fresh.exists:
+        return picture
+    picture = picture_of(fresh, status)
+    return replace(picture, has_gone_back=picture.view is not None and picture.is_behind)
 
 
 def picture_without_host(ledger: Ledger, why: str) -> Picture:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from services.state_control.picture import Picture
+from shared.messages.standing import gone_back
 from shared.messages.status import FaultView, MigrationStatus
 from shared.migration.records import FaultRecord
 from shared.migration.refusals import InvariantError
@@ -101,6 +102,8 @@ def _host_error(picture: Picture) -> str | None:
 
 def _damage(picture: Picture) -> tuple[str, ...]:
     broken = picture.ledger.broken
+    if picture.has_gone_back and broken is None:
+        return (gone_back(picture.ledger.migration, f"host {picture.ledger.host!r}").message,)
     if broken is None:
         return ()
     return (f"The journal is damaged: {broken}. Restarting the host has it repaired.",)

@@ -48,6 +48,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         application_read_bytes=volume.read_bytes,
         application_write_bytes=volume.write_bytes,
         pending_faults=tuple(_fault(migration, fault, around) for fault in migration.unstored_faults),
+        tail_digest=witness.tail_digest,
         at=around.clock.now_rfc3339(),
     )
 

@@ -107,6 +107,7 @@ class HostView:
     application_read_bytes: int = 0
     application_write_bytes: int = 0
     pending_faults: tuple[FaultView, ...] = ()
+    tail_digest: str = ""  # of the last journal record that the host relied on
     at: str  # RFC 3339, UTC
 
 

@@ -175,6 +175,7 @@ class ScriptedHost:
             routing=RoutingView(
                 reads=routing.reads, writes=tuple(routing.writes), flushes=tuple(routing.flushes)
             ),
+            tail_digest=witness.tail_digest,
             at=AT,
         )
 
