@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product, zip_longest
+from typing import TypeVar
 
 from tests.acceptance.system.whole_system import CLONING, SERVICES
 from tests.crashes.machine import ALL_SERVICES, EVERYTHING, NATS, VICTIMS
@@ -134,7 +135,45 @@ def stops() -> Iterator[Case]:
 STOPS: tuple[Case, ...] = tuple(stops())
 
 
-def chosen(cases: Sequence[Case], ordinarily: int) -> list[Case]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerCut:
+    """The power goes, of all disks at once; at rest, or as the messages of a command go by."""
+
+    kind: str
+    state: str
+    command: str = ""
+    messages: int = 0
+    survives: str  # of what was not flushed: none, all, or some sectors
+    seed: int = 1
+    times: int = 1  # more than once: again during the recovery
+
+    def __str__(self) -> str:
+        during = f"message {self.messages} of {self.command}" if self.command else "at rest"
+        often = f", {self.times} times" if self.times > 1 else ""
+        return f"{self.kind}: {self.state}, {during}, {self.survives} survives{often}, seed {self.seed}"
+
+
+def power_cuts() -> Iterator[PowerCut]:
+    """In each state, during each command that moves something, and again while it is recovered from."""
+    for state, survives in product(STATES, ("none", "all", "some")):
+        yield PowerCut(kind="power", state=state, survives=survives)
+    for command in ("sync", "resume", "select-target", "commit", "abort"):
+        state, messages = COMMANDS[command]
+        for message in range(3, messages + 1):
+            yield PowerCut(
+                kind="power while commanded", state=state, command=command, messages=message, seed=message,
+                survives="none" if message % 2 else "some",
+            )  # fmt: skip
+    for state, seed in product(CLONES, (1, 2)):
+        yield PowerCut(kind="power again", state=state, survives="some", seed=seed, times=3)
+
+
+POWER_CUTS: tuple[PowerCut, ...] = tuple(power_cuts())
+
+AnyCase = TypeVar("AnyCase", Case, PowerCut)
+
+
+def chosen(cases: Sequence[AnyCase], ordinarily: int) -> list[AnyCase]:
     """As many as are wanted: kinds take turns, and each gives cases from all of its range."""
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "all":
@@ -142,7 +181,7 @@ def chosen(cases: Sequence[Case], ordinarily: int) -> list[Case]:
     if wanted and not wanted.isdigit():
         raise ValueError(f"{VARIABLE} is {wanted!r}: a number, or `all`")
     count = int(wanted) * ordinarily // ORDINARILY if wanted else ordinarily
-    kinds: dict[str, list[Case]] = {}
+    kinds: dict[str, list[AnyCase]] = {}
     for case in cases:
         kinds.setdefault(case.kind, []).append(case)
     share = -(-count // len(kinds))
@@ -151,7 +190,7 @@ def chosen(cases: Sequence[Case], ordinarily: int) -> list[Case]:
     return [case for _, case in zip(range(count), turns, strict=False)]
 
 
-def _spread(cases: Sequence[Case], count: int) -> list[Case]:
+def _spread(cases: Sequence[AnyCase], count: int) -> list[AnyCase]:
     """So many of them, as far apart as can be, and not always of the same column of the table."""
     if count >= len(cases):
         return list(cases)

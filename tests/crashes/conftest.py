@@ -8,6 +8,8 @@ import pytest
 from tests.acceptance.system.background import Background
 from tests.crashes.machine import Machine, running_machine
 
+SHUTDOWN_TIMEOUT_S = 5.0  # what a stop without NATS takes
+
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[Background]:
@@ -27,7 +29,9 @@ class Machines:
     def current(self) -> Machine:
         if self._machine is None or self._machine.is_spoiled:
             self.close()
-            self._machine = self._running.enter_context(running_machine(self._background))
+            self._machine = self._running.enter_context(
+                running_machine(self._background, shutdown_timeout_s=SHUTDOWN_TIMEOUT_S)
+            )
         return self._machine
 
     def close(self) -> None:

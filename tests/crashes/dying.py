@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nats.aio.msg import Msg
+
 from tests.crashes.cases import Case, Moment
 from tests.crashes.machine import Machine, parts_of
 
@@ -24,19 +26,22 @@ def death(machine: Machine, case: Case) -> Iterator[None]:
     elif case.moment.messages:
         with machine.client.heard("cutover.>") as news:
             yield
-            end = time.monotonic() + MOMENT_TIMEOUT_S
-            left = case.moment.messages
-            while left and time.monotonic() < end:
-                try:
-                    left -= not news.get(timeout=max(0.01, end - time.monotonic())).subject.startswith(
-                        "cutover.progress."
-                    )
-                except queue.Empty:
-                    break
+            until_message(news, case.moment.messages)
             machine.kill(case.victim)
     else:
         yield
     machine.kill(case.victim)
+
+
+def until_message(news: "queue.SimpleQueue[Msg]", count: int) -> None:
+    """Wait for so many messages of what is heard, progress not counted; but not for ever."""
+    end = time.monotonic() + MOMENT_TIMEOUT_S
+    while count and (left := end - time.monotonic()) > 0:
+        try:
+            subject = news.get(timeout=left).subject
+        except queue.Empty:
+            return
+        count -= not subject.startswith("cutover.progress.")
 
 
 def injection(moment: Moment) -> list[str]:

@@ -47,6 +47,29 @@ def settled(machine: Machine, name: str) -> Json | None:
         return None
 
 
+def check_verdict(machine: Machine, name: str, before: Decided, *, has_host_died: bool) -> None:
+    """Hold what startup has made of it, and what the host goes on with, against what was decided before."""
+    status = settled(machine, name)
+    now = decided(machine, name)
+    if status is None:
+        assert before.state in {None, "setup"}
+        return
+    assert (status["state"], status["authority"], status["attempt"]) == (
+        now.state,
+        now.authority,
+        now.attempt,
+    )
+    causes = [(fault["side"], fault["cause"]) for fault in status["faults"]]
+    if has_host_died:
+        assert now == after_unclean_stop(before) or before.state is None
+        expected = [("target", "unclean-shutdown")] if before.state in CLONES else []
+        assert causes == expected or now.state == "committed"
+        if now.state in {"setup", "committed"}:
+            assert not status["error_flag"]
+    else:
+        assert causes == []
+
+
 def unlawful(journal: list[Recorded]) -> list[str]:
     """Records that no order of events may bring about."""
     found: list[str] = []

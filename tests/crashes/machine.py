@@ -39,18 +39,24 @@ class Machine(System):
     def runs(self, part: str) -> bool:
         return self.is_nats_running if part == NATS else self.is_running(part)
 
+    def freeze(self, victim: str) -> None:
+        """SIGSTOP of all its parts that run."""
+        self._signal(victim, signal.SIGSTOP)
+
     def kill(self, victim: str) -> None:
         """SIGKILL of all its parts: first stopped together, so that none sees another die."""
-        parts = parts_of(victim)
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for part in parts:
-                if self.runs(part):
-                    os.kill(self.pid_of(part), number)
-        for part in parts:
+        self.freeze(victim)
+        self._signal(victim, signal.SIGKILL)
+        for part in parts_of(victim):
             if part == NATS:
                 self.kill_nats()  # of one that is dead: only its end of the pipe
             else:
                 self.until_gone(part)
+
+    def _signal(self, victim: str, number: signal.Signals) -> None:
+        for part in parts_of(victim):
+            if self.runs(part):
+                os.kill(self.pid_of(part), number)
 
     def terminate(self, victim: str) -> dict[str, int]:
         """SIGTERM of all its services at once, and of the server after them; the exit status of each service."""
