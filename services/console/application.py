@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
+from services.console.comparing import comparing
 from services.console.failures import ConsoleError, Exit, usage
 from services.console.looking import looking
 from services.console.moving import moving
@@ -57,6 +58,7 @@ def _before_any_command(
 application.add_typer(running)
 application.add_typer(migrating)
 application.add_typer(moving)
+application.add_typer(comparing)
 application.add_typer(looking)
 
 

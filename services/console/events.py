@@ -104,8 +104,20 @@ def _progress(data: Mapping[str, Any]) -> Text | None:
     size, synced, rate = (data.get(key) for key in ("size_bytes", "synced_bytes", "rate_bytes_per_s"))
     if not isinstance(size, int) or not isinstance(synced, int) or not isinstance(rate, (int, float)):
         return None
+    compared = _compared(data)
+    done, rate = (synced, rate) if compared is None else compared
+    what = "in sync" if compared is None else "compared"
     pace = "paused" if data.get("paused") else rate_text(rate)
-    return Text(plain(f"{data.get('state')}: {bytes_text(synced)} of {bytes_text(size)} in sync, {pace}"))
+    return Text(plain(f"{data.get('state')}: {bytes_text(done)} of {bytes_text(size)} {what}, {pace}"))
+
+
+def _compared(data: Mapping[str, Any]) -> tuple[int, float] | None:
+    """How many bytes a comparison that is under way has done, and how fast."""
+    comparison = data.get("verification")
+    if not isinstance(comparison, dict) or comparison.get("outcome") is not None:
+        return None
+    done, rate = comparison.get("compared_bytes"), comparison.get("rate_bytes_per_s")
+    return (done, rate) if isinstance(done, int) and isinstance(rate, (int, float)) else None
 
 
 def progress_gist(event: Event) -> tuple[object, ...] | None:
@@ -114,8 +126,9 @@ def progress_gist(event: Event) -> tuple[object, ...] | None:
         return None
     data = event.data
     size, synced = data.get("size_bytes"), data.get("synced_bytes")
-    whole = synced * 100 // size if isinstance(size, int) and isinstance(synced, int) and size else None
-    return data.get("state"), data.get("paused"), whole
+    done = compared[0] if (compared := _compared(data)) is not None else synced
+    whole = done * 100 // size if isinstance(size, int) and isinstance(done, int) and size else None
+    return data.get("state"), data.get("paused"), compared is None, whole
 
 
 def _shortened(data: object) -> str:

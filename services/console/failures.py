@@ -41,7 +41,10 @@ def usage(message: str, allowed: Iterable[str] = ()) -> ConsoleError:
 
 
 # How a request's field, which the services name, is given on our command line.
-_FLAGS = {Code.TARGET_IN_USE: ("(overwrite_target)", "(--overwrite-target)")}
+_FLAGS = {
+    Code.TARGET_IN_USE: ("(overwrite_target)", "(--overwrite-target)"),
+    Code.NOT_VERIFIED: ("(verified: false)", "(--without-verify)"),
+}
 
 
 def message_of(error: ConsoleError | Refusal) -> str:

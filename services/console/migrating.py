@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from rich.live import Live
 from rich.text import Text
 
 from services.console.asking import Link, command, operation_id, status_of
+from services.console.comparing import compare
 from services.console.confirming import after_commit, agrees, can_ask, commit_question, confirm, read_line
 from services.console.failures import ConsoleError
 from services.console.going_on import GoingOn
 from services.console.output import Output
 from services.console.plain import plain
 from services.console.views import current_faults, faults_table
-from services.console.watching import Telling, statuses
+from services.console.watching import follow
 from shared.messages.control import CleanupRequest, PlainRequest, SetupRequest
 from shared.messages.status import MigrationStatus
 from shared.migration.names import NAME_LENGTH_MAX
@@ -115,6 +115,9 @@ class Migrating:
             case State.TARGET_SELECTED:
                 if not self._job.yes:
                     await confirm(self._out, "commit", commit_question(status))
+                if status.needs_verify:
+                    self._out.say("The last sync copied only what could differ: comparing both sides first.")
+                    await compare(self._link, self._job.name, self._out)
                 await self._command("commit")
                 self._out.show(Text(plain(after_commit(status.source)), style="yellow"))
             case State.SYNCING | State.COMMITTED:
@@ -152,21 +155,7 @@ class Migrating:
         )
 
     async def _follow(self, is_over: Callable[[MigrationStatus], bool]) -> MigrationStatus:
-        if not self._out.is_live:
-            return await self._until(is_over, Telling(self._out))
-        with Live(console=self._out.people, auto_refresh=False, transient=True) as live:
-            return await self._until(is_over, Telling(self._out, live))
-
-    async def _until(self, is_over: Callable[[MigrationStatus], bool], telling: Telling) -> MigrationStatus:
-        async for status in statuses(self._link, self._job.name):
-            if isinstance(status, Refusal):
-                telling.away(status)
-                continue
-            if not self._out.json:  # there, only the end is told
-                telling.status(status)
-            if is_over(status):
-                return status
-        raise ConsoleError("gone", f"{self._job.name} has been cleaned up by someone else.")
+        return await follow(self._link, self._job.name, self._out, is_over)
 
     async def offer_cleanup(self) -> bool:
         """Clean up if that is wanted and possible; whether it was done."""

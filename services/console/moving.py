@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from services.console.asking import check_name, command, fault_log, operation_id, status_of
+from services.console.comparing import compare_or_leave
 from services.console.confirming import (
     abort_question,
     after_commit,
@@ -21,10 +22,19 @@ from services.console.options import JsonOption, NameArgument, ServerOption, Ses
 from services.console.plain import plain
 from services.console.units import RATE_RULE, UnitError, parse_rate, rate_text
 from services.console.views import reply_text
+from services.console.waiting import facts_of
 from shared.bus.connection import Bus
-from shared.messages.control import CleanupRequest, CommandReply, PlainRequest, SetupRequest, ThrottleRequest
+from shared.messages.control import (
+    CleanupRequest,
+    CommandReply,
+    CommitRequest,
+    PlainRequest,
+    SetupRequest,
+    ThrottleRequest,
+)
 from shared.messages.status import FaultView, MigrationStatus
 from shared.migration.states import State
+from shared.migration.table import Trigger, decide
 
 moving = typer.Typer()
 _PANEL = "Migrate"
@@ -157,6 +167,16 @@ def select_source(
 def commit(
     context: typer.Context,
     name: NameArgument,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare both sides first, as `verify` does; only if they are equal."),
+    ] = False,
+    without_verify: Annotated[
+        bool,
+        typer.Option(
+            "--without-verify", help="Even if the last sync was partial and has not been verified since."
+        ),
+    ] = False,
     yes: YesOption = False,
     server: ServerOption = None,
     json: JsonOption = False,
@@ -164,11 +184,18 @@ def commit(
     """Move to the target for good. There is no way back from here."""
     session = Session(context, server, json)
     check_name(name)
+    if verify and without_verify:
+        raise usage("commit takes --verify or --without-verify, not both.")
+    verified = True if verify else (False if without_verify else None)
 
     async def work(bus: Bus) -> None:
         status = await status_of(bus, name)
         await _ask(session, "commit", status, commit_question(status), yes=yes)
-        reply = await command(bus, "commit", name, PlainRequest(operation_id=operation_id()))
+        if verify:
+            decide(facts_of(status), Trigger.COMMIT)  # what will be refused is not worth the comparing
+            await compare_or_leave(bus, name, session.out)
+        request = CommitRequest(verified=verified, operation_id=operation_id())
+        reply = await command(bus, "commit", name, request)
         said = Group(reply_text(reply, "committed"), Text(plain(after_commit(status.source)), style="yellow"))
         session.out.answer(reply, lambda: said)
 

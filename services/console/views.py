@@ -11,7 +11,7 @@ from rich.text import Text
 from services.console.plain import plain
 from services.console.units import bytes_text, duration_text, rate_text
 from shared.messages.control import CommandReply
-from shared.messages.status import FaultView, MigrationStatus, RoutingView
+from shared.messages.status import FaultView, MigrationStatus, Outcome, RoutingView, VerificationView
 from shared.migration.devices import DeviceIdentity, Side
 from shared.migration.states import CLONING_STATES, State
 
@@ -88,8 +88,11 @@ def _joined(parts: Iterable[_Part]) -> Text:
 def _line_parts(status: MigrationStatus) -> Iterable[_Part]:
     yield _Part(Text(plain(status.name), style="bold"), Weight.NEVER_LEFT_OUT)
     yield _Part(state_text(status.state), Weight.NEVER_LEFT_OUT)
-    if status.state is State.SYNCING and status.synced_bytes is not None:
-        yield from _copy_parts(status, status.synced_bytes)
+    if (comparison := comparison_under_way(status)) is not None:
+        yield _Part(Text("comparing", style="bold yellow"), Weight.NEVER_LEFT_OUT)
+        yield from _progress_parts(_of_comparison(status, comparison))
+    elif status.state is State.SYNCING and status.synced_bytes is not None:
+        yield from _progress_parts(_of_copy(status, status.synced_bytes))
     faults = len(current_faults(status))
     if faults:
         yield _Part(Text(f"faults {faults}", style="bold red"), Weight.NEVER_LEFT_OUT)
@@ -107,12 +110,52 @@ def _alarm(words: str) -> _Part:
     return _Part(Text(words, style="bold red"), Weight.NEVER_LEFT_OUT)
 
 
-def _copy_parts(status: MigrationStatus, done_bytes: int) -> Iterable[_Part]:
-    yield _Part(_cells_text(done_bytes, status.size_bytes), Weight.BAR)
-    yield _Part(Text(_share(done_bytes, status.size_bytes)), Weight.NEVER_LEFT_OUT, " ")
-    yield _Part(Text(f"of {bytes_text(status.size_bytes)}"), Weight.SIZE, " ")
+def comparison_under_way(status: MigrationStatus) -> VerificationView | None:
+    """The comparison of both sides that goes on right now, if any."""
+    comparison = status.verification
+    return comparison if comparison is not None and comparison.outcome is None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Progress:
+    """How far copying or comparing is."""
+
+    done_bytes: int
+    size_bytes: int
+    remaining_bytes: int | None
+    rate_bytes_per_s: float | None
+    eta_s: float | None
+    paused: bool | None
+
+
+def _of_copy(status: MigrationStatus, done_bytes: int) -> _Progress:
+    return _Progress(
+        done_bytes=done_bytes,
+        size_bytes=status.size_bytes,
+        remaining_bytes=status.remaining_bytes,
+        rate_bytes_per_s=status.rate_bytes_per_s,
+        eta_s=status.eta_s,
+        paused=status.paused,
+    )
+
+
+def _of_comparison(status: MigrationStatus, comparison: VerificationView) -> _Progress:
+    return _Progress(
+        done_bytes=comparison.compared_bytes,
+        size_bytes=status.size_bytes,
+        remaining_bytes=comparison.remaining_bytes,
+        rate_bytes_per_s=comparison.rate_bytes_per_s,
+        eta_s=comparison.eta_s,
+        paused=status.paused,
+    )
+
+
+def _progress_parts(progress: _Progress) -> Iterable[_Part]:
+    yield _Part(_cells_text(progress.done_bytes, progress.size_bytes), Weight.BAR)
+    yield _Part(Text(_share(progress.done_bytes, progress.size_bytes)), Weight.NEVER_LEFT_OUT, " ")
+    yield _Part(Text(f"of {bytes_text(progress.size_bytes)}"), Weight.SIZE, " ")
     between = "  "
-    for weight, words in _paces(status):
+    for weight, words in _paces(progress):
         yield _Part(Text(words), weight, between)
         between = ", "
 
@@ -132,19 +175,19 @@ def _share(done_bytes: int, size_bytes: int) -> str:
     return f"{int(share * 1000) / 10:5.1f} %"
 
 
-def _pace(status: MigrationStatus) -> str:
-    return ", ".join(words for _, words in _paces(status))
+def _pace(progress: _Progress) -> str:
+    return ", ".join(words for _, words in _paces(progress))
 
 
-def _paces(status: MigrationStatus) -> Iterable[tuple[Weight, str]]:
-    if status.remaining_bytes is not None:
-        yield Weight.REMAINING, f"{bytes_text(status.remaining_bytes)} left"
-    if status.paused or status.rate_bytes_per_s is None:
-        yield Weight.NEVER_LEFT_OUT, "paused" if status.paused else "rate unknown"
+def _paces(progress: _Progress) -> Iterable[tuple[Weight, str]]:
+    if progress.remaining_bytes is not None:
+        yield Weight.REMAINING, f"{bytes_text(progress.remaining_bytes)} left"
+    if progress.paused or progress.rate_bytes_per_s is None:
+        yield Weight.NEVER_LEFT_OUT, "paused" if progress.paused else "rate unknown"
         return
-    yield Weight.RATE, rate_text(status.rate_bytes_per_s)
-    if status.eta_s is not None:
-        yield Weight.END, f"{duration_text(status.eta_s)} to go"
+    yield Weight.RATE, rate_text(progress.rate_bytes_per_s)
+    if progress.eta_s is not None:
+        yield Weight.END, f"{duration_text(progress.eta_s)} to go"
 
 
 def list_table(statuses: Sequence[MigrationStatus]) -> RenderableType:
@@ -203,6 +246,7 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
     yield "target", _device(status.target, status.devices.target)
     if status.state is State.SYNCING:
         yield from _copy_fields(status)
+    yield from _verify_fields(status)
     if status.routing is not None:
         yield "routing", _routing(status.routing)
     yield "authority", _authority(status)
@@ -225,7 +269,26 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
 def _copy_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
     if status.synced_bytes is not None:
         yield "in sync", bar_text(status.synced_bytes, status.size_bytes)
-    yield "copier", Text(_pace(status), style="yellow" if status.paused else "")
+    pace = _pace(_of_copy(status, status.synced_bytes or 0))
+    yield "copier", Text(pace, style="yellow" if status.paused else "")
+    yield from _throttle_field(status)
+
+
+def _verify_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
+    if (comparison := comparison_under_way(status)) is not None:
+        yield "compared", bar_text(comparison.compared_bytes, status.size_bytes)
+        pace = _pace(_of_comparison(status, comparison))
+        yield "verify", Text(pace, style="yellow" if status.paused else "")
+        yield from _throttle_field(status)
+    elif (ended := status.verification) is not None and ended.outcome is not Outcome.EQUAL:
+        yield "verify", Text(plain(f"{ended.outcome}: {ended.detail}"), style="yellow")
+    if status.verified_at is not None:
+        yield "verified", f"{plain(status.verified_at)}: both sides are equal"
+    elif status.needs_verify:
+        yield "verified", Text("not yet: the last sync was partial, so commit wants it", style="yellow")
+
+
+def _throttle_field(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
     if status.throttle_bytes_per_s is not None:
         yield "throttle", rate_text(status.throttle_bytes_per_s)
 

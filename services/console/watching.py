@@ -4,13 +4,14 @@ Whatever the host tells of its progress, and every record in the journal, has th
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from rich.live import Live
 
 from services.console.asking import Link, status_of
+from services.console.failures import ConsoleError
 from services.console.output import Output
-from services.console.views import current_faults, status_line
+from services.console.views import comparison_under_way, current_faults, status_line
 from shared.bus.interface import Told
 from shared.messages.status import MigrationStatus, progress_subject
 from shared.migration.records import Subjects
@@ -41,6 +42,40 @@ async def _tell(link: Link, name: str, telling: "Telling") -> None:
             telling.away(status)
         else:
             telling.status(status)
+
+
+async def follow(
+    link: Link, name: str, out: Output, is_over: Callable[[MigrationStatus], bool]
+) -> MigrationStatus:
+    """Tell how `name` is until something is so; the status that says so. With `--json`, only the end is told.
+
+    Raises:
+        ConsoleError: (`gone`) it was cleaned up first.
+        Refusal: the first question was refused.
+    """
+    if not out.is_live:
+        return await _until(link, name, Telling(out), is_over, is_silent=out.json)
+    with Live(console=out.people, auto_refresh=False, transient=True) as live:
+        return await _until(link, name, Telling(out, live), is_over)
+
+
+async def _until(
+    link: Link,
+    name: str,
+    telling: "Telling",
+    is_over: Callable[[MigrationStatus], bool],
+    *,
+    is_silent: bool = False,
+) -> MigrationStatus:
+    async for status in statuses(link, name):
+        if isinstance(status, Refusal):
+            telling.away(status)
+            continue
+        if not is_silent:
+            telling.status(status)
+        if is_over(status):
+            return status
+    raise ConsoleError("gone", f"{name} has been cleaned up by someone else.")
 
 
 async def statuses(link: Link, name: str) -> AsyncIterator[MigrationStatus | Refusal]:
@@ -95,6 +130,7 @@ class Telling:
             len(current_faults(status)),
             status.paused,
             whole,
+            _comparison_gist(status),
             status.host_answers,
         )
         if gist != self._said:
@@ -106,3 +142,10 @@ class Telling:
         if refusal.code != self._said:
             self._said = refusal.code
             self._out.note(f"{refusal.code}: {refusal.message}")
+
+
+def _comparison_gist(status: MigrationStatus) -> int | None:
+    comparison = comparison_under_way(status)
+    if comparison is None or not status.size_bytes:
+        return None
+    return 100 * comparison.compared_bytes // status.size_bytes

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from shared.messages.status import FaultView, MigrationStatus
+from shared.messages.status import FaultView, MigrationStatus, Outcome, VerificationView
 from shared.migration.devices import DeviceIdentity, DeviceKind, Side
 from shared.migration.records import DevicePair
 from shared.migration.states import State
@@ -33,6 +33,22 @@ def fault(side: Side = Side.TARGET, *, attempt: int = 1, migration: str = "vol1"
         detected_at="2026-01-31T12:00:00.000000Z",
         recorded_at="2026-01-31T12:00:01.000000Z",
     )
+
+
+def comparison(outcome: Outcome | None = None, **fields: Any) -> VerificationView:
+    """A comparison that is a quarter through, or has ended."""
+    at = "2026-01-31T12:00:00.000000Z"
+    under_way = VerificationView(
+        id="console-1",
+        outcome=outcome,
+        compared_bytes=SIZE_BYTES // 4,
+        remaining_bytes=SIZE_BYTES // 4 * 3,
+        rate_bytes_per_s=float(48 << 20),
+        eta_s=8.0,
+        began_at=at,
+        ended_at=at if outcome else None,
+    )
+    return replace(under_way, **fields)
 
 
 _USUAL = MigrationStatus(

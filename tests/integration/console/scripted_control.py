@@ -13,6 +13,7 @@ from shared.messages.control import (
     LIST_SUBJECT,
     CleanupRequest,
     CommandReply,
+    CommitRequest,
     FaultsReply,
     ListReply,
     PlainRequest,
@@ -25,7 +26,12 @@ from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.support.statuses import status
 
-_REQUESTS = {"setup": SetupRequest, "throttle": ThrottleRequest, "cleanup": CleanupRequest}
+_REQUESTS = {
+    "setup": SetupRequest,
+    "throttle": ThrottleRequest,
+    "cleanup": CleanupRequest,
+    "commit": CommitRequest,
+}
 _AFTER = {
     "sync": State.SYNCING, "select-target": State.TARGET_SELECTED, "select-source": State.SOURCE_SELECTED,
     "commit": State.COMMITTED, "abort": State.SETUP,
@@ -113,6 +119,7 @@ class ScriptedControl:
         attempt = now.attempt + (command == "sync")
         after = self.replies.get(command, _AFTER.get(command, now.state))
         fields = {"state": after, "attempt": attempt, "connections": now.connections, "faults": now.faults}
+        fields |= {"verification": now.verification}
         now = self.has(name, source=now.source, target=now.target, **fields)
         return CommandReply(
             name=name,
@@ -122,6 +129,7 @@ class ScriptedControl:
             attempt=now.attempt,
             decision=1,
             export_uri=now.export_uri,
+            verification=now.verification if command == "verify" else None,
         )
 
     async def _list(self, _: str, __: object) -> ListReply:

@@ -4,11 +4,11 @@ import asyncio
 from typing import Any
 
 from services.console.migrating import name_for, path_of
-from shared.messages.status import ConnectionView
+from shared.messages.status import ConnectionView, Outcome
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.integration.console.scripted_control import ScriptedControl
-from tests.support.statuses import fault
+from tests.support.statuses import comparison, fault
 from tests.support.terminal import CTRL_C, cutover, on_terminal, started
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -37,6 +37,16 @@ async def test_script_goes_the_whole_way(control: ScriptedControl) -> None:
     assert commands(control) == THE_WAY
     assert "nbd+unix:///vol1" in ended.stdout
     assert "same filesystem UUIDs" in ended.stdout
+
+
+async def test_both_sides_are_compared_where_the_commit_wants_it(control: ScriptedControl) -> None:
+    """After a partial resync the commit is refused before that."""
+    control.has(
+        state=State.TARGET_SELECTED, attempt=2, needs_verify=True, verification=comparison(Outcome.EQUAL)
+    )
+    ended = await cutover(*JOB, "--yes", server=control.bus.url)
+    assert ended.status == DONE, ended
+    assert commands(control) == ["verify", "commit", "cleanup"]
 
 
 async def test_json_is_the_end_and_nothing_else(control: ScriptedControl) -> None:

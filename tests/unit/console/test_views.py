@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from services.console.views import bar_text, list_table, status_line, status_view
+from shared.messages.status import Outcome
 from shared.migration.devices import Side
 from shared.migration.states import State
 from tests.support.drawing import drawn
-from tests.support.statuses import SIZE_BYTES, fault, status
+from tests.support.statuses import SIZE_BYTES, comparison, fault, status
 
 
 def test_the_bar_says_all_only_when_all_is_there() -> None:
@@ -32,6 +33,26 @@ COPYING = status(
     state=State.SYNCING, attempt=1, synced_bytes=SIZE_BYTES // 4, remaining_bytes=SIZE_BYTES // 4 * 3,
     rate_bytes_per_s=48.3 * (1 << 20), eta_s=3725.0, synced_percent=25.0,
 )  # fmt: skip
+
+
+COMPARING = status(state=State.TARGET_SELECTED, attempt=1, verification=comparison(), eta_s=None)
+
+
+def test_a_line_while_comparing_has_rate_rest_and_end() -> None:
+    line = status_line(COMPARING).plain
+    assert "target-selected  comparing" in line
+    assert "25.0 % of 512 MiB" in line
+    assert "384 MiB left, 48 MiB/s, 8 s to go" in line
+    assert "paused" in status_line(replace(COMPARING, paused=True)).plain
+
+
+def test_what_came_of_a_comparison_is_shown() -> None:
+    assert "25.0 %" in drawn(status_view(COMPARING))
+    ended = replace(COMPARING, verification=comparison(Outcome.INCOMPLETE, detail="the host stopped"))
+    assert "incomplete: the host stopped" in drawn(status_view(ended))
+    equal = replace(COMPARING, verification=comparison(Outcome.EQUAL), verified_at="2026-01-31T12:00:00Z")
+    assert "2026-01-31T12:00:00Z: both sides are equal" in drawn(status_view(equal))
+    assert "commit wants it" in drawn(status_view(replace(COMPARING, verification=None, needs_verify=True)))
 
 
 @pytest.mark.parametrize("columns", range(1, 140))
