@@ -339,9 +339,9 @@ class Apparatus:
                 self.volume.source_timed_out(overdue)
             if loop.time() >= flush_at:
                 flush_at = loop.time() + limits.target_flush_interval_s
-                await self._flush_clone()
+                await self.flush_clone()
 
-    async def _flush_clone(self) -> None:
+    async def flush_clone(self) -> None:
         """Flush the target, and the source too where that makes regions clean: those that nobody wrote for a while."""
         target, marks = self.target, self.volume.marks
         if not self._is_cloning_to(target):
