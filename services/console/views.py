@@ -246,6 +246,7 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
     yield "target", _device(status.target, status.devices.target)
     if status.state is State.SYNCING:
         yield from _copy_fields(status)
+    yield from _resync_fields(status)
     yield from _verify_fields(status)
     if status.routing is not None:
         yield "routing", _routing(status.routing)
@@ -272,6 +273,17 @@ def _copy_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]
     pace = _pace(_of_copy(status, status.synced_bytes or 0))
     yield "copier", Text(pace, style="yellow" if status.paused else "")
     yield from _throttle_field(status)
+
+
+def _resync_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
+    """What the next sync copies, and why it is everything; of no interest before the first one."""
+    if status.resync_bytes is None or not status.attempt:
+        return
+    if status.full_resync_because is None:
+        share = f"{bytes_text(status.resync_bytes)} of {bytes_text(status.size_bytes)}"
+        yield "resync", f"{share}: where the sides may differ; commit then wants a verify"
+    else:
+        yield "resync", f"everything, {bytes_text(status.resync_bytes)}: {plain(status.full_resync_because)}"
 
 
 def _verify_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:

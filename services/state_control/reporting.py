@@ -48,6 +48,8 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         journal_pending=not picture.is_recorded if view else None,
         unreadable_regions=view.unreadable_regions if view else (),
         verification=view.verification if view else None,
+        resync_bytes=view.resync_bytes if view else None,
+        full_resync_because=view.full_resync_because if view else None,
         verified_at=view.verified_at if view else None,
         needs_verify=view.needs_verify if view else None,
         allowed=() if picture.closed is not None else allowed_commands(picture.facts),

@@ -18,6 +18,7 @@ from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.verification import Verification
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
+from services.write_cloning.volume.marks import DUE
 from services.write_cloning.volume.regions import everything_in_sync, nothing_in_sync
 from services.write_cloning.volume.repair import copy_again
 from services.write_cloning.volume.requests import Request
@@ -83,6 +84,14 @@ class Apparatus:
     def outstanding_requests(self) -> int:
         """Requests of earlier attempts that may still land on a device."""
         return sum(device.outstanding for device in self._retired)
+
+    @property
+    def due_bytes(self) -> int:
+        """What a `sync` would copy as things are."""
+        states, region_size_bytes = self.volume.marks.states, self._around.limits.region_size_bytes
+        whole_bytes = states.count(DUE) * region_size_bytes
+        beyond_the_end = len(states) * region_size_bytes - self.volume.size_bytes
+        return whole_bytes - beyond_the_end if states and states[-1] == DUE else whole_bytes
 
     def busy_devices(self) -> list[str]:
         """The devices that have not answered all that they were asked, with how much that is."""

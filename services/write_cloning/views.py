@@ -36,6 +36,8 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         throttle_bytes_per_s=witness.throttle_bytes_per_s,
         unreadable_regions=copier.unreadable_regions if copier is not None else (),
         verification=verification.view() if verification is not None else None,
+        resync_bytes=migration.apparatus.due_bytes if state is State.SETUP else None,
+        full_resync_because=(migration.apparatus.maps.full_because or None) if state is State.SETUP else None,
         verified_at=witness.verified_at,
         needs_verify=witness.needs_verify and witness.verified_at is None,
         export_uri=around.exports.uri(migration.name),

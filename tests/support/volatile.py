@@ -167,8 +167,8 @@ class _VolatileMap:
             self._stored.unsynced.append(piece)
             self._disk.watch()
         await self._disk.turn()
-        for offset, piece in self._stored.unsynced:
-            self._stored.durable = _laid(self._stored.durable, offset, piece)
+        for offset, content in self._stored.unsynced:
+            self._stored.durable = _laid(self._stored.durable, offset, content)
         self._stored.unsynced = []
         self._disk.watch()
 
