@@ -276,8 +276,8 @@ def _copy_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]
 
 
 def _resync_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
-    """What the next sync copies, and why it is everything; of no interest before the first one."""
-    if status.resync_bytes is None or not status.attempt:
+    """What the next sync copies, and why it is everything; of no interest before the first one, or while writes are cloned."""
+    if status.resync_bytes is None or not status.attempt or status.state is not State.SETUP:
         return
     if status.full_resync_because is None:
         share = f"{bytes_text(status.resync_bytes)} of {bytes_text(status.size_bytes)}"

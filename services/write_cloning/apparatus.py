@@ -18,7 +18,7 @@ from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.verification import Verification
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
-from services.write_cloning.volume.marks import DUE
+from services.write_cloning.volume.marks import CLEAN
 from services.write_cloning.volume.regions import everything_in_sync, nothing_in_sync
 from services.write_cloning.volume.repair import copy_again
 from services.write_cloning.volume.requests import Request
@@ -87,11 +87,11 @@ class Apparatus:
 
     @property
     def due_bytes(self) -> int:
-        """What a `sync` would copy as things are."""
+        """What a `sync` would copy if writes were not cloned any more from now on."""
         states, region_size_bytes = self.volume.marks.states, self._around.limits.region_size_bytes
-        whole_bytes = states.count(DUE) * region_size_bytes
+        whole_bytes = (len(states) - states.count(CLEAN)) * region_size_bytes
         beyond_the_end = len(states) * region_size_bytes - self.volume.size_bytes
-        return whole_bytes - beyond_the_end if states and states[-1] == DUE else whole_bytes
+        return whole_bytes - beyond_the_end if states and states[-1] != CLEAN else whole_bytes
 
     def busy_devices(self) -> list[str]:
         """The devices that have not answered all that they were asked, with how much that is."""
