@@ -10,6 +10,7 @@ Holes of the source are not read: the target gets a hole where it can have one, 
 import asyncio
 import errno
 from collections.abc import Coroutine, Sequence
+from typing import NoReturn
 
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.buffers import Buffer, BufferPool
@@ -224,7 +225,10 @@ class Copier:
 
     async def _extents_of_target(self, hole: Extent) -> Sequence[Extent]:
         try:
-            return await self._target.extents(hole.offset, hole.length)
+            async with asyncio.timeout(self._io_timeout_s):
+                return await self._target.extents(hole.offset, hole.length)
+        except TimeoutError:
+            self._fail_target("read", hole, errno.ETIMEDOUT, TIMEOUT)
         except OSError:
             return (Extent(hole.offset, hole.length, is_hole=False),)  # not known to be zero
 
@@ -238,9 +242,12 @@ class Copier:
         except TimeoutError:
             error, cause = errno.ETIMEDOUT, TIMEOUT
         if error:
-            failure = _failure(Side.TARGET, operation, extent, error, cause)
-            self._volume.target_failed(failure)
-            raise TargetFailedError(f"{operation} at {extent.offset}: {failure.cause}")
+            self._fail_target(operation, extent, error, cause)
+
+    def _fail_target(self, operation: str, extent: Extent, error: int, cause: str | None) -> NoReturn:
+        failure = _failure(Side.TARGET, operation, extent, error, cause)
+        self._volume.target_failed(failure)
+        raise TargetFailedError(f"{operation} at {extent.offset}: {failure.cause}")
 
 
 def _failure(side: Side, operation: str, extent: Extent, error: int, cause: str | None = None) -> Failure:

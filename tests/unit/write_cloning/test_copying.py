@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+from collections.abc import Sequence
 
 import pytest
 
 from services.write_cloning.copier import Copier, TargetFailedError
 from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.devices.interface import Extent
 from services.write_cloning.throttle import Throttle
+from services.write_cloning.volume.failures import TIMEOUT
 from services.write_cloning.volume.repair import PIECE_BYTES, copy_again
 from shared.migration.devices import Side
 from shared.migration.states import State
@@ -15,16 +18,22 @@ from tests.support.memory_device import MemoryDevice
 from tests.support.stepping import REGION, SIZE, Bench, finish, turn
 
 
-def _copier(bench: Bench, throttle: Throttle | None = None) -> Copier:
+def _copier(
+    bench: Bench,
+    throttle: Throttle | None = None,
+    *,
+    target: MemoryDevice | None = None,
+    io_timeout_s: float = 30,
+) -> Copier:
     return Copier(
         volume=bench.volume,
         listener=bench.heard,
         source=bench.source,
-        target=bench.target,
+        target=target or bench.target,
         pool=bench.pool,
         region_size_bytes=REGION,
         throttle=throttle or Throttle(),
-        io_timeout_s=30,
+        io_timeout_s=io_timeout_s,
     )
 
 
@@ -78,6 +87,27 @@ async def test_target_that_fails_under_several_copies_ends_them_all() -> None:
     await finish(bench.source, "write")
     bench.volume.answer_withheld()
     assert bench.answered == [write]
+
+
+class Mute(MemoryDevice):
+    """Does not say where it has holes."""
+
+    async def extents(self, offset: int, length: int, most: int | None = None) -> Sequence[Extent]:
+        del offset, length, most
+        await asyncio.Event().wait()
+        raise AssertionError("nobody has set it")
+
+
+async def test_target_that_does_not_say_where_its_holes_are_is_at_fault_after_the_timeout() -> None:
+    """Without a bound, the writes to that region would wait for ever: the copier keeps them out meanwhile."""
+    bench = Bench(State.SYNCING)
+    copier = _copier(bench, target=Mute("target", bytes(SIZE)), io_timeout_s=0.02)
+    with pytest.raises(TargetFailedError):
+        async with asyncio.timeout(10):
+            await copier.run()
+    assert [failure.cause for failure in bench.heard.target_failures] == [TIMEOUT]
+    exclusion = await bench.volume.exclude(0, SIZE)
+    bench.volume.include(exclusion)
 
 
 async def test_repair_leaves_a_target_alone_that_was_dropped_meanwhile() -> None:
