@@ -77,6 +77,14 @@ def cleanup_question(status: MigrationStatus, *, disconnect: bool) -> str:
     return text
 
 
+def vouch_question(name: str) -> str:
+    """What an operator answers for."""
+    return (
+        f"Vouch that the servers of the remote devices of {name} have dropped every old connection?\n"
+        "Whatever was sent over one and still lands would overwrite newer data, and nothing would tell."
+    )
+
+
 def after_commit(source: str) -> str:
     """What the operator has to know once a commit is done."""
     return (

@@ -16,6 +16,7 @@ from services.console.confirming import (
     cleanup_question,
     commit_question,
     confirm,
+    vouch_question,
 )
 from services.console.failures import ConsoleError, usage
 from services.console.options import JsonOption, NameArgument, ServerOption, Session, YesOption
@@ -253,10 +254,38 @@ def cleanup(
     session.run(work)
 
 
+@moving.command(rich_help_panel=_PANEL)
+def vouch(
+    context: typer.Context,
+    name: NameArgument,
+    yes: YesOption = False,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say that the old connections to remote devices are gone, so that nothing sent over them can land any more.
+
+    A server of nbd:// devices keeps no lock, so after a broken connection or a crash nobody else can know. See to it at the
+    server first, by restarting it for instance.
+    """
+    session = Session(context, server, json)
+    check_name(name)
+
+    async def work(bus: Bus) -> None:
+        if not yes:
+            await _confirm(session, "vouch", vouch_question(name))
+        reply = await command(bus, "vouch", name, PlainRequest(operation_id=operation_id()))
+        session.out.answer(reply, lambda: reply_text(reply, "the old connections count as gone"))
+
+    session.run(work)
+
+
 async def _ask(session: Session, verb: str, status: MigrationStatus, question: str, *, yes: bool) -> None:
     # A command that will be refused is better refused than confirmed.
-    if yes or verb not in status.allowed:
-        return
+    if not yes and verb in status.allowed:
+        await _confirm(session, verb, question)
+
+
+async def _confirm(session: Session, verb: str, question: str) -> None:
     try:
         await confirm(session.out, verb, question)
     except asyncio.CancelledError:  # Ctrl-C, for nothing else cancels a command; and this one is not sent yet

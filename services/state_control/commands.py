@@ -130,6 +130,19 @@ class Commands:
 
         return steer
 
+    async def vouch(self, name: str, request: PlainRequest) -> CommandReply:
+        """Pass on the operator's word that old connections to remote devices are gone, also where a host waits closed for it.
+
+        Raises:
+            Refusal: `host-away`, and those of the host.
+        """
+        operation = operation_id(request.operation_id, self._new_id)
+        ledger = await self._journal.read(name)
+        require_existing(ledger)
+        await self._hosts.check(ledger.host, name)
+        asked = HostCommand(uuid=str(ledger.uuid), operation_id=operation)
+        return _reply(name, asked.uuid, await self._hosts.command(ledger.host, "vouch", name, asked))
+
     async def throttle(self, name: str, request: ThrottleRequest) -> CommandReply:
         """Limit the copier.
 

@@ -12,6 +12,7 @@ from services.state_control.picture import Picture, picture_of
 from shared.bus.interface import Journal, Requests
 from shared.messages.host import DecidedReply, EnterRequest
 from shared.messages.recording import ClearFlagRequest, Origin, SetFlagRequest, StoredReply, record_subject
+from shared.migration.devices import DeviceKind
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 
@@ -43,10 +44,10 @@ class Entering:
             )
         if count := view.outstanding_target_requests:
             requests = "1 request" if count == 1 else f"{count} requests"
-            raise Refusal(
-                Code.OUTSTANDING_REQUESTS,
-                f"{requests} of an earlier attempt may still land on the target of {name!r}.",
-            )
+            message = f"{requests} of an earlier attempt may still land on the target of {name!r}."
+            if picture.ledger.devices is not None and picture.ledger.devices.target.kind is DeviceKind.REMOTE:
+                message += f" When its server has dropped the old connection, say so: `cutover vouch {name}`."
+            raise Refusal(Code.OUTSTANDING_REQUESTS, message)
         origin = _origin(picture, view.tail_digest, operation)
         flag = await self._set_flag(origin)
         try:

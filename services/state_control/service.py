@@ -71,6 +71,7 @@ class StateControl:
             ("commit", CommitRequest, commands.commit),
             ("abort", PlainRequest, commands.moving(Trigger.ABORT)),
             ("cleanup", CleanupRequest, commands.cleanup),
+            ("vouch", PlainRequest, commands.vouch),
             ("query", PlainRequest, inquiries.query),
             ("faults", PlainRequest, inquiries.faults),
         )

@@ -6,13 +6,14 @@ It knows how each move is made, not when one is allowed.
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from services.write_cloning.copier import Copier, TargetFailedError
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.buffers import BufferPool
-from services.write_cloning.devices.interface import Device
+from services.write_cloning.devices.interface import Device, Unfenced
+from services.write_cloning.fences import how_to_vouch, unfenced_sides
 from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
@@ -24,7 +25,7 @@ from services.write_cloning.volume.repair import copy_again
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.volume.volume import Volume
 from shared.messages.status import Outcome
-from shared.migration.devices import Side
+from shared.migration.devices import DeviceIdentity, Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
@@ -79,6 +80,8 @@ class Apparatus:
         self._copying: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
         self._retired: list[Device] = []  # devices that have not let go of their last requests yet
+        self.is_target_in_doubt = False  # requests of an earlier run may still land on it (`fences`)
+        self.when_released: Callable[[], Awaitable[None]] = _nothing
 
     @property
     def outstanding_requests(self) -> int:
@@ -93,6 +96,14 @@ class Apparatus:
         beyond_the_end = len(states) * region_size_bytes - self.volume.size_bytes
         return whole_bytes - beyond_the_end if states and states[-1] != CLEAN else whole_bytes
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should look at now."""
+        if not self.is_target_in_doubt:
+            return ()
+        message = f"Requests of an earlier run may still land on {self._devices.target.name}: it did not close the connection"
+        return (f"{message}. {how_to_vouch(self.name)}",)
+
     def busy_devices(self) -> list[str]:
         """The devices that have not answered all that they were asked, with how much that is."""
         devices = (self.source, self.target, *self._retired)
@@ -106,14 +117,12 @@ class Apparatus:
         Raises:
             Refusal: it cannot be opened, or requests of an earlier attempt may still land on it.
         """
-        if count := self.outstanding_requests:
-            requests = (
-                "1 request of an earlier attempt is"
-                if count == 1
-                else f"{count} requests of an earlier attempt are"
-            )
-            message = f"{requests} outstanding on {self._devices.target.name}"
-            raise Refusal(Code.OUTSTANDING_REQUESTS, f"{message}; try again when they are done.")
+        self.refuse_left_behind()
+        if (
+            isinstance(self.target, Unfenced) and self.target.is_broken
+        ):  # while it waited, with nothing under way
+            await self.target.close()
+            self.target = AbsentDevice(self._devices.target)
         if isinstance(self.target, AbsentDevice):
             device = await self._around.opener.open_recorded(self._devices.target, is_target=True)
             if device.alignment_bytes > self.volume.alignment_bytes:
@@ -122,6 +131,56 @@ class Apparatus:
                 raise Refusal(Code.DEVICE_CHANGED, f"{message}; the volume was opened for smaller ones.")
             self.target = device
             self.volume.replace(Side.TARGET, device)
+
+    def refuse_left_behind(self) -> None:
+        """Refuse to use the devices again while requests of an earlier attempt or run may still land on one (rule R6).
+
+        Raises:
+            Refusal: `outstanding-requests`.
+        """
+        name = self._devices.target.name
+        if self.warnings:
+            raise Refusal(Code.OUTSTANDING_REQUESTS, self.warnings[0])
+        if count := self.outstanding_requests:
+            requests = (
+                "1 request of an earlier attempt is"
+                if count == 1
+                else f"{count} requests of an earlier attempt are"
+            )
+            message = f"{requests} outstanding on {name}; try again when they are done."
+            if any(isinstance(device, Unfenced) for device in self._retired):
+                message = f"{message} {how_to_vouch(self.name)}"
+            raise Refusal(Code.OUTSTANDING_REQUESTS, message)
+
+    def vouch(self) -> None:
+        """Take the operator's word that nothing of earlier connections can land any more; those in use go on."""
+        self.is_target_in_doubt = False
+        for device in self._retired:
+            if isinstance(device, Unfenced):
+                device.vouch_gone()
+        self._retired = [device for device in self._retired if not isinstance(device, Unfenced)]
+
+    def unfenced(self, state: State, authority: Side, *, before: tuple[Side, ...] = ()) -> tuple[Side, ...]:
+        """The sides that the witness has to name (`fences`): those in use in a state, or before it, and those not let go of."""
+        sides = {*unfenced_sides(self._devices, state, authority), *before, *self._not_let_go()}
+        return tuple(side for side in Side if side in sides)
+
+    def left_behind(self) -> tuple[Side, ...]:
+        """The sides that it has to name once both devices are closed."""
+        held = {
+            side for side in Side if isinstance(device := self._device(side), Unfenced) and device.outstanding
+        }
+        return tuple(side for side in Side if side in held or side in self._not_let_go())
+
+    def _not_let_go(self) -> list[Side]:
+        tokens = {device.identity.token for device in self._retired if isinstance(device, Unfenced)}
+        sides = [side for side in Side if self._identity(side).token in tokens]
+        if self.is_target_in_doubt and Side.TARGET not in sides:
+            sides.append(Side.TARGET)
+        return sides
+
+    def _identity(self, side: Side) -> DeviceIdentity:
+        return self._devices.source if side is Side.SOURCE else self._devices.target
 
     async def flush_target(self) -> None:
         """Flush the target; a failure takes it out of the routing.
@@ -172,7 +231,9 @@ class Apparatus:
             OSError
         ) as error:  # closed all the same, and its lock is gone: that is the kernel's last word on it
             log.warning("%s: closing %s: %s", self.name, device.identity.name, error)
-        self._retired.remove(device)
+        if device in self._retired and not (isinstance(device, Unfenced) and device.outstanding):
+            self._retired.remove(device)
+        await self.when_released()
 
     def _device(self, side: Side) -> Device:
         return self.source if side is Side.SOURCE else self.target
@@ -378,3 +439,7 @@ class Apparatus:
 
 async def _no_error() -> int:
     return 0
+
+
+async def _nothing() -> None:
+    pass

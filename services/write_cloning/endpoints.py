@@ -27,6 +27,7 @@ def endpoints_of(host: Host, host_name: str) -> list[Endpoint]:
         "resume": (HostCommand, lambda name, request: host.find(name).pause(request, paused=False)),
         "verify": (HostCommand, lambda name, request: host.find(name).verify(request)),
         "throttle": (HostCommand, lambda name, request: host.find(name).limit(request)),
+        "vouch": (HostCommand, host.vouch),
         "status": (PlainRequest, _status_handler(host)),
     }
     for trigger in _COMMANDS:

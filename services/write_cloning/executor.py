@@ -182,6 +182,9 @@ class Executor:
             "detail": decision.detail,
             "flag_digest": decision.flag_digest,
             "faults": (*decision.faults, *faults),
+            "unfenced": self._apparatus.unfenced(
+                row.after or State.SETUP, row.authority, before=self._witness.unfenced
+            ),
         }
         if row.after in {State.SETUP, State.SYNCING}:
             changes |= {"verified_at": None, "needs_verify": False}  # they are of the attempt that has ended

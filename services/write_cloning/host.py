@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 
 from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.interface import Device
+from services.write_cloning.fences import refuse_in_doubt, unfenced_sides, unfenced_when_admitted
 from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.map_takeover import NOTHING_COPIED, taken_over
 from services.write_cloning.migration import Migration
@@ -43,6 +45,7 @@ class Host:
         self._around = around
         self._migrations: dict[str, Migration] = {}
         self._closed: dict[str, ClosedView] = {}
+        self._in_doubt: dict[str, tuple[Admission, Witness | None]] = {}  # closed until an operator vouches
         self._being_set_up: set[str] = set()
         self._has_asked = False  # for admission, in this run
 
@@ -77,7 +80,16 @@ class Host:
         for admission in reply.admitted:
             await self._open(admission, known.get(admission.migration))
 
-    async def _open(self, admission: Admission, earlier: Witness | None) -> None:
+    async def _open(
+        self, admission: Admission, earlier: Witness | None, *, is_vouched_for: bool = False
+    ) -> None:
+        try:
+            if not is_vouched_for:
+                refuse_in_doubt(admission, earlier)
+        except Refusal as refusal:
+            self._in_doubt[admission.migration] = admission, earlier
+            self._keep_closed(admission.migration, admission.uuid, refusal.code, refusal.message)
+            return
         try:
             source, target, target_missing = await self._open_devices(admission)
         except Refusal as refusal:
@@ -92,6 +104,8 @@ class Host:
             run=self._around.run,
         )
         witness = _admitted_witness(admission, earlier, maps, self._around)
+        unfenced = unfenced_when_admitted(admission, None if is_vouched_for else earlier)
+        witness = replace(witness, unfenced=unfenced)
         try:
             await self._around.witnesses.write(witness)
             await self._around.witnesses.openings.note(witness.uuid, witness.run)
@@ -103,9 +117,7 @@ class Host:
             self._keep_closed(admission.migration, admission.uuid, Code.INTERNAL, message)
             return
         await maps.tidy()
-        migration = Migration(
-            witness=witness, source=source, target=target, maps=maps, around=self._around
-        )
+        migration = Migration(witness=witness, source=source, target=target, maps=maps, around=self._around)
         self._migrations[admission.migration] = migration
         migration.begin(target_missing=target_missing)
         log.info("%s: admitted in %s: %s", admission.migration, admission.state, admission.reason)
@@ -178,9 +190,7 @@ class Host:
             raise Refusal(Code.INTERNAL, f"The witness of {name} could not be written: {error}.") from error
         region_count = -(-devices.source.size_bytes // self._around.limits.region_size_bytes)
         maps = MapKeeper(name, region_count, self._around.maps, full_because=NOTHING_COPIED)
-        migration = Migration(
-            witness=witness, source=source, target=target, maps=maps, around=self._around
-        )
+        migration = Migration(witness=witness, source=source, target=target, maps=maps, around=self._around)
         self._migrations[name] = migration
         migration.begin()
         migration.reporter.want_decision(
@@ -223,7 +233,21 @@ class Host:
             operation_id=request.operation_id,
             trigger=trigger,
             devices=devices,
+            unfenced=unfenced_sides(devices, State.SETUP, Side.SOURCE),
         )
+
+    async def vouch(self, name: str, request: HostCommand) -> DecidedReply:
+        """Take the operator's word that the old connections to remote devices are gone; opens what was closed for want of it.
+
+        Raises:
+            Refusal: it cannot be opened all the same; or there is no such migration.
+        """
+        if name in self._in_doubt and self._closed[name].uuid == request.uuid:
+            admission, earlier = self._in_doubt.pop(name)
+            await self._open(admission, earlier, is_vouched_for=True)
+            if name in self._migrations:
+                del self._closed[name]
+        return await self.find(name).vouch(request)
 
     async def clean_up(self, name: str, request: HostCommand) -> DecidedReply:
         """Forget a migration. Its devices are let go, and its witness too once the journal holds the tombstone."""

@@ -76,6 +76,8 @@ class Migration:
         self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self.apparatus.is_target_in_doubt = witness.state is State.SETUP and Side.TARGET in witness.unfenced
+        self.apparatus.when_released = self._note_released
 
     @property
     def witness(self) -> Witness:
@@ -95,7 +97,7 @@ class Migration:
 
     def _witness_warnings(self) -> tuple[str, ...]:
         if not (trouble := self._keeper.trouble):
-            return ()
+            return self.apparatus.warnings
         message = f"{self.name}: writes wait for the host's witness, which cannot be written: {trouble}"
         return (f"{message}. Make room in host.state_dir.",)
 
@@ -162,6 +164,7 @@ class Migration:
         await self.apparatus.source.close()
         await self.apparatus.target.close()
         await self.apparatus.maps.release()
+        await self._note_unfenced(self.apparatus.left_behind())
 
     # ------------------------------------------------------------------ the journal
 
@@ -254,6 +257,7 @@ class Migration:
                 demanded=request.verified,
             )
         if trigger is Trigger.CLEANUP:
+            self.apparatus.refuse_left_behind()  # or nobody would know of it any more
             self._refuse_clients(disconnect=request.disconnect)
         await self._executor.carry_out(self._decision(row, request.operation_id))
 
@@ -312,6 +316,32 @@ class Migration:
         if not self._verifying.is_begun(request.operation_id):
             verification = self._verifying.begin(request.operation_id, self._facts())
             self.apparatus.start_verifying(verification, self.found_equal)
+
+    async def vouch(self, request: HostCommand) -> DecidedReply:
+        """Take the operator's word that the old connections to remote devices are gone."""
+        self.check_uuid(request.uuid)
+        await self._in_turn(self._vouch())
+        return await self.confirm()
+
+    async def _vouch(self) -> None:
+        witness = self.witness
+        self.apparatus.vouch()
+        if witness.state is not None:
+            await self._remember(unfenced=self.apparatus.unfenced(witness.state, witness.authority))
+
+    async def _note_released(self) -> None:
+        async with self._deciding:
+            witness = self.witness
+            if witness.state is not None:
+                await self._note_unfenced(self.apparatus.unfenced(witness.state, witness.authority))
+
+    async def _note_unfenced(self, sides: tuple[Side, ...]) -> None:
+        if self.witness.state is None or set(sides) == set(self.witness.unfenced):
+            return
+        try:
+            await self._keeper.amend(unfenced=sides)
+        except OSError as error:  # at worst the operator is asked for a word that was not needed
+            log.warning("%s: that a device was let go of could not be noted: %s", self.name, error)
 
     async def _remember(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
         try:

@@ -54,6 +54,8 @@ class Witness:
     region_map: str = ""  # the map that is trusted to say where the sides may differ; empty: none
     full_because: str = ""  # why the next resync copies everything, where no map is trusted
     verified_at: str | None = None  # when the last comparison of the attempt found both sides equal
+    # Remote sides that may hold requests of a connection that was not closed (`fences`).
+    unfenced: tuple[Side, ...] = ()
 
     def fault_count(self, side: Side) -> int:
         """Faults of one side in this attempt."""

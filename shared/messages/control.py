@@ -12,7 +12,7 @@ from shared.migration.states import State
 
 CONTROL_COMMANDS = (
     "setup", "sync", "pause", "resume", "throttle", "select-target", "select-source", "commit", "abort", "cleanup", "query",
-    "verify",
+    "verify", "vouch",
 )  # fmt: skip
 LIST_SUBJECT = "cutover.control.list"
 FAULTS_SUBJECT = "cutover.control.faults"  # of all migrations; `cutover.control.faults.MIGRATION` of one

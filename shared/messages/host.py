@@ -8,7 +8,7 @@ from shared.migration.states import State
 
 HOST_COMMANDS = (
     "setup", "enter", "select-target", "select-source", "commit", "abort", "cleanup", "pause", "resume", "throttle", "status",
-    "verify",
+    "verify", "vouch",
 )  # fmt: skip
 HOST_SERVICE_NAME = "cutover-write-cloning"  # the micro service; its metadata has `host`, `run` and `pid`
 

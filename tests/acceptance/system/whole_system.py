@@ -252,7 +252,7 @@ class System:
             del migration["at"]
         return status
 
-    def set_up(self, name: str, source: Path, target: Path, **fields: object) -> Json:
+    def set_up(self, name: str, source: Path | str, target: Path | str, **fields: object) -> Json:
         """Begin a migration."""
         return self.client.command("setup", name, source=str(source), target=str(target), host=HOST, **fields)
 
@@ -287,7 +287,7 @@ class System:
         host: Json = {
             "name": HOST,
             "state_dir": str(self.state_dir),
-            "allowed_devices": [f"{self.data}/**", "/dev/loop*"],
+            "allowed_devices": [f"{self.data}/**", "/dev/loop*", f"nbd+unix:///*?socket={self.data}/**"],
         }
         sections = {
             "nats": {"url": self._nats.url, "monitor_url": self._nats.monitor_url},

@@ -67,6 +67,7 @@ def qemu_nbd(folder: Path, image: Path, *arguments: str, tcp: bool = False) -> I
 
 @contextmanager
 def _served(command: list[str], uri: str, path: Path, port: int) -> Iterator[Server]:
+    path.unlink(missing_ok=True)  # of a server that was killed
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _until_listening(process, path, port)

@@ -1,0 +1,66 @@
+"""What no kernel fences: remote devices, at whose servers requests of an earlier connection may be left behind (rule R6).
+
+A connection that was closed with everything answered has left nothing behind. Any other may have, and nobody can be asked
+(`devices.remote`). So the witness names the sides that may have been given writes over a connection that is not known to be
+closed: it is written before the first of them, and again once the connection is closed. Who finds a side named there, after
+a kill, after a power cut, or in a copy of the witness on another host while the first still runs, does not use that device
+before an operator vouches that the old connections are gone:
+
+- a side that the migration reads and writes in its state: the volume stays closed;
+- a target that waits in `setup`: the volume opens, and `sync` is refused.
+
+Pure; what is done about it is the host's and the migration's business.
+"""
+
+from services.write_cloning.witness import Witness
+from shared.messages.admission import Admission
+from shared.migration.devices import DeviceIdentity, DeviceKind, Side
+from shared.migration.records import DevicePair
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import CLONING_STATES, State
+
+
+def unfenced_sides(devices: DevicePair, state: State, authority: Side) -> tuple[Side, ...]:
+    """The sides without a lock of the kernel's that get writes in a state."""
+    if authority is Side.TARGET:
+        used: tuple[Side, ...] = (Side.TARGET,)
+    else:
+        used = (Side.SOURCE, Side.TARGET) if state in CLONING_STATES else (Side.SOURCE,)
+    return tuple(side for side in used if _device(devices, side).kind is DeviceKind.REMOTE)
+
+
+def unfenced_when_admitted(admission: Admission, earlier: Witness | None) -> tuple[Side, ...]:
+    """What the witness names from an admission on: the sides that are about to be used, and those still in doubt."""
+    used = unfenced_sides(admission.devices, admission.state, admission.authority)
+    left = earlier.unfenced if earlier is not None else ()
+    return (*used, *(side for side in left if side not in used))
+
+
+def refuse_in_doubt(admission: Admission, earlier: Witness | None) -> None:
+    """Refuse to open a volume on a device on which requests of an earlier run may still land.
+
+    Raises:
+        Refusal: (`outstanding-requests`) naming the devices, and what would admit it.
+    """
+    used = unfenced_sides(admission.devices, admission.state, admission.authority)
+    # Without a witness nobody knows how the last run ended.
+    in_doubt = [side for side in used if earlier is None or side in earlier.unfenced]
+    if in_doubt:
+        names = " and ".join(_device(admission.devices, side).name for side in in_doubt)
+        raise Refusal(
+            Code.OUTSTANDING_REQUESTS,
+            f"Requests of an earlier run may still land on {names}: the connection was not closed by it. "
+            f"{how_to_vouch(admission.migration)}",
+        )
+
+
+def how_to_vouch(migration: str) -> str:
+    """What an operator can do about a connection that nobody knows the end of."""
+    return (
+        "When the server has dropped the old connection, so that nothing sent over it can land any more, say so: "
+        f"`cutover vouch {migration}`."
+    )
+
+
+def _device(devices: DevicePair, side: Side) -> DeviceIdentity:
+    return devices.source if side is Side.SOURCE else devices.target

@@ -1,0 +1,329 @@
+"""Remote exports as source and target of the whole system, and what has to be vouched for because no server keeps a lock."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.system.application import Application
+from tests.acceptance.system.background import Background
+from tests.acceptance.system.devices import digest, empty_file, run
+from tests.acceptance.system.pairs import Pair, make_pair
+from tests.acceptance.system.plain_client import Json, Refused
+from tests.acceptance.system.ways import bring_to
+from tests.acceptance.system.whole_system import CLONING, HOST, System, running_system
+from tests.integration.devices.servers import Server, nbdkit
+
+IO_TIMEOUT_S = 1.5
+CLEAN_UP_TIMEOUT_S = 10.0
+CLONING_STATES = ("syncing", "source-selected", "target-selected")
+
+
+@pytest.fixture(scope="module")
+def _impatient(background: Background) -> Iterator[System]:
+    with running_system(background, io_timeout_s=IO_TIMEOUT_S, target_flush_interval_s=0.5) as system:
+        yield system
+
+
+@pytest.fixture
+def system(_impatient: System) -> Iterator[System]:
+    yield _impatient
+    _impatient.mend()
+    clean_up_all(_impatient)
+
+
+def clean_up_all(system: System) -> None:
+    """End every migration, though its servers have just gone, and a fault may be on its way from state to state."""
+    end = time.monotonic() + CLEAN_UP_TIMEOUT_S
+    for migration in system.client.ask("cutover.control.list").accepted()["migrations"]:
+        is_there = True
+        while is_there:
+            try:
+                system.client.command("vouch", migration["name"])
+                system.clean_up(migration["name"])
+                is_there = False
+            except Refused:
+                if time.monotonic() > end:
+                    raise
+
+
+@pytest.fixture
+def pair(system: System) -> Pair:
+    return make_pair(system)
+
+
+@pytest.fixture
+def source(pair: Pair) -> Iterator[Server]:
+    with nbdkit(pair.source.parent, "file", str(pair.source), name="source") as server:
+        yield server
+
+
+@pytest.fixture
+def target(pair: Pair) -> Iterator[Server]:
+    with nbdkit(pair.target.parent, "file", str(pair.target), name="target") as server:
+        yield server
+
+
+def test_migration_between_two_servers_under_load(
+    system: System, pair: Pair, source: Server, target: Server
+) -> None:
+    client = system.client
+    system.set_up("vol1", source.uri, target.uri)
+    with Application(system.export("vol1"), blocks=256) as application:
+        application.until_operations(100)
+        for state in ("source-selected", "target-selected", "committed"):
+            if state == "source-selected":
+                client.command("sync", "vol1")
+                client.until_state("vol1", state)
+            elif state == "target-selected":
+                client.command("select-target", "vol1")
+            else:
+                client.command("commit", "vol1")
+            application.until_operations(100)
+        report = application.stop()
+    assert report.errors == []
+    assert report.differences(pair.target) == []
+    status = client.query("vol1")
+    assert status["io_engine"] == "nbd"
+    assert status["devices"]["target"]["kind"] == "remote"
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_what_is_no_good_is_refused_by_name(
+    system: System, pair: Pair, source: Server, target: Server
+) -> None:
+    def refused(from_: object, to: object) -> tuple[str, str]:
+        refusal = system.client.refused("setup", "vol1", source=str(from_), target=str(to), host=HOST)
+        return refusal.code, refusal.message
+
+    elsewhere = "nbd://127.0.0.1:1/export"
+    code, message = refused(pair.source, elsewhere)
+    assert code == "device-not-allowed"
+    assert elsewhere in message
+    code, message = refused(pair.source, target.uri.replace("target.sock", "nobody.sock"))
+    assert code == "device-missing"
+    code, message = refused(source.uri, source.uri)
+    assert code == "same-device"
+    code, message = refused(pair.source, "nbds://127.0.0.1/x")
+    assert code == "device-unsuitable"
+    assert "TLS" in message
+    run("mkfs.ext4", "-q", str(pair.target))
+    code, message = refused(pair.source, target.uri)
+    assert code == "target-in-use"
+    assert "ext4" in message
+
+
+def test_export_of_another_migration_is_refused_naming_it(
+    system: System, pair: Pair, source: Server, target: Server
+) -> None:
+    system.set_up("first", source.uri, target.uri)
+    other = empty_file(pair.target.parent / "other.img", pair.target.stat().st_size)
+    refusal = system.client.refused("setup", "vol1", source=source.uri, target=str(other), host=HOST)
+    assert refusal.code == "device-busy"
+    assert "the source of migration first" in refusal.message
+
+
+# ------------------------------------------------------------------------------------------------ a connection that breaks
+
+
+@pytest.mark.parametrize("state", CLONING_STATES)
+def test_server_that_hangs_and_dies_leaves_requests_that_somebody_must_vouch_for(
+    system: System, pair: Pair, target: Server, state: str
+) -> None:
+    """While it hangs it may still answer; once the connection is broken nobody will ever know."""
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", state)
+    with Application(system.export("vol1"), blocks=256) as application:
+        application.until_operations(50)
+        target.stop_answering()
+        run("qemu-io", "-f", "raw", "-c", "write 2M 4k", system.export("vol1"))
+        status = client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+        assert {(each["side"], each["cause"]) for each in status["faults"]} == {("target", "timeout")}
+        application.until_operations(50)
+        refusal = client.refused("sync", "vol1")
+        assert refusal.code == "outstanding-requests"
+        target.kill()
+        refusal = client.refused("sync", "vol1")
+        assert refusal.code == "outstanding-requests"
+        assert "cutover vouch vol1" in refusal.message
+        assert client.refused("cleanup", "vol1", disconnect=True).code == "outstanding-requests"
+        with nbdkit(pair.target.parent, "file", str(pair.target), name="target"):
+            assert client.refused("sync", "vol1").code == "outstanding-requests", (
+                "a new server proves nothing"
+            )
+            done = system.cutover("vouch", "vol1", "--yes")
+            assert done.returncode == 0, done.stderr
+            assert client.command("sync", "vol1")["attempt"] == 2
+            client.command("resume", "vol1")
+            client.until_state("vol1", "source-selected")
+            application.until_operations(50)
+            report = application.stop()
+            assert report.errors == []
+            assert report.worst_ms < 4 * IO_TIMEOUT_S * 1000
+            client.command("select-target", "vol1")  # flushes the target
+            assert digest(pair.source) == digest(pair.target)
+
+
+def test_server_that_hangs_and_goes_on_has_left_nothing_behind(
+    system: System, pair: Pair, target: Server
+) -> None:
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", "source-selected")
+    with Application(system.export("vol1"), blocks=256) as application:
+        application.until_operations(50)
+        target.stop_answering()
+        client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+        assert client.refused("sync", "vol1").code == "outstanding-requests"
+        target.go_on()
+        client.until(
+            "vol1", lambda _: not host_view(system)["outstanding_target_requests"], what="none outstanding"
+        )
+        client.command("sync", "vol1")
+        client.until_state("vol1", "source-selected")
+        assert application.stop().errors == []
+
+
+def test_target_that_was_restarted_while_it_waited_is_connected_to_again(
+    system: System, pair: Pair, target: Server
+) -> None:
+    """In `setup` nothing is asked of it, so nothing can be left behind."""
+    system.set_up("vol1", pair.source, target.uri)
+    target.kill()
+    with nbdkit(pair.target.parent, "file", str(pair.target), name="target"):
+        system.client.command("sync", "vol1")
+        system.client.until_state("vol1", "source-selected")
+
+
+def test_source_that_dies_fails_the_application_until_a_restart_and_a_word(
+    system: System, pair: Pair, source: Server
+) -> None:
+    system.set_up("vol1", source.uri, pair.target)
+    source.stop_answering()
+    with subprocess.Popen(["qemu-io", "-f", "raw", "-c", "write 0 4k", system.export("vol1")]) as application:
+        system.client.until("vol1", lambda _: host_view(system)["application_writes"] > 0, what="a write")
+        source.kill()
+        assert application.wait(IO_TIMEOUT_S) != 0
+    with nbdkit(pair.source.parent, "file", str(pair.source), name="source"):
+        assert system.stop_service(CLONING) == 1, "the source could not be flushed"
+        system.start_service(CLONING)
+        vouch_for_closed(system)
+        with Application(system.export("vol1"), blocks=256) as another:
+            another.until_operations(50)
+            assert another.stop().errors == []
+
+
+# ------------------------------------------------------------------------------------------------- a host that was killed
+
+
+def test_volume_on_a_remote_source_stays_closed_after_a_kill_until_somebody_vouches(
+    system: System, pair: Pair, source: Server
+) -> None:
+    system.set_up("vol1", source.uri, pair.target)
+    with Application(system.export("vol1"), blocks=256) as application:
+        application.until_operations(50)
+        system.kill_service(CLONING)
+        report = application.stop()
+    system.start_service(CLONING)
+    vouch_for_closed(system)
+    assert report.differences(pair.source) == []
+    with Application(system.export("vol1"), blocks=256) as application:
+        application.until_operations(50)
+        assert application.stop().errors == []
+
+
+def test_remote_target_after_a_kill_is_not_used_again_until_somebody_vouches(
+    system: System, pair: Pair, target: Server
+) -> None:
+    """The source is local, so the volume opens; that the word is missing outlives a clean restart."""
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", "source-selected")
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    client.until_state("vol1", "setup")
+    assert "cutover vouch vol1" in client.refused("sync", "vol1").message
+    assert system.stop_service(CLONING) == 0
+    system.start_service(CLONING)
+    assert client.refused("sync", "vol1").code == "outstanding-requests"
+    assert "cutover vouch vol1" in str(client.query("vol1")["warnings"])
+    client.command("vouch", "vol1")
+    client.command("sync", "vol1")
+    client.until_state("vol1", "source-selected")
+    assert client.query("vol1")["warnings"] == []
+
+
+@pytest.mark.parametrize("state", ["setup", *CLONING_STATES, "committed"])
+def test_clean_stop_leaves_nothing_to_vouch_for(
+    system: System, pair: Pair, source: Server, target: Server, state: str
+) -> None:
+    client = system.client
+    system.set_up("vol1", source.uri, target.uri)
+    bring_to(system, "vol1", state)
+    assert system.stop_service(CLONING) == 0
+    system.start_service(CLONING)
+    assert client.query("vol1")["state"] == state
+    with Application(system.export("vol1"), blocks=256) as application:
+        application.until_operations(50)
+        report = application.stop()
+    assert report.errors == []
+    assert report.differences(pair.target if state == "committed" else pair.source) == []
+
+
+def test_fault_with_all_answered_leaves_nothing_to_vouch_for_even_after_a_kill(
+    system: System, pair: Pair
+) -> None:
+    client = system.client
+    arm = pair.target.parent / "armed"
+    fault = ("error-pwrite=EIO", "error-pwrite-rate=100%", f"error-pwrite-file={arm}")
+    with nbdkit(
+        pair.target.parent, "--filter=error", "file", str(pair.target), *fault, name="target"
+    ) as target:
+        system.set_up("vol1", pair.source, target.uri)
+        bring_to(system, "vol1", "source-selected")
+        with Application(system.export("vol1"), blocks=256) as application:
+            application.until_operations(50)
+            arm.touch()
+            client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+            arm.unlink()
+            client.until("vol1", lambda _: b'"unfenced":[]' in system.witness("vol1").read_bytes())
+            assert application.stop().errors == []
+        system.kill_service(CLONING)
+        system.start_service(CLONING)
+        client.command("sync", "vol1")
+        client.until_state("vol1", "source-selected")
+
+
+def host_view(system: System) -> Json:
+    view: Json = system.client.ask(f"cutover.host.{HOST}.status.vol1").accepted()["migrations"][0]
+    return view
+
+
+def vouch_for_closed(system: System) -> None:
+    """Find `vol1` closed for want of a word, and give it."""
+    status = system.client.query("vol1")
+    assert "cutover vouch vol1" in status["host_error"], status
+    assert system.client.refused("sync", "vol1").code == "not-admitted"
+    reply = system.client.command("vouch", "vol1")
+    assert reply["state"] == "setup"
+    assert system.client.query("vol1")["host_error"] is None
+
+
+def test_word_for_what_is_in_no_doubt_changes_nothing(
+    system: System, pair: Pair, source: Server, target: Server
+) -> None:
+    system.set_up("vol1", source.uri, target.uri)
+    bring_to(system, "vol1", "source-selected")
+    with Application(system.export("vol1"), blocks=256) as application:
+        application.until_operations(50)
+        system.client.command("vouch", "vol1")
+        application.until_operations(50)
+        assert application.stop().errors == []
+    assert system.client.query("vol1")["state"] == "source-selected"
+    asked = system.cutover("vouch", "vol1")
+    assert asked.returncode == 2
+    assert "give --yes" in asked.stderr
