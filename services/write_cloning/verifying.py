@@ -11,7 +11,6 @@ from services.write_cloning.keeper import Keeper
 from services.write_cloning.verification import Verification
 from shared.clock import Clock
 from shared.messages.status import Outcome
-from shared.migration.refusals import Code, Refusal
 from shared.migration.table import Facts
 from shared.migration.verifying import require_verifiable
 
@@ -42,10 +41,7 @@ class Verifying:
             Refusal: the sides need not be the same now.
         """
         require_verifiable(facts)
-        name = self._keeper.witness.migration
-        if self._executor.has_lost_target:
-            raise Refusal(Code.DEVICE_FAILED, f"The target of {name} has failed; it goes back to setup.")
-        log.info("%s: comparing source and target", name)
+        log.info("%s: comparing source and target", self._keeper.witness.migration)
         return self._apparatus.prepare_verification(operation_id, paused=self._keeper.witness.paused)
 
     async def record(self, verification: Verification) -> None:

@@ -10,12 +10,14 @@ def require_verifiable(facts: Facts) -> None:
     """Refuse to compare sides that need not be the same.
 
     Raises:
-        Refusal: (`not-allowed`) they are not in sync, or the source misses writes.
+        Refusal: (`not-allowed`) they are not in sync, or a side misses writes.
     """
     if facts.state not in IN_SYNC_STATES:
         because = "source and target are not in sync"
     elif facts.authority is not Side.SOURCE:
         because = "the source has failed and misses writes"
+    elif facts.target_faults:
+        because = "the target has failed in this attempt"
     else:
         return
     allowed = allowed_commands(facts)

@@ -10,6 +10,7 @@ from shared.messages.status import Outcome, VerificationView
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
+from shared.migration.table import Step
 from tests.support.standing_host import REGION, SIZE, StandingHost, standing_host
 
 _IN_SYNC = [State.SOURCE_SELECTED, State.TARGET_SELECTED]
@@ -227,16 +228,29 @@ async def test_stop_of_the_host_ends_it_and_is_clean() -> None:
         assert (await refused(house, "verify")).code is Code.SHUTTING_DOWN
 
 
+async def _fail_target(house: StandingHost) -> None:
+    house.target.failing["write"] = errno.EIO
+    house.write(9)
+    await house.until(lambda: house.migration.apparatus.volume.has_dropped_target)
+
+
 async def test_target_that_fails_at_the_very_end_leaves_nothing_verified() -> None:
-    """The last region was equal, and before its turn came the target had left the routing."""
+    """Everything was equal; but before that had its turn, the target left the routing."""
     async with standing_host(State.SOURCE_SELECTED) as house:
-        house.target.failing["write"] = errno.EIO
-        await house.ask("verify")
-        verification = house.migration.apparatus.verification
-        assert verification is not None
-        await house.until(lambda: verification.pace.done_bytes == SIZE)
-        house.write(9)
+        await begun(house)
+
+        async def end_then_fail() -> None:
+            house.source.let_go()
+            await house.until(lambda: view(house).remaining_bytes == 0)
+            await _fail_target(house)
+
+        house.before["select-target", Step.HOLD_WRITES] = end_then_fail
+        await refused(house, "select-target")
         await house.settled(State.SETUP)
+        assert (view(house).outcome, view(house).detail) == (
+            Outcome.INCOMPLETE,
+            "the target failed before its end",
+        )
         assert house.witness.verified_at is None
 
 
