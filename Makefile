@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo docs test lint format bench bench-full lock clean packages-demo packages-test packages-bench nats-cli
+.PHONY: help venv demo docs test lint format bench bench-full bench-map lock clean packages-demo packages-test packages-bench nats-cli
 .PHONY: lint-code lint-format lint-types lint-imports
 
 help: ## This list
@@ -52,6 +52,9 @@ bench: $(INSTALLED) packages-bench ## Measure what the ratios need, under 10 min
 
 bench-full: $(INSTALLED) packages-bench ## Measure every case; writes benchmarks/results.json
 	@$(BIN)/python -m benchmarks --full --caching buffered large_folios direct $(BENCH_ARGS)
+
+bench-map: $(INSTALLED) packages-bench ## Measure what the region map saves after a kill, and costs before it; as root
+	@$(BIN)/python -m benchmarks.resync $(BENCH_ARGS)
 
 venv: $(INSTALLED) ## Only make .venv, with the `cutover` command in .venv/bin
 

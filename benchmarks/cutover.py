@@ -13,7 +13,7 @@ import subprocess
 import sysconfig
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ _COPY_TIMEOUT_S = 300
 class Running:
     """A `cutover up` that is ready, and where its bus is."""
 
+    pid: int
     server_url: str
     environment: dict[str, str]
 
@@ -85,30 +86,40 @@ class Cutover:
 
 @contextmanager
 def _running(files: Files, folder: Path) -> Iterator[Running]:
-    """Start Cutover with a state directory of its own; stop it as SIGTERM does, which must succeed."""
+    """Start Cutover with a state directory of its own."""
     state = Path(tempfile.mkdtemp(prefix="state-", dir=folder))
+    is_direct = files.caching is Caching.DIRECT
+    with running_on(state, [folder], {"CUTOVER_HOST_DIRECT_IO": "always"} if is_direct else {}) as running:
+        yield running
+    shutil.rmtree(state)
+
+
+@contextmanager
+def running_on(
+    state: Path, allowed: Sequence[Path], settings: Mapping[str, str], *, survives: bool = True
+) -> Iterator[Running]:
+    """Run Cutover on a state directory; unless it is killed meanwhile, it is stopped as by SIGTERM, which must succeed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CUTOVER_")}
-    if files.caching is Caching.DIRECT:
-        environment["CUTOVER_HOST_DIRECT_IO"] = "always"
+    environment |= settings
+    allows = [word for path in allowed for word in ("--allow", str(path))]
     with (state / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen(
-            [_PROGRAM, "up", "--state-dir", state, "--allow", folder, "--port", "0", "--json"],
+            [_PROGRAM, "up", "--state-dir", state, *allows, "--port", "0", "--json"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
         )
         try:
-            yield Running(_ready(process), environment)
+            yield Running(process.pid, _ready(process), environment)
         except BaseException:
             stop(process)
             errors.seek(0)
             print(errors.read().decode(errors="replace"))
             raise
         status = stop(process)
-    if status != 0:
+    if survives and status != 0:
         raise RuntimeError(f"cutover up: status {status} after a clean stop")
-    shutil.rmtree(state)
 
 
 def _check_engine(engine: str, caching: Caching) -> None:
