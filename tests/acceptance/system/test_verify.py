@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.acceptance.system.devices import MIB, digest, empty_file, loop_device
 from tests.acceptance.system.pairs import Pair, make_pair
 from tests.acceptance.system.plain_client import Json, Refused
 from tests.acceptance.system.whole_system import CLONING, System
+from tests.integration.devices.servers import nbdkit
 
 BLOCK = 4096
 HOLE = b"\0" * MIB
@@ -186,3 +188,31 @@ def test_verification_survives_a_clean_restart_and_one_under_way_does_not(
     assert (status["state"], status["verified_at"], status["verification"]) == ("source-selected", at, None)
     system.client.command("resume", "vol1")
     verified(system)
+
+
+@pytest.mark.parametrize("hanging", ["source", "target"])
+def test_side_that_hangs_ends_the_comparison_after_the_timeout(
+    own_system: Callable[..., System], hanging: str
+) -> None:
+    system = own_system(io_timeout_s=1.5)
+    pair = make_pair(system)
+    with nbdkit(
+        pair.source.parent, "file", str(pair.source if hanging == "source" else pair.target)
+    ) as server:
+        uris = {"source": str(pair.source), "target": str(pair.target)} | {hanging: server.uri}
+        system.client.command("setup", "vol1", **uris)
+        system.client.command("sync", "vol1")
+        system.client.until_state("vol1", "source-selected")
+        server.stop_answering()
+        done = system.cutover("verify", "vol1")
+        assert done.returncode == 1
+        assert done.stderr.startswith("incomplete: ")
+        state = "setup" if hanging == "target" else "source-selected"
+        status = system.client.until_state("vol1", state)
+        system.client.until("vol1", lambda now: now["faults"])
+        assert status["verified_at"] is None
+        faults = system.client.query("vol1")["faults"]
+        assert {(fault["side"], fault["cause"]) for fault in faults} == {(hanging, "timeout")}
+        server.go_on()
+        if hanging == "source":
+            verified(system)
