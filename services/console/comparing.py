@@ -85,6 +85,8 @@ def _is_over(status: MigrationStatus, begun: VerificationView) -> bool:
 def _require_equal(status: MigrationStatus, begun: VerificationView) -> None:
     name, ended = status.name, status.verification
     if ended is None or ended.id != begun.id:
+        if status.verified_at is not None and status.verified_at >= begun.began_at:
+            return  # by this comparison, or by a later one: what was equal once stays so for the attempt
         message = f"What became of the comparison of {name} is not known: its host was started anew, or has begun another."
         raise ConsoleError("incomplete", f"{message} Verify again.")
     if ended.outcome is Outcome.DIFFERENT:

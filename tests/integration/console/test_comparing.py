@@ -90,6 +90,33 @@ async def test_comparison_that_was_lost_is_not_called_equal(control: ScriptedCon
     assert (ended.status, ended.json["error"]["code"]) == (FAILED, "incomplete")
 
 
+@pytest.mark.parametrize("now", [None, comparison(id="of-another")])
+async def test_comparison_that_was_followed_by_something_else_has_left_its_word(
+    control: ScriptedControl, now: Any
+) -> None:
+    """The host was stopped, or somebody began the next comparison, a moment after this one had found all equal."""
+    comparing(control)
+
+    async def go_on(name: str) -> None:
+        await control.becomes(name, verification=now, verified_at="2026-01-31T12:00:05.000000Z")
+
+    control.then["verify"] = go_on
+    ended = await cutover("verify", "vol1", server=control.bus.url)
+    assert ended.status == DONE, ended
+
+
+async def test_word_of_an_earlier_comparison_does_not_count(control: ScriptedControl) -> None:
+    comparing(control, verified_at="2026-01-31T11:00:00.000000Z")
+
+    async def restart(name: str) -> None:
+        await control.becomes(name, verification=None, verified_at="2026-01-31T11:00:00.000000Z")
+
+    control.then["verify"] = restart
+    ended = await cutover("verify", "vol1", server=control.bus.url)
+    assert ended.status == FAILED
+    assert "not known" in ended.stderr
+
+
 async def test_host_that_is_away_is_waited_for(control: ScriptedControl) -> None:
     comparing(control)
 
