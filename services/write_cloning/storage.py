@@ -34,7 +34,7 @@ class Storage(Protocol):
         """Remove; no error when there is no such file."""
 
     async def names(self) -> Sequence[str]:
-        """All names, sorted."""
+        """All names, sorted; what they name is durable, whoever put it there."""
 
 
 class Directory:
@@ -76,7 +76,12 @@ class Directory:
             await self._sync_directory()
 
     async def names(self) -> Sequence[str]:
-        """See `Storage.names`; files that a crash left aside do not count."""
+        """See `Storage.names`; files that a crash left aside do not count.
+
+        A process that was killed between rename and sync leaves what is read but not durable: the journal would be told of it,
+        and a power cut then put the older file back.
+        """
+        await self._sync_directory()
         return sorted(
             name
             for name in await aiofiles.os.listdir(self._path, executor=self._thread)

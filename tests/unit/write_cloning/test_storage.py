@@ -53,5 +53,26 @@ async def test_put_that_was_cancelled_never_comes_after_a_later_one(
     assert await storage.get("a") == b"newer"
 
 
+async def test_what_names_lists_was_made_durable_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cause: a process killed between rename and sync leaves a file that a power cut may still take back.
+
+    Failing: the list is made with nothing synced. Passing: the directory itself was synced before.
+    """
+    (tmp_path / "vol1.witness").write_bytes(b"renamed, and not synced")
+    synced: list[tuple[str, bool]] = []
+    sync = aiofiles.os.wrap(os.fsync)
+
+    async def noted(descriptor: int, **named: Any) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), (tmp_path / "vol1.witness").exists()))
+        await sync(descriptor, **named)
+
+    monkeypatch.setattr("services.write_cloning.storage._fsync", noted)
+
+    assert await Directory(tmp_path).names() == ["vol1.witness"]
+    assert synced == [(str(tmp_path), True)]
+
+
 def _in_thread(function: Callable[..., None]) -> Any:
     return aiofiles.os.wrap(function)
