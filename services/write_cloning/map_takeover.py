@@ -7,7 +7,7 @@ doubt means that all is copied; nothing here can keep a volume closed.
 import logging
 
 from services.write_cloning.map_files import MapFiles
-from services.write_cloning.map_keeper import MapKeeper
+from services.write_cloning.map_keeper import TURNED_OFF, MapKeeper
 from services.write_cloning.region_map import (
     Expected,
     Header,
@@ -62,6 +62,8 @@ def why_full(admission: Admission, earlier: Witness | None) -> str:
         return OVER
     if earlier is None:
         return "the host's witness was lost, and the region map with it"
+    if earlier.full_because == TURNED_OFF:
+        return "the region map was turned off in the last run (host.region_map)"
     if not earlier.region_map:
         return earlier.full_because or NOTHING_COPIED
     if admission.attempt != earlier.attempt:
