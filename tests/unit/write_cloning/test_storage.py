@@ -65,7 +65,9 @@ async def test_what_names_lists_was_made_durable_first(
     sync = aiofiles.os.wrap(os.fsync)
 
     async def noted(descriptor: int, **named: Any) -> None:
-        synced.append((os.readlink(f"/proc/self/fd/{descriptor}"), (tmp_path / "vol1.witness").exists()))
+        synced.append(
+            (str(Path(f"/proc/self/fd/{descriptor}").readlink()), (tmp_path / "vol1.witness").exists())
+        )
         await sync(descriptor, **named)
 
     monkeypatch.setattr("services.write_cloning.storage._fsync", noted)
