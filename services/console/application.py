@@ -15,6 +15,7 @@ from services.console.looking import looking
 from services.console.moving import moving
 from services.console.options import DEFAULT_SERVER, SERVER_VARIABLE
 from services.console.output import Output
+from services.console.recovering import recovering
 from services.console.running import running
 from services.console.whole_job import migrating
 from shared.migration.refusals import Refusal
@@ -60,6 +61,7 @@ application.add_typer(migrating)
 application.add_typer(moving)
 application.add_typer(comparing)
 application.add_typer(looking)
+application.add_typer(recovering)
 
 
 def command_tree() -> TyperGroup:

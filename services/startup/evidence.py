@@ -24,6 +24,15 @@ def is_over(witness: WitnessView, ledger: Ledger) -> bool:
     return has_tombstone or was_never_recorded
 
 
+def is_superseded(witness: WitnessView, ledger: Ledger, host: str) -> bool:
+    """Whether an operator's word stands in place of this witness, which knows nothing of it."""
+    adoption = ledger.adoption
+    if adoption is None or ledger.broken is not None or ledger.host != host:
+        return False
+    is_foreign = (witness.uuid, witness.host) != (ledger.uuid, host)
+    return is_foreign or witness.decision < adoption.record.decision
+
+
 def refuse_foreign(witness: WitnessView, ledger: Ledger, host: str) -> None:
     """Refuse a witness of another host, or of another migration of the name.
 
@@ -37,6 +46,18 @@ def refuse_foreign(witness: WitnessView, ledger: Ledger, host: str) -> None:
             witness,
             f"the journal has a migration of that name with the UUID {ledger.uuid}, on host {ledger.host!r}",
             "the journal that has this one would admit it",
+        )
+
+
+def refuse_taken_over(witness: WitnessView, ledger: Ledger, host: str) -> None:
+    """Refuse the host that an operator has taken the migration from.
+
+    Raises:
+        Refusal: (`not-admitted`) naming the host that has it.
+    """
+    if ledger.exists and ledger.host != host:
+        raise _closed(
+            witness, f"it was given to host {ledger.host!r}", f"`cutover adopt --host {host}` would admit it"
         )
 
 
@@ -109,19 +130,21 @@ def is_set_in_vain(ledger: Ledger, witness: WitnessView | None) -> bool:
 
 
 def refuse_without_witness(ledger: Ledger, why: str) -> None:
-    """Without a witness only what cannot have cloned since is admitted: never entered, or committed.
+    """Without a witness only what cannot have cloned since is admitted: never entered, committed, or adopted.
 
     Raises:
         Refusal: (`not-admitted`) naming the state and what would admit it.
     """
     was_never_entered = ledger.state is State.SETUP and ledger.attempt == 0 and ledger.flag is Flag.NEVER
-    if ledger.broken is None and (was_never_entered or ledger.state is State.COMMITTED):
+    was_adopted = ledger.adoption is not None
+    if ledger.broken is None and (was_never_entered or was_adopted or ledger.state is State.COMMITTED):
         return
     journal = f"is damaged ({ledger.broken})" if ledger.broken else f"says {ledger.state}"
     raise Refusal(
         Code.NOT_ADMITTED,
         f"{ledger.migration!r} stays closed: {why}, and its journal {journal}, so it is not proved which device holds "
-        "every write. Its witness, in the state directory of its host, would admit it.",
+        f"every write. Its witness, in the state directory of its host, would admit it; so would `cutover adopt "
+        f"{ledger.migration}`.",
     )
 
 

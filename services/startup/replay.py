@@ -11,9 +11,11 @@ from services.startup.evidence import (
     is_over,
     is_set_in_vain,
     is_sound,
+    is_superseded,
     refuse_contradiction,
     refuse_foreign,
     refuse_older_copy,
+    refuse_taken_over,
     refuse_without_witness,
 )
 from services.startup.owners import Owners
@@ -52,7 +54,10 @@ class Replay:
         ledger = await self._journal.read(name)
         if is_over(witness, ledger):
             return Removed(name)
+        if is_superseded(witness, ledger, self._host):
+            return await self._judged(ledger, None)
         refuse_foreign(witness, ledger, self._host)
+        refuse_taken_over(witness, ledger, self._host)
         refuse_older_copy(witness)
         ledger = await self._sound(witness, ledger)
         ledger = await self._caught_up(witness, ledger)

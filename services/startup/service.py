@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from services.startup.owners import Owners
 from services.startup.replay import Removed, Replay
@@ -86,7 +86,11 @@ class Startup:
         # Whoever asks serves nothing yet, so that it cannot be itself that is found, even under the same number: two machines
         # of one name, each with a new state directory, are both in their first run.
         found = await self._discovery.instances(HOST_SERVICE_NAME, timeout_s=DISCOVERY_TIMEOUT_S)
-        others = [each for each in found if each.metadata.get("host") == request.host]
+        others = [
+            each
+            for each in found
+            if each.metadata.get("host") == request.host and not _is_asker(each.metadata, request)
+        ]
         if others:
             run = others[0].metadata.get("run")
             raise Refusal(
@@ -121,18 +125,23 @@ class _Judging:
 
     def __init__(self, replay: Replay, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> None:
         self._replay = replay
+        self._only = request.only
         self._witnesses: dict[str, WitnessView] = {each.migration: each for each in request.witnesses}
         self._unreadable = {each.migration: each.reason for each in request.unreadable}
         self._ledgers = {each.migration: each for each in ledgers}
 
     def names(self) -> list[str]:
-        """Every migration that the host or the journal knows of."""
+        """Every migration that the host or the journal knows of, or the one that is asked for."""
+        if self._only:
+            return [self._only]
         return sorted({*self._witnesses, *self._unreadable, *self._ledgers})
 
     async def judge(self, name: str) -> _Outcome:
         """Judge one; what stays closed is an outcome, too."""
         witness = self._witnesses.get(name)
         try:
+            if name not in {*self._witnesses, *self._unreadable, *self._ledgers}:
+                return Removed(name)  # nobody has it any more
             if witness is not None:
                 return await self._replay.with_witness(witness)
             reason = self._unreadable.get(name)
@@ -146,6 +155,11 @@ class _Judging:
             return Closed(migration=name, uuid=uuid, code=refusal.code, message=refusal.message)
 
 
+def _is_asker(metadata: Mapping[str, str], request: AdmissionRequest) -> bool:
+    """Whether this is the very process that asks, while it serves others, for one that it has closed."""
+    return bool(request.only and request.life) and metadata.get("life") == request.life
+
+
 def _refuse_malformed(host: str, request: AdmissionRequest) -> None:
     if request.host != host:
         raise Refusal(
@@ -154,6 +168,7 @@ def _refuse_malformed(host: str, request: AdmissionRequest) -> None:
     names = [
         *(each.migration for each in request.witnesses),
         *(each.migration for each in request.unreadable),
+        *([request.only] if request.only else []),
     ]
     for name in names:
         if not is_valid_name(name):

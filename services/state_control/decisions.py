@@ -14,7 +14,7 @@ from shared.messages.standing import (
     stale,
 )
 from shared.migration.ledger import Entry, Ledger
-from shared.migration.records import Kind, RepairRecord, StateRecord, TombstoneRecord
+from shared.migration.records import ADOPTED, Kind, RepairRecord, StateRecord, TombstoneRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.table import Trigger
 
@@ -28,6 +28,8 @@ def decide_record(
         Refusal: `stale`, `unknown-migration`, `name-taken`, `journal-unsound`.
     """
     origin = request.origin
+    if request.trigger == ADOPTED:
+        raise Refusal(Code.BAD_REQUEST, f"{ADOPTED} is an operator's word, and no decision of a host.")
     refuse_gone_back(origin, ledger)  # even a decision that is there: whoever has it confirmed builds on it
     if (present := _present(request, ledger)) is not None:
         return present

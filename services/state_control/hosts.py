@@ -15,6 +15,7 @@ from shared.messages.host import (
     host_status_subject,
     host_subject,
 )
+from shared.messages.recovery import ExamineReply, ExamineRequest
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
 
@@ -54,6 +55,36 @@ class Hosts:
     async def check_all(self, host: str) -> HostStatusReply:
         """What a host says of all its migrations; raises as `check` does."""
         return await self._status(host, host_status_subject(host))
+
+    async def examine(self, host: str, migration: str, request: ExamineRequest) -> ExamineReply:
+        """What a host finds of a migration that it does not have open.
+
+        Raises:
+            Refusal: `host-away`; `not-allowed` when it has it open.
+        """
+        try:
+            return await self._requests.request(
+                host_subject(host, "examine", migration), request, ExamineReply, timeout_s=COMMAND_TIMEOUT_S
+            )
+        except Refusal as refusal:
+            raise _away_if_unserved(host, refusal) from refusal
+
+    async def try_again(self, host: str, migration: str) -> HostStatusReply:
+        """Have a host ask for the admission of one that it does not have open.
+
+        Raises:
+            UnknownOutcome: it has not answered in time.
+            Refusal: there was no answer to its question, and it is as before.
+        """
+        subject = host_subject(host, "try-again", migration)
+        try:
+            return await self._requests.request(
+                subject, PlainRequest(), HostStatusReply, timeout_s=COMMAND_TIMEOUT_S
+            )
+        except Unanswered as unanswered:
+            raise UnknownOutcome(host, unanswered.message) from unanswered
+        except Refusal as refusal:
+            raise _away_if_unserved(host, refusal) from refusal
 
     async def command(self, host: str, command: str, migration: str, payload: object) -> DecidedReply:
         """Have a command carried out by a host that has just answered.

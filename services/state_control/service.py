@@ -7,6 +7,7 @@ from services.state_control.decisions import decide_record, decide_repair
 from services.state_control.entering import Entering
 from services.state_control.hosts import Hosts
 from services.state_control.inquiries import Inquiries
+from services.state_control.recovery import Recovery
 from shared.bus.appending import append_decided
 from shared.bus.interface import Discovery, Durability, Endpoint, Handler, Journal, Requests
 from shared.clock import Clock
@@ -28,6 +29,7 @@ from shared.messages.recording import (
     decision_subject,
     repair_subject,
 )
+from shared.messages.recovery import AdoptRequest, GiveUpRequest, RecoverRequest
 from shared.migration.ledger import Entry
 from shared.migration.refusals import Code, Refusal
 from shared.migration.table import Trigger
@@ -54,11 +56,12 @@ class StateControl:
         hosts = Hosts(requests, discovery)
         entering = Entering(journal=journal, requests=requests, hosts=hosts)
         self._commands = Commands(journal=journal, hosts=hosts, entering=entering, clock=clock, new_id=new_id)
+        self._recovery = Recovery(journal=journal, requests=requests, hosts=hosts, clock=clock, new_id=new_id)
         self._inquiries = Inquiries(journal=journal, hosts=hosts, durability=durability, clock=clock)
 
     def endpoints(self) -> Sequence[Endpoint]:
         """What is served."""
-        commands, inquiries = self._commands, self._inquiries
+        commands, inquiries, recovery = self._commands, self._inquiries, self._recovery
         of_one: tuple[tuple[str, type, Handler], ...] = (
             ("setup", SetupRequest, commands.setup),
             ("sync", PlainRequest, commands.sync),
@@ -73,6 +76,10 @@ class StateControl:
             ("cleanup", CleanupRequest, commands.cleanup),
             ("vouch", PlainRequest, commands.vouch),
             ("query", PlainRequest, inquiries.query),
+            ("recover", RecoverRequest, recovery.look),
+            ("try-again", PlainRequest, recovery.try_again),
+            ("adopt", AdoptRequest, recovery.adopt),
+            ("give-up", GiveUpRequest, recovery.give_up),
             ("faults", PlainRequest, inquiries.faults),
         )
         subjects: tuple[tuple[str, str, type, Handler], ...] = (

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from services.write_cloning.examiner import Examiner
 from services.write_cloning.host import Host
 from shared.bus.interface import Endpoint, Handler
 from shared.messages.control import PlainRequest
@@ -12,6 +13,7 @@ from shared.messages.host import (
     host_status_subject,
     host_subject,
 )
+from shared.messages.recovery import ExamineRequest
 from shared.migration.table import Trigger
 
 _COMMANDS = (Trigger.SELECT_TARGET, Trigger.SELECT_SOURCE, Trigger.COMMIT, Trigger.ABORT)
@@ -29,6 +31,8 @@ def endpoints_of(host: Host, host_name: str) -> list[Endpoint]:
         "throttle": (HostCommand, lambda name, request: host.find(name).limit(request)),
         "vouch": (HostCommand, host.vouch),
         "status": (PlainRequest, _status_handler(host)),
+        "try-again": (PlainRequest, host.try_again),
+        "examine": (ExamineRequest, Examiner(host).examine),
     }
     for trigger in _COMMANDS:
         handlers[trigger] = (HostCommand, _command_handler(host, trigger))

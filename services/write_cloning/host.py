@@ -21,6 +21,7 @@ from shared.messages.admission import (
     AdmissionRequest,
     admission_subject,
 )
+from shared.messages.control import PlainRequest
 from shared.messages.host import ClosedView, DecidedReply, HostCommand, HostSetupRequest, HostStatusReply
 from shared.messages.recording import DecisionRequest
 from shared.messages.status import HostView
@@ -49,10 +50,15 @@ class Host:
         self._being_set_up: set[str] = set()
         self._has_asked = False  # for admission, in this run
 
+    @property
+    def around(self) -> Surroundings:
+        """What it stands in."""
+        return self._around
+
     # ------------------------------------------------------------------ admission
 
-    async def admit(self) -> None:
-        """Have the journal replayed, and open the volumes that startup admits (rule R1).
+    async def admit(self, only: str = "") -> None:
+        """Have the journal replayed, and open the volumes that startup admits (rule R1); or a single one that is not open.
 
         Raises:
             Refusal: there is no answer yet; nothing was opened.
@@ -62,6 +68,8 @@ class Host:
         request = AdmissionRequest(
             host=self._around.host,
             run=self._around.run,
+            life=self._around.life,
+            only=only,
             asked_before=self._has_asked,
             witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
             unreadable=tuple(unreadable),
@@ -71,6 +79,7 @@ class Host:
         reply = await self._around.requests.request(
             subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
         )
+        self._closed.pop(only, None)
         uuids = {witness.migration: witness.uuid for witness in witnesses}
         for name in reply.removed:
             await self._forget(name, uuids.get(name))
@@ -80,9 +89,27 @@ class Host:
         for admission in reply.admitted:
             await self._open(admission, known.get(admission.migration))
 
+    async def try_again(self, name: str, _request: PlainRequest) -> HostStatusReply:
+        """Have one judged anew that is not open here: its records, its devices or an operator's word may be others by now.
+
+        Raises:
+            Refusal: `busy`; or there is no answer, and it is as before.
+        """
+        if name in self._being_set_up:
+            raise Refusal(Code.BUSY, f"{name} is being opened.")
+        if name not in self._migrations:
+            self._being_set_up.add(name)
+            try:
+                await self.admit(only=name)
+            finally:
+                self._being_set_up.discard(name)
+        return self.status(name)
+
     async def _open(
         self, admission: Admission, earlier: Witness | None, *, is_vouched_for: bool = False
     ) -> None:
+        if earlier is not None and earlier.uuid != admission.uuid:
+            earlier = None  # of another migration, in whose place an operator's word stands
         try:
             if not is_vouched_for:
                 refuse_in_doubt(admission, earlier)
@@ -93,7 +120,10 @@ class Host:
         try:
             source, target, target_missing = await self._open_devices(admission)
         except Refusal as refusal:
-            message = f"{refusal.message} Then restart the write cloning service of host {self._around.host}."
+            message = (
+                f"{refusal.message} Then restart the write cloning service of host {self._around.host}, or say "
+                f"`cutover recover {admission.migration} --try-again`."
+            )
             self._keep_closed(admission.migration, admission.uuid, refusal.code, message)
             return
         maps = await taken_over(

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import resource
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -88,6 +89,7 @@ async def _serve_host(
                 opener=ConfiguredOpener(host_config, engine),
                 exports=Offering(exports, listeners[0].address, host_config.inflight_budget_bytes),
                 limits=_limits(host_config),
+                life=secrets.token_hex(8),
                 maps=_maps(host_config),
             )
             host = Host(around)
@@ -99,7 +101,12 @@ async def _serve_host(
             service = ServiceDescription(
                 name=HOST_SERVICE_NAME,
                 description=f"The data path of host {host_config.name}",
-                metadata={"host": host_config.name, "run": str(run), "pid": str(os.getpid())},
+                metadata={
+                    "host": host_config.name,
+                    "run": str(run),
+                    "pid": str(os.getpid()),
+                    "life": around.life,
+                },
             )
             async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):
                 log.info("host %s serves %s", host_config.name, listeners[0].address)

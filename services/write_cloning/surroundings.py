@@ -98,5 +98,6 @@ class Surroundings:
     opener: DeviceOpener
     exports: Exports
     limits: Limits
+    life: str = ""  # of this process: as in its service's metadata
     maps: MapFiles | None = None  # None: no region map is kept, and every resync is full
     hook: StepHook = no_hook

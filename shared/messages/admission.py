@@ -53,6 +53,8 @@ class AdmissionRequest:
 
     host: str
     run: int
+    life: str = ""  # of the process, as its service's metadata has it
+    only: str = ""  # one migration, which this very process does not have open; all of them when empty
     asked_before: bool = False  # in this run; if not, nobody can have recorded anything of it
     witnesses: tuple[WitnessView, ...] = ()
     unreadable: tuple[UnreadableWitness, ...] = ()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from shared.migration.devices import Side
 from shared.migration.records import (
+    ADOPTED,
     GENESIS_DIGEST,
     AnyRecord,
     DevicePair,
@@ -63,6 +64,9 @@ class Ledger:
     flag_entry: Entry | None = None  # the last flag record; the repair where that set it
     devices: DevicePair | None = None
     commit_intended: bool = False
+    adoption: Entry | None = (
+        None  # the last decision, where that is an operator's word and no flag was set since
+    )
     faults: tuple[FaultRecord, ...] = ()  # of the current attempt
     all_faults: tuple[FaultRecord, ...] = ()  # of the current life
     repaired_faults: frozenset[Side] = frozenset()  # that a repair record asserts for the current attempt
@@ -144,6 +148,7 @@ class _Folding:
         self._flag_entry: Entry | None = None
         self._devices: DevicePair | None = None
         self._commit_intended = False
+        self._adoption: Entry | None = None
         self._faults: list[FaultRecord] = []
         self._repaired: dict[int, frozenset[Side]] = {}
 
@@ -179,23 +184,27 @@ class _Folding:
             self._begin_life()
             return
         self._uuid = record.uuid
+        # The runs of one host say nothing of another's, to which an operator may have given the migration.
+        self._run = max(self._run, record.run) if record.host == self._host else record.run
         self._host = record.host
-        self._run = max(self._run, record.run)
         match record:
             case StateRecord():
                 self._decide(record)
                 self._state, self._authority = record.state, record.authority
                 self._devices = record.devices or self._devices
                 self._commit_intended = False
+                self._adoption = entry if record.trigger == ADOPTED else None
             case RepairRecord():
                 self._decide(record)
                 self._state, self._authority = record.state, record.authority
                 self._devices = record.devices
                 self._flag, self._flag_entry = Flag.SET, entry
                 sides = ((Side.SOURCE, record.source_fault), (Side.TARGET, record.target_fault))
+                self._adoption = None
                 self._repaired[record.attempt] = frozenset(side for side, faulted in sides if faulted)
             case FlagSetRecord():
                 self._flag, self._flag_entry = Flag.SET, entry
+                self._adoption = None
             case FlagClearRecord():
                 self._flag, self._flag_entry = Flag.CLEAR, entry
             case FaultRecord():
@@ -226,6 +235,7 @@ class _Folding:
             flag_entry=self._flag_entry,
             devices=self._devices,
             commit_intended=self._commit_intended,
+            adoption=self._adoption,
             faults=tuple(fault for fault in self._faults if fault.attempt == self._attempt),
             all_faults=tuple(self._faults),
             repaired_faults=self._repaired.get(self._attempt, frozenset()),

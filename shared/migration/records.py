@@ -13,6 +13,7 @@ from shared.migration.devices import DeviceIdentity, Side
 from shared.migration.states import State
 
 VERSION = 1
+ADOPTED = "adopt"  # the trigger of the one decision that is an operator's word, and not a host's or startup's
 GENESIS_DIGEST = ""  # what the first record of a chain names as the one before
 
 

@@ -21,6 +21,7 @@ class Code(StrEnum):
     BUSY = "busy"  # another command on this migration is under way
     CLIENTS_CONNECTED = "clients-connected"
     OUTSTANDING_REQUESTS = "outstanding-requests"
+    CONSENT_NEEDED = "consent-needed"  # it may lose something, and nobody has said that it may
     NOT_VERIFIED = "not-verified"  # a commit that wants a completed verify of the attempt
     # The devices
     DEVICE_MISSING = "device-missing"

@@ -1,0 +1,126 @@
+"""The operator's word as records: which side counts, that a migration is given up, that a damaged chain goes on. Pure.
+
+Nobody else's decision may come in between: what was told to the operator has to be what the word is recorded on.
+"""
+
+from services.state_control.knowledge import Knowledge
+from shared.clock import Clock
+from shared.messages.standing import refuse_unsound
+from shared.migration.devices import Side
+from shared.migration.ledger import Entry, Ledger
+from shared.migration.records import ADOPTED, Kind, RepairRecord, StateRecord, TombstoneRecord
+from shared.migration.refusals import Code, InvariantError, Refusal
+from shared.migration.states import State
+
+_STATES = {Side.SOURCE: State.SETUP, Side.TARGET: State.COMMITTED}
+
+
+def decide_adoption(
+    knowledge: Knowledge, authority: Side, operation: str, ledger: Ledger, clock: Clock
+) -> StateRecord | Entry:
+    """The record of the word, or the one that is there already.
+
+    Raises:
+        Refusal: `journal-unsound`; `busy` when something was decided since the operator was told.
+    """
+    present = ledger.operation(operation, Kind.STATE)
+    if present is not None:
+        return present
+    refuse_unsound(ledger)
+    _refuse_changed(knowledge, ledger)
+    if knowledge.status is None:
+        raise InvariantError(f"{ledger.migration!r} is adopted for a host that does not answer")
+    return StateRecord(
+        migration=ledger.migration,
+        uuid=str(ledger.uuid),
+        attempt=max(ledger.attempt, _own_witness_attempt(knowledge)),
+        host=knowledge.host,
+        run=knowledge.status.run,
+        decision=_next_decision(knowledge, ledger),
+        operation_id=operation,
+        recorded_at=clock.now_rfc3339(),
+        state=_STATES[authority],
+        authority=authority,
+        trigger=ADOPTED,
+        detail=f"the operator says that the {authority} holds what counts",
+        devices=knowledge.devices,
+    )
+
+
+def decide_burial(
+    knowledge: Knowledge, operation: str, ledger: Ledger, clock: Clock
+) -> TombstoneRecord | Entry:
+    """The record that a closed migration is given up; raises as `decide_adoption` does."""
+    present = ledger.operation(operation, Kind.TOMBSTONE)
+    if present is not None:
+        return present
+    refuse_unsound(ledger)
+    _refuse_changed(knowledge, ledger)
+    return TombstoneRecord(
+        migration=ledger.migration,
+        uuid=str(ledger.uuid),
+        attempt=ledger.attempt,
+        host=ledger.host,
+        run=ledger.run,
+        decision=_next_decision(knowledge, ledger),
+        operation_id=operation,
+        recorded_at=clock.now_rfc3339(),
+        state=ledger.state or State.SETUP,
+    )
+
+
+def decide_mending(
+    knowledge: Knowledge, authority: Side, operation: str, ledger: Ledger, clock: Clock
+) -> RepairRecord | Entry:
+    """The record from which a damaged chain goes on, by the operator's word instead of a witness's; raises likewise."""
+    mending = f"{operation}:mended"
+    present = ledger.operation(mending, Kind.REPAIR)
+    if present is not None:
+        return present
+    devices, status = knowledge.devices, knowledge.status
+    if devices is None or knowledge.uuid is None:
+        raise Refusal(
+            Code.JOURNAL_UNSOUND,
+            f"Neither the journal nor a witness tells the devices of {ledger.migration!r} any more: remove the witness by "
+            "hand, and set it up anew.",
+        )
+    witness = knowledge.witness
+    return RepairRecord(
+        migration=ledger.migration,
+        uuid=knowledge.uuid,
+        attempt=max(ledger.attempt, _own_witness_attempt(knowledge)),
+        host=ledger.host or knowledge.host,
+        run=ledger.run or (status.run if status is not None else 0),
+        decision=max(ledger.decision, witness.decision if witness is not None else 0),
+        operation_id=mending,
+        recorded_at=clock.now_rfc3339(),
+        witness_digest="",
+        state=_STATES[authority],
+        authority=authority,
+        target_fault=False,
+        source_fault=False,
+        reason=f"the operator's word: {ledger.broken or 'the journal does not know it any more'}",
+        devices=devices,
+    )
+
+
+def _own_witness_attempt(knowledge: Knowledge) -> int:
+    witness = knowledge.witness
+    return witness.attempt if witness is not None and witness.uuid == knowledge.uuid else 0
+
+
+def _next_decision(knowledge: Knowledge, ledger: Ledger) -> int:
+    witness = knowledge.witness
+    return max(ledger.decision, witness.decision if witness is not None else 0) + 1
+
+
+def _refuse_changed(knowledge: Knowledge, ledger: Ledger) -> None:
+    told = knowledge.ledger
+    if told.exists and (told.uuid, told.host) != (ledger.uuid, ledger.host):
+        raise _changed(ledger)
+    if told.broken is None and told.exists and told.decision != ledger.decision:
+        raise _changed(ledger)
+
+
+def _changed(ledger: Ledger) -> Refusal:
+    return Refusal(Code.BUSY, f"Something was decided of {ledger.migration!r} meanwhile: look again.")

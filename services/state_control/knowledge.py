@@ -1,0 +1,179 @@
+"""What journal and witness know together of a migration that is not open: the facts that a recovery is judged on. Pure."""
+
+from dataclasses import dataclass
+
+from shared.messages.admission import WitnessView
+from shared.messages.host import HostStatusReply
+from shared.messages.recovery import ExamineReply, Telling
+from shared.migration.devices import Side
+from shared.migration.ledger import Ledger
+from shared.migration.records import DevicePair, RepairRecord, StateRecord
+from shared.migration.recovery import Held, Known, Standing, held_by
+from shared.migration.states import Flag
+
+_STARTUPS_OWN = "startup:"  # what the operation ids of its decisions begin with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """One migration. `host` is the one that was asked: the recorded one, or the one that shall take it over."""
+
+    ledger: Ledger
+    host: str
+    standing: Standing
+    status: HostStatusReply | None  # of `host`; None when it does not answer
+    examined: ExamineReply | None
+
+    @property
+    def witness(self) -> WitnessView | None:
+        """The witness that the host has under this name, whoever's it is."""
+        return self.examined.witness if self.examined is not None else None
+
+    @property
+    def uuid(self) -> str | None:
+        """Of the migration that is meant: the journal's, where it knows one."""
+        return self.ledger.uuid or (self.witness.uuid if self.witness is not None else None)
+
+    @property
+    def devices(self) -> DevicePair | None:
+        """The devices, as the journal has them; else as the witness has."""
+        return self.ledger.devices or (self.witness.devices if self.witness is not None else None)
+
+    @property
+    def why_closed(self) -> str:
+        """What the host says."""
+        name = self.ledger.migration
+        closed = (
+            next((each for each in self.status.closed if each.name == name), None) if self.status else None
+        )
+        return closed.message if closed is not None else ""
+
+    @property
+    def doubt(self) -> str:
+        """Why the witness does not count as the newest; empty when it does."""
+        witness, ledger = self.witness, self.ledger
+        if self.examined is None:
+            return "its host does not answer"
+        if witness is None:
+            return self.examined.unreadable or "there is none"
+        if witness.host != self.host or (ledger.exists and ledger.host != self.host):
+            return f"it is of host {witness.host!r}"
+        if ledger.exists and witness.uuid != ledger.uuid:
+            return f"it is of a migration with the UUID {witness.uuid}"
+        if witness.opened_run is None or witness.opened_run > witness.run:
+            return "it is, or may be, an old copy"
+        if any(not each.operation_id.startswith(_STARTUPS_OWN) for each in self._decisions_after(witness)):
+            return f"it is older: of decision {witness.decision}"
+        return ""
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether the newest witness is there: then nothing was decided that is not known."""
+        return not self.doubt
+
+    @property
+    def held(self) -> Held:
+        """Who holds every acknowledged write, by all that is known."""
+        journal, witness = self._held_by_journal(), self._held_by_witness()
+        if self.is_proved and witness is not None:
+            return journal if journal is not None and self._journal_leads() else witness
+        if self.ledger.commit_intended or journal is None:
+            return Held.DISPUTED
+        is_contradicted = witness is not None and (witness is Held.TARGET) != (journal is Held.TARGET)
+        return Held.DISPUTED if is_contradicted else journal
+
+    @property
+    def known(self) -> Known:
+        """What the tables of choices are asked with."""
+        return Known(standing=self.standing, held=self.held, proved=self.is_proved)
+
+    def tellings(self) -> tuple[Telling, ...]:
+        """Journal and witness, each in its own words."""
+        return (self._journal(), self._witness())
+
+    def _journal(self) -> Telling:
+        ledger = self.ledger
+        return Telling(
+            by="journal",
+            state=ledger.state,
+            authority=ledger.authority if ledger.exists else None,
+            attempt=ledger.attempt if ledger.exists else None,
+            decision=ledger.decision if ledger.exists else None,
+            flag=ledger.flag if ledger.exists else None,
+            source_faults=ledger.fault_count(Side.SOURCE),
+            target_faults=ledger.fault_count(Side.TARGET),
+            last_at=ledger.entries[-1].record.recorded_at if ledger.entries else None,
+            doubt=self._journal_doubt(),
+        )
+
+    def _journal_doubt(self) -> str:
+        ledger, witness = self.ledger, self.witness
+        if ledger.broken is not None:
+            return f"it is damaged: {ledger.broken}"
+        if not ledger.exists:
+            return "it does not know the migration"
+        if not self.doubt and witness is not None and not ledger.contains(witness.tail_digest):
+            return "it has gone back: it lacks a record that the host relied on"
+        return (
+            "a commit was asked for, and what became of it is not recorded" if ledger.commit_intended else ""
+        )
+
+    def _witness(self) -> Telling:
+        witness = self.witness
+        if witness is None:
+            return Telling(by="witness", doubt=self.doubt)
+        return Telling(
+            by="witness",
+            state=witness.state,
+            authority=witness.authority,
+            attempt=witness.attempt,
+            decision=witness.decision,
+            source_faults=sum(fault.side is Side.SOURCE for fault in witness.faults),
+            target_faults=sum(fault.side is Side.TARGET for fault in witness.faults),
+            doubt=self.doubt,
+        )
+
+    def _journal_leads(self) -> bool:
+        """Whether the journal is whole, has what the host relied on, and everything that it decided."""
+        ledger, witness = self.ledger, self.witness
+        return (
+            witness is not None
+            and ledger.broken is None
+            and ledger.contains(witness.tail_digest)
+            and ledger.decision >= witness.decision
+        )
+
+    def _held_by_journal(self) -> Held | None:
+        ledger = self.ledger
+        if not ledger.exists:
+            return None
+        return held_by(
+            state=ledger.state,
+            authority=ledger.authority,
+            attempt=ledger.attempt,
+            flag=ledger.flag,
+            target_fault=ledger.fault_count(Side.TARGET) > 0,
+            ever_flagged=ledger.flag is not Flag.NEVER,
+        )
+
+    def _held_by_witness(self) -> Held | None:
+        witness = self.witness
+        if witness is None or (self.ledger.exists and witness.uuid != self.ledger.uuid):
+            return None
+        return held_by(
+            state=witness.state,
+            authority=witness.authority,
+            attempt=witness.attempt,
+            flag=Flag.SET,  # whether it was cleared stands in the journal alone
+            target_fault=any(fault.side is Side.TARGET for fault in witness.faults),
+            ever_flagged=witness.attempt > 0,
+        )
+
+    def _decisions_after(self, witness: WitnessView) -> list[StateRecord | RepairRecord]:
+        return [
+            entry.record
+            for entry in self.ledger.entries
+            if isinstance(entry.record, StateRecord | RepairRecord)
+            and entry.record.uuid == witness.uuid
+            and entry.record.decision > witness.decision
+        ]

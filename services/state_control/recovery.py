@@ -1,0 +1,257 @@
+"""Recovery of volumes that stay closed: what is known, and the operator's word recorded where it is given.
+
+What each choice needs stands in `shared.migration.recovery`. The order of an adoption: the journal is made whole where it is
+damaged, the side that is left gets its fault, then the word itself is recorded, and only then is the host asked to open.
+"""
+
+from collections.abc import Callable
+
+from services.state_control.adoption import decide_adoption, decide_burial, decide_mending
+from services.state_control.describing import choice_views, reply_of, sides_known
+from services.state_control.hosts import Hosts
+from services.state_control.knowledge import Knowledge
+from services.state_control.operations import operation_id
+from services.state_control.turns import Turns
+from shared.bus.appending import append_decided
+from shared.bus.interface import Journal, Requests
+from shared.clock import Clock
+from shared.messages.control import CommandReply, PlainRequest
+from shared.messages.host import HostStatusReply
+from shared.messages.recording import FaultReport, Origin, RecordFaultRequest, StoredReply, record_subject
+from shared.messages.recovery import (
+    AdoptRequest,
+    ExamineRequest,
+    Finding,
+    GiveUpRequest,
+    RecoverRequest,
+    RecoveryReply,
+)
+from shared.migration.devices import Side
+from shared.migration.recovery import Choice, Consent, Standing, offer
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
+
+RECORD_TIMEOUT_S = 10.0
+CAUSE = "adopted"  # of the fault of the side that is left
+
+
+class Recovery:
+    """Answers `recover`, `try-again`, `adopt` and `give-up`."""
+
+    def __init__(
+        self, *, journal: Journal, requests: Requests, hosts: Hosts, clock: Clock, new_id: Callable[[], str]
+    ) -> None:
+        """`new_id` makes operation ids."""
+        self._journal = journal
+        self._requests = requests
+        self._hosts = hosts
+        self._clock = clock
+        self._new_id = new_id
+        self._turns = Turns()
+
+    async def look(self, name: str, request: RecoverRequest) -> RecoveryReply:
+        """Everything that is known of one migration, and what may be done.
+
+        Raises:
+            Refusal: `unknown-migration`, `host-unknown`, `journal-away`.
+        """
+        knowledge = await self._know(name, request.host)
+        return reply_of(knowledge, sides_known(knowledge), choice_views(knowledge, request.host))
+
+    async def try_again(self, name: str, _request: PlainRequest) -> CommandReply:
+        """Have a closed migration judged anew, without restarting its host.
+
+        Raises:
+            Refusal: `not-admitted` when it stays closed, and why; `not-allowed` when there is nothing to recover.
+        """
+        with self._turns.take(name, "try-again"):
+            knowledge = await self._know(name, None)
+            _require(Choice.TRY_AGAIN, knowledge, accept=False)
+            return _opened(await self._admitted(knowledge), knowledge, "admitted")
+
+    async def adopt(self, name: str, request: AdoptRequest) -> CommandReply:
+        """Record which side holds what counts, and have a host open it.
+
+        Raises:
+            Refusal: `consent-needed` saying what may be lost; `not-allowed`; why the device cannot be used; `host-away`…
+        """
+        operation = operation_id(request.operation_id, self._new_id)
+        with self._turns.take(name, "adopt"):
+            knowledge = await self._know(name, request.host)
+            _require(_choice_of(request.authority), knowledge, accept=request.accept)
+            if knowledge.status is None:
+                raise Refusal(
+                    Code.HOST_AWAY, f"Host {knowledge.host!r} does not answer; `--host` names another."
+                )
+            _require_usable(knowledge, request.authority)
+            await self._mend(knowledge, request.authority, operation)
+            await self._record_fault(knowledge, request.authority.other, operation)
+            await append_decided(
+                self._journal,
+                name,
+                lambda ledger: decide_adoption(knowledge, request.authority, operation, ledger, self._clock),
+            )
+            return _opened(await self._admitted(knowledge), knowledge, f"adopted, {request.authority} first")
+
+    async def give_up(self, name: str, request: GiveUpRequest) -> CommandReply:
+        """Forget a closed migration; the name is free.
+
+        Raises:
+            Refusal: `consent-needed`; `not-allowed`.
+        """
+        operation = operation_id(request.operation_id, self._new_id)
+        with self._turns.take(name, "give-up"):
+            knowledge = await self._know(name, None)
+            _require(Choice.GIVE_UP, knowledge, accept=request.accept)
+            authority = knowledge.ledger.authority
+            await self._mend(knowledge, authority, operation)
+            await append_decided(
+                self._journal,
+                name,
+                lambda ledger: decide_burial(knowledge, operation, ledger, self._clock),
+            )
+            if knowledge.standing is Standing.CLOSED:
+                await self._admitted(knowledge)  # it forgets its witness
+            return CommandReply(
+                name=name,
+                uuid=str(knowledge.uuid),
+                state=None,
+                authority=authority,
+                attempt=knowledge.ledger.attempt,
+                decision=knowledge.ledger.decision + 1,
+                message="given up",
+            )
+
+    # ------------------------------------------------------------------ what is known
+
+    async def _know(self, name: str, wanted: str | None) -> Knowledge:
+        ledger = await self._journal.read(name)
+        up = await self._hosts.names()
+        recorded = ledger.host or await self._keeping_closed(name, up)
+        if not recorded:
+            raise Refusal(Code.UNKNOWN_MIGRATION, f"Neither the journal nor a host knows {name!r}.")
+        host = wanted or recorded
+        if wanted is not None and wanted not in up:
+            named = f"the hosts that are up are: {', '.join(up)}" if up else "no host is up"
+            raise Refusal(Code.HOST_UNKNOWN, f"Host {wanted!r} does not answer; {named}.")
+        if host != recorded and recorded in up:
+            raise Refusal(
+                Code.NOT_ALLOWED,
+                f"{name!r} belongs to host {recorded!r}, which is up: nobody takes it over. Stop that host for good first.",
+            )
+        status = await self._hosts.check(host, name) if host in up else None
+        standing = Standing.AWAY
+        if recorded in up and status is not None:
+            standing = Standing.OPEN if status.migrations else Standing.CLOSED
+        examined = None
+        if status is not None and not status.migrations:
+            examined = await self._hosts.examine(host, name, ExamineRequest(devices=ledger.devices))
+        return Knowledge(ledger=ledger, host=host, standing=standing, status=status, examined=examined)
+
+    async def _keeping_closed(self, name: str, up: list[str]) -> str:
+        """The host that keeps closed what the journal does not know; empty when none does."""
+        for host in up:
+            if (await self._hosts.check(host, name)).closed:
+                return host
+        return ""
+
+    # ------------------------------------------------------------------ what is recorded
+
+    async def _mend(self, knowledge: Knowledge, authority: Side, operation: str) -> None:
+        """Let a damaged chain go on, so that something can be recorded on it."""
+        if knowledge.ledger.broken is None and knowledge.ledger.exists:
+            return
+        await append_decided(
+            self._journal,
+            knowledge.ledger.migration,
+            lambda ledger: decide_mending(knowledge, authority, operation, ledger, self._clock),
+        )
+
+    async def _record_fault(self, knowledge: Knowledge, side: Side, operation: str) -> None:
+        """The side that is left can no longer be trusted in this attempt; one that was never cloned to needs no telling."""
+        ledger = await self._journal.read(knowledge.ledger.migration)
+        if ledger.attempt == 0 or ledger.fault_count(side):
+            return
+        origin = Origin(
+            migration=ledger.migration,
+            uuid=str(ledger.uuid),
+            attempt=ledger.attempt,
+            host=ledger.host,
+            run=ledger.run,
+            decision=ledger.decision,
+            operation_id=f"{operation}:fault",
+            relies_on=ledger.tail.digest,
+        )
+        fault = FaultReport(
+            operation_id=origin.operation_id,
+            side=side,
+            state=ledger.state or State.SETUP,
+            attempt=ledger.attempt,
+            operation="adopt",
+            cause=CAUSE,
+            detected_at=self._clock.now_rfc3339(),
+        )
+        await self._requests.request(
+            record_subject("fault", ledger.migration),
+            RecordFaultRequest(origin=origin, fault=fault),
+            StoredReply,
+            timeout_s=RECORD_TIMEOUT_S,
+        )
+
+    async def _admitted(self, knowledge: Knowledge) -> HostStatusReply:
+        return await self._hosts.try_again(knowledge.host, knowledge.ledger.migration)
+
+
+def _choice_of(authority: Side) -> Choice:
+    return Choice.ADOPT_SOURCE if authority is Side.SOURCE else Choice.ADOPT_TARGET
+
+
+def _require(choice: Choice, knowledge: Knowledge, *, accept: bool) -> None:
+    made = offer(choice, knowledge.known)
+    name = knowledge.ledger.migration
+    if made.consent is Consent.REFUSED:
+        raise Refusal(Code.NOT_ALLOWED, f"{choice} of {name!r} is refused: {made.reason}.")
+    if made.consent is Consent.ASKS and not accept:
+        raise Refusal(
+            Code.CONSENT_NEEDED, f"{choice} of {name!r} asks first: {made.reason}. If that is so, say accept."
+        )
+
+
+def _require_usable(knowledge: Knowledge, authority: Side) -> None:
+    """The side that is named has to be there: whoever names one that is not finds nothing to serve afterwards."""
+    examined = knowledge.examined
+    finding: Finding | None = None
+    if examined is not None:
+        finding = examined.source if authority is Side.SOURCE else examined.target
+    if finding is None:
+        raise Refusal(
+            Code.NOT_ALLOWED, f"Which devices {knowledge.ledger.migration!r} had is not known any more."
+        )
+    if not finding.usable:
+        raise Refusal(Code(finding.code), finding.message)
+
+
+def _opened(status: HostStatusReply, knowledge: Knowledge, done: str) -> CommandReply:
+    """What became of it.
+
+    Raises:
+        Refusal: (`not-admitted`) it is closed all the same.
+    """
+    name = knowledge.ledger.migration
+    view = next((each for each in status.migrations if each.name == name), None)
+    if view is None:
+        why = next(
+            (each.message for each in status.closed if each.name == name),
+            "the host does not have it any more",
+        )
+        raise Refusal(Code.NOT_ADMITTED, f"{name} is closed: {why}")
+    return CommandReply(
+        name=name,
+        uuid=view.uuid,
+        state=view.state,
+        authority=view.authority,
+        attempt=view.attempt,
+        decision=view.decision,
+        message=done,
+        export_uri=view.export_uri,
+    )
