@@ -8,7 +8,10 @@ import pytest
 from tests.acceptance.system.background import Background
 from tests.acceptance.system.devices import MIB
 from tests.acceptance.system.pairs import Pair, make_pair
+from tests.acceptance.system.remote import clean_up_all
 from tests.acceptance.system.whole_system import System, running_system
+
+IO_TIMEOUT_S = 1.5  # of the impatient system
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +46,20 @@ def stoppable_system(_stoppable: System) -> Iterator[System]:
     yield _stoppable
     _stoppable.mend()
     _stoppable.clean_up_all()
+
+
+@pytest.fixture(scope="session")
+def _impatient(background: Background) -> Iterator[System]:
+    with running_system(background, io_timeout_s=IO_TIMEOUT_S, target_flush_interval_s=0.5) as system:
+        yield system
+
+
+@pytest.fixture
+def impatient_system(_impatient: System) -> Iterator[System]:
+    """One that gives up a device soon, for tests of devices that fail; its services may be stopped, too."""
+    yield _impatient
+    _impatient.mend()
+    clean_up_all(_impatient)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ ADMISSION = f"cutover.startup.admit.{HOST}"  # carries every witness of a host: 
 ENDPOINTS = (
     *(f"cutover.control.{verb}.vol1" for verb in (
         "setup", "sync", "pause", "resume", "throttle", "select-target", "select-source", "commit", "abort", "cleanup",
-        "query", "faults",
+        "query", "faults", "vouch",
     )),
     "cutover.control.list",
     "cutover.control.faults",
@@ -25,7 +25,7 @@ ENDPOINTS = (
     ADMISSION,
     *(f"cutover.host.{HOST}.{verb}.vol1" for verb in (
         "setup", "enter", "select-target", "select-source", "commit", "abort", "cleanup", "pause", "resume", "throttle",
-        "status",
+        "status", "vouch",
     )),
     f"cutover.host.{HOST}.status",
 )  # fmt: skip

@@ -1,51 +1,25 @@
 """Remote exports as source and target of the whole system, and what has to be vouched for because no server keeps a lock."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.acceptance.system.application import Application
-from tests.acceptance.system.background import Background
+from tests.acceptance.system.conftest import IO_TIMEOUT_S
 from tests.acceptance.system.devices import digest, empty_file, run
 from tests.acceptance.system.pairs import Pair, make_pair
-from tests.acceptance.system.plain_client import Json, Refused
+from tests.acceptance.system.plain_client import Json
 from tests.acceptance.system.ways import bring_to
-from tests.acceptance.system.whole_system import CLONING, HOST, System, running_system
+from tests.acceptance.system.whole_system import CLONING, HOST, System
 from tests.integration.devices.servers import Server, nbdkit
 
-IO_TIMEOUT_S = 1.5
-CLEAN_UP_TIMEOUT_S = 10.0
 CLONING_STATES = ("syncing", "source-selected", "target-selected")
 
 
-@pytest.fixture(scope="module")
-def _impatient(background: Background) -> Iterator[System]:
-    with running_system(background, io_timeout_s=IO_TIMEOUT_S, target_flush_interval_s=0.5) as system:
-        yield system
-
-
 @pytest.fixture
-def system(_impatient: System) -> Iterator[System]:
-    yield _impatient
-    _impatient.mend()
-    clean_up_all(_impatient)
-
-
-def clean_up_all(system: System) -> None:
-    """End every migration, though its servers have just gone, and a fault may be on its way from state to state."""
-    end = time.monotonic() + CLEAN_UP_TIMEOUT_S
-    for migration in system.client.ask("cutover.control.list").accepted()["migrations"]:
-        is_there = True
-        while is_there:
-            try:
-                system.client.command("vouch", migration["name"])
-                system.clean_up(migration["name"])
-                is_there = False
-            except Refused:
-                if time.monotonic() > end:
-                    raise
+def system(impatient_system: System) -> System:
+    return impatient_system
 
 
 @pytest.fixture

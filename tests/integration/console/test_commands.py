@@ -264,7 +264,7 @@ async def test_cleanup_passes_disconnect_on(control: ScriptedControl) -> None:
 async def test_every_command_has_help_worth_reading() -> None:
     commands = (
         "up", "migrate", "setup", "sync", "pause", "resume", "throttle", "select-target", "select-source", "commit",
-        "abort", "cleanup", "list", "query", "faults", "events", "wait",
+        "abort", "cleanup", "list", "query", "faults", "events", "wait", "vouch",
     )  # fmt: skip
     overview = await cutover("--help")
     assert overview.status == DONE
