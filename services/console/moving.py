@@ -47,7 +47,9 @@ def setup(
     name: NameArgument,
     source: Annotated[
         str,
-        typer.Option(metavar="URI", help="The device that has the data: an absolute path or file:// URI."),
+        typer.Option(
+            metavar="URI", help="The device that has the data: an absolute path, a file:// or an nbd:// URI."
+        ),
     ],
     target: Annotated[
         str, typer.Option(metavar="URI", help="The device to move to; at least as large as the source.")
