@@ -152,8 +152,17 @@ class Knowledge:
             authority=ledger.authority,
             attempt=ledger.attempt,
             flag=ledger.flag,
-            target_fault=ledger.fault_count(Side.TARGET) > 0,
+            target_fault=ledger.fault_count(Side.TARGET) > 0 or self._witness_knows_target_fault(),
             ever_flagged=ledger.flag is not Flag.NEVER,
+        )
+
+    def _witness_knows_target_fault(self) -> bool:
+        """Of the journal's attempt; it may never have come that far."""
+        witness, ledger = self.witness, self.ledger
+        return (
+            witness is not None
+            and (witness.uuid, witness.attempt) == (ledger.uuid, ledger.attempt)
+            and any(fault.side is Side.TARGET for fault in witness.faults)
         )
 
     def _held_by_witness(self) -> Held | None:

@@ -1,0 +1,98 @@
+"""An operator's word admits what nothing else would, on the host that it names, until something is cloned again."""
+
+from dataclasses import replace
+
+import pytest
+
+from shared.migration.devices import Side
+from shared.migration.records import ADOPTED, StateRecord
+from shared.migration.refusals import Code
+from shared.migration.states import State
+from shared.migration.verdicts import Label
+from tests.support import stories
+from tests.support.scripted_host import AT, ScriptedHost
+from tests.support.services import Services
+from tests.support.stories import Story, cleanly
+
+STATES = {Side.SOURCE: State.SETUP, Side.TARGET: State.COMMITTED}
+
+
+async def adopt(
+    services: Services, authority: Side, *, host: str = "h1", run: int = 1, operation: str = "op-adopt"
+) -> None:
+    ledger = await services.ledger()
+    record = StateRecord(
+        migration="vol1", uuid=str(ledger.uuid), attempt=ledger.attempt, host=host, run=run,
+        decision=ledger.decision + 1, operation_id=operation, recorded_at=AT, state=STATES[authority],
+        authority=authority, trigger=ADOPTED,
+    )  # fmt: skip
+    await services.wire.journal.append(record, ledger.tail)
+
+
+@pytest.mark.parametrize("authority", Side)
+@pytest.mark.parametrize("story", [stories.target_selected, cleanly(stories.target_selected)])
+@pytest.mark.parametrize("witness", ["none", "old", "foreign"])
+async def test_the_word_stands_in_place_of_a_witness(
+    services: Services, authority: Side, story: Story, witness: str
+) -> None:
+    host = services.host()
+    await story(host)
+    if witness == "none":
+        host.witnesses.clear()
+    elif witness == "foreign":
+        host.witnesses["vol1"] = replace(host.witnesses["vol1"], uuid="other", host="h9", decision=99)
+    await adopt(services, authority)
+    (admission,) = (await services.admit(host)).admitted
+    assert (admission.state, admission.authority) == (STATES[authority], authority)
+    assert admission.flag_digest == "", "never cloning"
+    assert admission.label in {Label.IDLE, Label.IDLE_FLAGGED, Label.DONE, Label.DONE_FLAGGED}
+
+
+async def test_the_word_ends_where_something_is_cloned_again(services: Services) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    await adopt(services, Side.SOURCE)
+    reply = await services.admit(host, run=2)
+    host.run = 2
+    host.adopt(reply.admitted[0])
+    await host.sync()
+    host.witnesses.clear()
+    reply = await services.admit(host, run=3)
+    assert [each.code for each in reply.closed] == [Code.NOT_ADMITTED]
+
+
+async def _taken_over(services: Services) -> tuple[ScriptedHost, ScriptedHost]:
+    """From run 7 of one host to run 1 of another."""
+    lost, other = services.host(run=7), services.host(name="h2")
+    await cleanly(stories.source_selected)(lost)
+    await adopt(services, Side.SOURCE, host="h2", run=1)
+    return lost, other
+
+
+async def test_the_runs_of_two_hosts_are_not_compared(services: Services) -> None:
+    _lost, other = await _taken_over(services)
+    reply = await services.admit(other, run=2)
+    assert [each.migration for each in reply.admitted] == ["vol1"]
+    other.run = 2
+    other.adopt(reply.admitted[0])
+    await other.sync()
+    assert (await services.ledger()).run == 2
+
+
+async def test_the_lost_host_that_comes_back_stays_closed(services: Services) -> None:
+    lost, other = await _taken_over(services)
+    await services.admit(other, run=2)
+    before = await services.kinds()
+    reply = await services.admit(lost, run=8)
+    assert reply.admitted == ()
+    assert "was given to host 'h2'" in reply.closed[0].message
+    assert await services.kinds() == before
+
+
+async def test_what_the_lost_host_still_says_is_refused(services: Services) -> None:
+    lost, _other = await _taken_over(services)
+    lost.witnesses["vol1"] = replace(lost.witnesses["vol1"], decision=99)
+    before = await services.kinds()
+    reply = await services.admit(lost, run=8)
+    assert (reply.admitted, len(reply.closed)) == ((), 1)
+    assert await services.kinds() == before

@@ -1,0 +1,190 @@
+"""What journal and witness know together: when the witness counts as the newest, and who holds every write by that."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.state_control.adoption import decide_adoption, decide_burial, decide_mending
+from services.state_control.knowledge import Knowledge
+from shared.bus.memory import MemoryBroker
+from shared.messages.admission import WitnessView
+from shared.messages.host import HostStatusReply
+from shared.messages.recording import DecisionRequest, StoredReply, decision_subject
+from shared.messages.recovery import ExamineReply
+from shared.migration.devices import Side
+from shared.migration.records import ADOPTED, IntentRecord, RepairRecord, StateRecord, TombstoneRecord
+from shared.migration.recovery import Held, Standing
+from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
+from shared.migration.table import Trigger
+from tests.support import stories
+from tests.support.scripted_host import AT, ScriptedHost
+from tests.support.services import Services, StoppedClock
+from tests.support.stories import Story, cleanly
+
+
+async def know(
+    services: Services,
+    host: ScriptedHost,
+    witness: WitnessView | None,
+    *,
+    standing: Standing = Standing.CLOSED,
+) -> Knowledge:
+    return Knowledge(
+        ledger=await services.ledger(),
+        host=host.name,
+        standing=standing,
+        status=HostStatusReply(host=host.name, run=host.run),
+        examined=ExamineReply(witness=witness),
+    )
+
+
+@pytest.mark.parametrize(
+    ("story", "held"),
+    [
+        (stories.idle, Held.SOURCE_ALONE),
+        (stories.syncing, Held.SOURCE),
+        (stories.source_selected, Held.BOTH_BUT_THE_LAST),
+        (cleanly(stories.target_selected), Held.BOTH),
+        (stories.target_failed_unheard, Held.SOURCE),
+        (stories.back_in_setup_with_the_flag_set, Held.SOURCE),
+        (stories.source_lost, Held.TARGET),
+        (stories.committed, Held.TARGET),
+        (stories.committed_with_the_flag_set, Held.TARGET),
+    ],
+)
+async def test_the_newest_witness_proves_who_holds_what(services: Services, story: Story, held: Held) -> None:
+    host = services.host()
+    await story(host)
+    knowledge = await know(services, host, host.witnesses["vol1"])
+    assert (knowledge.is_proved, knowledge.doubt) == (True, "")
+    assert knowledge.held is held
+
+
+async def test_a_commit_that_the_journal_never_heard_of_counts(services: Services) -> None:
+    host = services.host()
+    await stories.target_selected(host)
+    host.reports = False
+    await host.move("vol1", Trigger.COMMIT)
+    knowledge = await know(services, host, host.witnesses["vol1"])
+    assert (knowledge.is_proved, knowledge.held) == (True, Held.TARGET)
+    without = await know(services, host, None)
+    assert (without.is_proved, without.held) == (False, Held.BOTH_BUT_THE_LAST)
+
+
+async def test_a_commit_that_was_asked_for_is_a_matter_of_doubt_without_the_witness(
+    services: Services,
+) -> None:
+    host = services.host()
+    await stories.target_selected(host)
+    witness = host.witnesses["vol1"]
+    ledger = await services.ledger()
+    intent = IntentRecord(
+        migration="vol1", uuid=witness.uuid, attempt=1, host="h1", run=1, decision=witness.decision,
+        operation_id="op-commit", recorded_at=AT,
+    )  # fmt: skip
+    await services.wire.journal.append(intent, ledger.tail)
+    assert (await know(services, host, None)).held is Held.DISPUTED
+    assert (await know(services, host, witness)).held is Held.BOTH_BUT_THE_LAST
+
+
+@pytest.mark.parametrize(
+    ("changes", "doubt"),
+    [
+        ({"host": "h9"}, "of host 'h9'"),
+        ({"uuid": "other"}, "with the UUID other"),
+        ({"opened_run": None}, "old copy"),
+        ({"opened_run": 2}, "old copy"),
+        ({"decision": 1}, "older: of decision 1"),
+    ],
+)
+async def test_another_witness_proves_nothing(
+    services: Services, changes: dict[str, object], doubt: str
+) -> None:
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    witness = replace(host.witnesses["vol1"], **changes)  # type: ignore[arg-type]
+    knowledge = await know(services, host, witness)
+    assert not knowledge.is_proved
+    assert doubt in knowledge.doubt
+    assert knowledge.held in {Held.BOTH, Held.BOTH_BUT_THE_LAST}
+
+
+async def test_an_old_witness_of_a_committed_target_is_no_reason_to_forget_the_commit(
+    services: Services,
+) -> None:
+    host = services.host()
+    await stories.target_selected(host)
+    old = host.witnesses["vol1"]
+    await host.move("vol1", Trigger.COMMIT)
+    knowledge = await know(services, host, old)
+    assert (knowledge.is_proved, knowledge.held) == (False, Held.DISPUTED)
+
+
+async def test_a_journal_that_went_back_is_outweighed_by_the_newest_witness(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.source_lost(host)
+    del broker.messages[3:]
+    knowledge = await know(services, host, host.witnesses["vol1"])
+    assert (knowledge.is_proved, knowledge.held) == (True, Held.TARGET)
+    assert "gone back" in knowledge.tellings()[0].doubt
+
+
+# ------------------------------------------------------------------ the word as records
+
+
+@pytest.mark.parametrize(("authority", "state"), [(Side.SOURCE, State.SETUP), (Side.TARGET, State.COMMITTED)])
+async def test_a_word_is_recorded_once_and_never_as_cloning(
+    services: Services, authority: Side, state: State
+) -> None:
+    host = services.host()
+    await stories.target_selected(host)
+    knowledge = await know(services, host, None)
+    record = decide_adoption(knowledge, authority, "op", knowledge.ledger, StoppedClock())
+    assert isinstance(record, StateRecord)
+    assert (record.state, record.authority, record.trigger) == (state, authority, ADOPTED)
+    assert record.decision == knowledge.ledger.decision + 1
+    entry = await services.wire.journal.append(record, knowledge.ledger.tail)
+    again = decide_adoption(knowledge, authority, "op", await services.ledger(), StoppedClock())
+    assert again == entry
+
+
+async def test_nothing_may_be_decided_in_between(services: Services) -> None:
+    host = services.host()
+    await stories.source_selected(host)
+    knowledge = await know(services, host, None)
+    await host.move("vol1", Trigger.SELECT_TARGET)
+    for decide in (
+        lambda ledger: decide_adoption(knowledge, Side.SOURCE, "op", ledger, StoppedClock()),
+        lambda ledger: decide_burial(knowledge, "op", ledger, StoppedClock()),
+    ):
+        with pytest.raises(Refusal) as caught:
+            decide(await services.ledger())
+        assert caught.value.code is Code.BUSY
+
+
+async def test_a_damaged_chain_goes_on_by_the_word(services: Services, broker: MemoryBroker) -> None:
+    host = services.host()
+    await stories.source_selected(host)
+    del broker.messages[2]
+    knowledge = await know(services, host, None)
+    with pytest.raises(Refusal, match="damaged"):
+        decide_adoption(knowledge, Side.SOURCE, "op", knowledge.ledger, StoppedClock())
+    mending = decide_mending(knowledge, Side.SOURCE, "op", knowledge.ledger, StoppedClock())
+    assert isinstance(mending, RepairRecord)
+    await services.wire.journal.append(mending, knowledge.ledger.tail)
+    ledger = await services.ledger()
+    assert ledger.broken is None
+    assert isinstance(decide_adoption(knowledge, Side.SOURCE, "op", ledger, StoppedClock()), StateRecord)
+    assert isinstance(decide_burial(knowledge, "op", ledger, StoppedClock()), TombstoneRecord)
+
+
+async def test_a_host_cannot_speak_as_the_operator(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    origin = replace(host.origin("vol1", "op"), decision=2)
+    request = DecisionRequest(origin=origin, state=State.COMMITTED, authority=Side.TARGET, trigger=ADOPTED)
+    with pytest.raises(Refusal, match="operator's word"):
+        await services.wire.requests.request(decision_subject("vol1"), request, StoredReply, timeout_s=5)
