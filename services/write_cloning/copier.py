@@ -72,9 +72,9 @@ class Copier:
     def copy_only(self, due_regions: bytes) -> None:
         """Before `run`: copy only the regions that are not 0 here; the others are the same on both sides already."""
         self._is_synced[:] = due_regions.translate(_NEGATED)
-        self.synced_bytes = sum(
-            self._length(region) for region in range(self._region_count) if not due_regions[region]
-        )
+        self.synced_bytes = self._is_synced.count(1) * self._region_size_bytes
+        if self._region_count and self._is_synced[-1]:
+            self.synced_bytes -= self._region_size_bytes - self._length(self._region_count - 1)
 
     @property
     def is_paused(self) -> bool:

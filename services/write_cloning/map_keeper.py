@@ -19,15 +19,16 @@ from services.write_cloning.region_map import (
     encode_map,
     encode_page,
     full_bits,
-    regions_set,
 )
-from services.write_cloning.volume.marks import DUE, Marks
+from services.write_cloning.volume.marks import DUE, HOT, Marks
 from shared.migration.refusals import InvariantError
 
 log = logging.getLogger(__name__)
 
 UNWRITABLE = "the region map could not be written"
 TURNED_OFF = "the region map is turned off (host.region_map)"
+
+_IS_DUE = bytes(state == DUE for state in range(256))
 
 Distrust = Callable[[str], Awaitable[None]]
 """Makes it durable that no map is trusted any more, and why; however long that takes."""
@@ -58,7 +59,7 @@ class MapKeeper:
     @property
     def due_regions(self) -> bytes:
         """For each region, whether it has to be copied as things are."""
-        return bytes(state == DUE for state in self.marks.states)
+        return bytes(self.marks.states.translate(_IS_DUE))
 
     # ------------------------------------------------------------------ life
 
@@ -80,13 +81,12 @@ class MapKeeper:
             log.warning("%s: no region map is kept: %s", self.name, error)
             self.full_because = f"{UNWRITABLE} ({error})"
             return
-        regions = regions_set(bits)
         self._file, self._header = file, header
         self.full_because = ""
         self.marks = Marks(
             header.region_count,
-            due=regions if all_due else (),
-            hot=() if all_due else regions,
+            bits,
+            state=DUE if all_due else HOT,
             regions_per_page=REGIONS_PER_PAGE,
             want_round=self._wanted.set,
         )

@@ -45,7 +45,7 @@ UUID = "6f1e7a52-0000-4000-8000-000000000001"
 REGION = 4096
 SIZE = 9 * REGION - 1024  # the last region is a short one
 REGIONS = 9
-SEEDS = 25
+SEEDS = 20
 LIVES = 10
 STEPS = 160
 LIMITS = Limits(io_timeout_s=1000, region_size_bytes=REGION)

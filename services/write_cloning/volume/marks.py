@@ -9,8 +9,7 @@ It knows no files: whoever writes the map takes the changes by `begin_round` and
 Nothing here waits, so nothing here can be overtaken.
 """
 
-from collections.abc import Callable, Container, Iterable
-from itertools import islice
+from collections.abc import Callable, Container
 
 from services.write_cloning.volume.requests import Request
 
@@ -23,7 +22,13 @@ COOLING = 4  # marked; not written since it was last looked at
 HOT = 5  # marked; written
 DUE = 6  # marked; the sides differ until it is copied
 
-AGED_AT_ONCE_MAX = 1 << 16  # regions looked at in one go: some ten milliseconds' work
+# Regions looked at in one go, and how far is looked for them: some ten milliseconds' work.
+AGED_AT_ONCE_MAX = 1 << 15
+SCANNED_AT_ONCE_MAX = 1 << 22
+
+_GROWING_CLEAN = bytes(state in {AGING, COOLING, HOT} for state in range(256))
+_AS_DIGITS = b"0" + b"1" * 255
+_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for state in range(256))
 
 GoOn = Callable[[Request], None]
 
@@ -35,9 +40,9 @@ class Marks:
         "_aging",
         "_asked",
         "_changed_pages",
+        "_cursor",
         "_go_on",
         "_regions_per_page",
-        "_touched",
         "_waiting_next",
         "_waiting_now",
         "_want_round",
@@ -50,39 +55,31 @@ class Marks:
     def __init__(
         self,
         region_count: int,
+        bits: bytes | bytearray,
         *,
-        due: Iterable[int] = (),
-        hot: Iterable[int] = (),
+        state: int,
         regions_per_page: int = 1,
         want_round: Callable[[], None] | None = None,
     ) -> None:
-        """Begin with marks that are on disk; the other regions are clean. Without `want_round` nothing is recorded."""
-        self.states = bytearray(region_count)
-        self.bits = bytearray(-(-region_count // 8))
+        """Begin with marks that are on disk: what is set is `HOT` or `DUE`. Without `want_round` nothing is recorded."""
+        self.states = _states_of(bits, region_count, state)
+        self.bits = bytearray(bits)
         self.is_recording = want_round is not None
         self.marks_as_due = False  # writes do not reach both sides: what they touch has to be copied
         self._aging: list[int] = []
         self._regions_per_page = regions_per_page
         self._want_round = want_round or _nobody_asks
         self._go_on: GoOn = _go_nowhere
-        self._touched: dict[
-            int, None
-        ] = {}  # marked and not due, the one that was looked at longest ago first
+        self._cursor = 0  # where to look next for regions that grow clean
         self._asked: list[int] = []
         self._changed_pages: set[int] = set()
         self._waiting_next: list[Request] = []
         self._waiting_now: list[Request] = []
-        for region in hot:
-            self._set(region, HOT)
-            self._touched[region] = None
-        for region in due:
-            self._set(region, DUE)
-            self._touched.pop(region, None)
 
     @classmethod
     def of_nothing(cls, region_count: int) -> "Marks":
         """Where nothing is recorded: every region may differ, and no write waits."""
-        marks = cls(region_count)
+        marks = cls(region_count, bytes(-(-region_count // 8)), state=DUE)
         marks.states = bytearray([DUE]) * region_count
         return marks
 
@@ -129,7 +126,6 @@ class Marks:
         """The region was copied under exclusion: from now on it is like one that was written on both sides."""
         if self.is_recording and self.states[region] == DUE:
             self.states[region] = HOT
-            self._touched[region] = None
 
     # ------------------------------------------------------------------ for whoever writes the map
 
@@ -149,11 +145,7 @@ class Marks:
             [each for each in self._asked if self.states[each] == ASKED],
         )
         for region in marked:
-            if self.marks_as_due:
-                self.states[region] = DUE
-            else:
-                self.states[region] = HOT
-                self._touched[region] = None
+            self.states[region] = DUE if self.marks_as_due else HOT
         waiting, self._waiting_now = self._waiting_now, []
         for request in waiting:
             self._go_on(request)
@@ -162,7 +154,6 @@ class Marks:
         """Record nothing any more: every region may differ. Only once nobody would believe the map on disk."""
         self.states[:] = bytes([DUE]) * len(self.states)
         self.is_recording = False
-        self._touched.clear()
         self._asked.clear()
         self._changed_pages.clear()
         self._aging.clear()
@@ -179,11 +170,8 @@ class Marks:
         `busy` are those with a write or a copy under way, or waiting for its turn. The flushes begin after this call.
         """
         states = self.states
-        looked_at = list(islice(self._touched, AGED_AT_ONCE_MAX))
         self._aging = []
-        for region in looked_at:
-            del self._touched[region]
-            self._touched[region] = None  # now the last in the row
+        for region in self._next_to_look_at():
             if region in busy:
                 continue
             if states[region] == HOT:
@@ -192,6 +180,19 @@ class Marks:
                 states[region] = AGING
                 self._aging.append(region)
         return bool(self._aging)
+
+    def _next_to_look_at(self) -> list[int]:
+        """The next regions, in order and then from the beginning again, that could grow clean."""
+        begin = self._cursor
+        window = self.states[begin : begin + SCANNED_AT_ONCE_MAX].translate(_GROWING_CLEAN)
+        found: list[int] = []
+        at = window.find(1)
+        while at >= 0 and len(found) < AGED_AT_ONCE_MAX:
+            found.append(begin + at)
+            at = window.find(1, at + 1)
+        end = begin + (at if at >= 0 else len(window))
+        self._cursor = end if end < len(self.states) else 0
+        return found
 
     def age_out(self) -> None:
         """Both sides were flushed since `begin_aging`: what was not written meanwhile is clean, on disk whenever that comes."""
@@ -205,11 +206,11 @@ class Marks:
 
     def clean_all_but_due(self) -> None:
         """No write was under way when both sides were flushed at the end: only what is still to be copied differs."""
-        for region in list(self._touched):
-            self._clean(region)
+        self.states[:] = self.states.translate(_ONLY_DUE)
+        self.bits[:] = _bits_of(self.states)
+        self._changed_pages.update(range(-(-len(self.states) // self._regions_per_page)))
 
     def _clean(self, region: int) -> None:
-        del self._touched[region]
         self.states[region] = CLEAN
         self.bits[region >> 3] &= ~(1 << (region & 7))
         self._changed_pages.add(region // self._regions_per_page)
@@ -221,6 +222,19 @@ class Marks:
     def _change(self, region: int) -> None:
         self._changed_pages.add(region // self._regions_per_page)
         self._want_round()
+
+
+def _states_of(bits: bytes | bytearray, region_count: int, state: int) -> bytearray:
+    """A state for each region: `state` where its bit is set. By way of a number's digits, which takes no loop."""
+    digits = f"{int.from_bytes(bits, 'little'):0{region_count}b}".encode()
+    table = bytearray(256)
+    table[ord("1")] = state
+    return bytearray(digits[::-1][:region_count].translate(table))
+
+
+def _bits_of(states: bytearray) -> bytes:
+    """The opposite: a bit for each region, set unless it is clean."""
+    return int(states.translate(_AS_DIGITS)[::-1] or b"0", 2).to_bytes(-(-len(states) // 8), "little")
 
 
 def _nobody_asks() -> None:
