@@ -1,6 +1,7 @@
 """Whatever the order in which devices do things, both sides agree, and what was answered is there (rules R3 and R4).
 
-Each seed is one schedule: overlapping writes, zeroes, trims, reads and flushes, the copier, and the devices' own choices. The
+Each seed is one schedule: overlapping writes, zeroes, trims, reads and flushes, the copier or else comparisons (which must
+find nothing), and the devices' own choices. The
 devices do overlapping requests in any order, so a volume that let two of them be under way at once is found out. A
 failing seed replays with `SEED=n`.
 """
@@ -15,10 +16,13 @@ import pytest
 
 from services.write_cloning.copier import Copier
 from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.surroundings import Limits
 from services.write_cloning.throttle import Throttle
+from services.write_cloning.verification import Verification
 from services.write_cloning.volume.failures import Failure
 from services.write_cloning.volume.requests import Kind, Request
 from services.write_cloning.volume.volume import Volume
+from shared.clock import SystemClock
 from shared.migration.devices import Side
 from shared.migration.states import State, routing_of
 from tests.support.memory_device import MemoryDevice
@@ -26,6 +30,7 @@ from tests.support.memory_device import MemoryDevice
 SIZE = 12 * 1024
 REGION = 4 * 1024
 SEEDS = 60
+COMPARISONS = 3
 
 
 @dataclass(slots=True)
@@ -156,6 +161,22 @@ class Application:
             assert value in seen[index], f"byte {request.offset + index} read {value}"
 
 
+async def compare(volume: Volume, source: MemoryDevice, target: MemoryDevice, pool: BufferPool) -> None:
+    """Compare both sides again and again while the application writes. A difference would be told to the listener."""
+    for number in range(COMPARISONS):
+        verification = Verification(
+            verification_id=str(number),
+            volume=volume,
+            listener=Quiet(),
+            devices={Side.SOURCE: source, Side.TARGET: target},
+            pool=pool,
+            limits=Limits(region_size_bytes=REGION, io_timeout_s=30),
+            throttle=Throttle(),
+            clock=SystemClock(),
+        )
+        assert await verification.run(), verification.view()
+
+
 async def run_schedule(seed: int, alignment: int, state: State) -> None:
     rng = random.Random(seed)
     pool = BufferPool(64 << 20)
@@ -187,9 +208,11 @@ async def run_schedule(seed: int, alignment: int, state: State) -> None:
     )
     async with asyncio.TaskGroup() as tasks:
         copying = tasks.create_task(copier.run()) if state is State.SYNCING else None
+        comparing = tasks.create_task(compare(volume, source, target, pool)) if copying is None else None
+        jobs = [job for job in (copying, comparing) if job is not None]
         writes = 60
         idle_rounds = 0
-        while writes or application.under_way or (copying is not None and not copying.done()):
+        while writes or application.under_way or not all(job.done() for job in jobs):
             if writes and rng.random() < 0.4:
                 application.act()
                 writes -= 1

@@ -249,6 +249,22 @@ async def test_write_to_a_region_that_is_compared_waits_for_it() -> None:
     assert comparing.result()
 
 
+async def test_write_that_the_source_failed_is_waited_for_until_both_sides_are_the_same_again() -> None:
+    bench = Bench(State.SOURCE_SELECTED)
+    write = bench.write(value=7)
+    await finish(bench.target, "write")
+    await finish(bench.source, "write", errno.EIO)
+    verification = verification_of(bench.volume, bench.heard, bench.source, bench.target, bench.pool)
+    async with asyncio.TaskGroup() as tasks:
+        comparing = tasks.create_task(verification.run())
+        await turn()
+        assert not bench.source.pending
+        bench.target.content[:] = bench.source.content  # the repair
+        bench.volume.settle(write)
+    assert comparing.result()
+    assert not bench.heard.target_failures
+
+
 async def test_target_that_was_dropped_meanwhile_is_not_called_different() -> None:
     """It misses every write from then on, so of course it differs; it has its fault already."""
     bench = Bench(State.SOURCE_SELECTED)
