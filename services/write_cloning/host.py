@@ -46,7 +46,8 @@ class Host:
         self._around = around
         self._migrations: dict[str, Migration] = {}
         self._closed: dict[str, ClosedView] = {}
-        self._in_doubt: dict[str, tuple[Admission, Witness | None]] = {}  # closed until an operator vouches
+        self._in_doubt: set[str] = set()  # closed until an operator vouches
+        self._vouched_for: set[str] = set()  # being opened on an operator's word
         self._being_set_up: set[str] = set()
         self._has_asked = False  # for admission, in this run
 
@@ -105,16 +106,16 @@ class Host:
                 self._being_set_up.discard(name)
         return self.status(name)
 
-    async def _open(
-        self, admission: Admission, earlier: Witness | None, *, is_vouched_for: bool = False
-    ) -> None:
+    async def _open(self, admission: Admission, earlier: Witness | None) -> None:
+        is_vouched_for = admission.migration in self._vouched_for
+        self._in_doubt.discard(admission.migration)
         if earlier is not None and earlier.uuid != admission.uuid:
             earlier = None  # of another migration, in whose place an operator's word stands
         try:
             if not is_vouched_for:
                 refuse_in_doubt(admission, earlier)
         except Refusal as refusal:
-            self._in_doubt[admission.migration] = admission, earlier
+            self._in_doubt.add(admission.migration)
             self._keep_closed(admission.migration, admission.uuid, refusal.code, refusal.message)
             return
         try:
@@ -272,11 +273,13 @@ class Host:
         Raises:
             Refusal: it cannot be opened all the same; or there is no such migration.
         """
-        if name in self._in_doubt and self._closed[name].uuid == request.uuid:
-            admission, earlier = self._in_doubt.pop(name)
-            await self._open(admission, earlier, is_vouched_for=True)
-            if name in self._migrations:
-                del self._closed[name]
+        closed = self._closed.get(name)
+        if name in self._in_doubt and closed is not None and closed.uuid == request.uuid:
+            self._vouched_for.add(name)
+            try:
+                await self.try_again(name, PlainRequest())  # its records may be others by now, too
+            finally:
+                self._vouched_for.discard(name)
         return await self.find(name).vouch(request)
 
     async def clean_up(self, name: str, request: HostCommand) -> DecidedReply:
