@@ -1,0 +1,81 @@
+"""Whoever brings the trouble that a seed has in store."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shared.migration.devices import Side
+from shared.migration.table import Trigger
+from tests.simulation.disk import EIO, ENOSPC, DiskFault
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_OPERATIONS = ("", "write", "write", "zero", "read")
+
+
+class Chaos:
+    """See the module's docstring."""
+
+    def __init__(self, world: "World", rng: random.Random) -> None:
+        self._world = world
+        self._rng = rng
+        self._ways: dict[str, Callable[[], object]] = {
+            "kill-host": lambda: world.crash("any time", with_power=False),
+            "kill-service": lambda: world.kill_service(rng.choice(sorted(world.services))),
+            "power-cut": lambda: world.crash("any time", with_power=True),
+            "restart-nats": lambda: world.restart_nats(rng.random() * 12, with_power=rng.random() < 0.5),
+            "stop-host": world.stop_host,
+            "unlucky-messages": lambda: setattr(world.nats, "unluck", rng.choice((0.0, 0.05, 0.2, 0.5))),
+            "fail-target": lambda: self._fail(Side.TARGET),
+            "fail-source": lambda: self._fail(Side.SOURCE),
+            "fail-target-flush": lambda: self._fail_flush(Side.TARGET),
+            "fail-source-flush": lambda: self._fail_flush(Side.SOURCE),
+            "hang-target": lambda: world.hang(Side.TARGET, rng.random() * 20),
+            "hang-source": lambda: world.hang(Side.SOURCE, rng.random() * 10),
+            "unwritable-witness": lambda: setattr(
+                world.witness_files, "puts_to_fail", rng.choice((1, 1, 2, 5))
+            ),
+            "unwritable-map": lambda: setattr(world.maps, "writes_to_fail", rng.choice((1, 2))),
+            "missing-target": lambda: world.lose_device_for(rng.random() * 10),
+            "damage-journal": world.damage_journal,
+            "damage-witness": world.damage_witness,
+        }
+
+    async def run(self) -> None:
+        """Trouble for ever."""
+        world, rng = self._world, self._rng
+        while True:
+            await asyncio.sleep(rng.expovariate(1 / world.plan.pause_s))
+            if world.plan.troubles:
+                self.bring(rng.choice(world.plan.troubles))
+
+    async def aim(self) -> None:
+        """Bring about the fault that the row the seed aims at is about."""
+        world, row = self._world, self._world.plan.row
+        if row.trigger not in {Trigger.TARGET_FAULT, Trigger.SOURCE_FAULT}:
+            return
+        side = Side.TARGET if row.trigger is Trigger.TARGET_FAULT else Side.SOURCE
+        while True:
+            await asyncio.sleep(self._rng.random() * 2)
+            if world.state is row.before and not world.disk(side).faults:
+                self._fail(side)
+
+    def bring(self, trouble: str) -> None:
+        """Bring one kind."""
+        self._world.note("trouble", trouble)
+        self._ways[trouble]()
+
+    def _fail_flush(self, side: Side) -> None:
+        self._world.disk(side).faults.append(DiskFault("flush-once", "flush", EIO, 1))
+
+    def _fail(self, side: Side) -> None:
+        rng, disk = self._rng, self._world.disk(side)
+        kind, error = rng.choice((("eio", EIO), ("short", EIO), ("enospc", ENOSPC)))
+        operation = "write" if kind == "enospc" else rng.choice(_OPERATIONS)
+        sectors = None
+        if rng.random() < 0.5:
+            begin = rng.randrange(disk.sectors)
+            sectors = range(begin, begin + 8)
+        disk.faults.append(DiskFault(kind, operation, error, rng.choice((1, 1, 3, 20)), sectors))

@@ -1,0 +1,173 @@
+"""What is done to journal and witness by others than the product: an old copy, a hole, a witness that is lost or torn.
+
+For as long as something is damaged a volume may stay closed; it must then have been for that. What a running host cannot repair
+a restart must. Journal and witness are never damaged together, and no journal goes back beyond a clean-up: what was decided
+would stand nowhere.
+"""
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shared.bus.memory import Message
+from shared.messages.admission import AdmissionReply, Closed
+from shared.messages.codec import decode_record, encode
+from shared.migration.devices import Side
+from shared.migration.ledger import Entry, fold
+from shared.migration.records import StateRecord, TombstoneRecord, digest_of
+from shared.migration.states import State
+from tests.simulation.operator import NAME
+from tests.simulation.process import NOBODY
+from tests.simulation.rules import BrokenRuleError
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_FILE = f"{NAME}.witness"
+
+
+class Damage:
+    """What is damaged now."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._rng = random.Random(f"{world.seed}:damage")
+        self._witness: bytes | None = None  # the right one
+        self._messages: list[Message] | None = None  # the right ones, while there is a forgery
+        self.has_journal_gone_back = False
+        self.is_mended = False  # the next start will find everything as it should be
+        self.is_final = False  # the volume is closed for good, and rightly so
+
+    @property
+    def is_any(self) -> bool:
+        return self._witness is not None or self.has_journal_gone_back
+
+    def journal(self) -> None:
+        """The stream is replaced by an old copy, or loses a piece of its middle."""
+        world, nats, rng = self._world, self._world.nats, self._rng
+        floor = self._floor()
+        length = len(nats.broker.messages)
+        if floor >= length or self._witness is not None:
+            return
+        self.has_journal_gone_back = True
+        if rng.random() < 0.7:
+            world.count_fault("journal:old-copy")
+            nats.go_back(rng.randint(floor, length - 1))
+        else:
+            world.count_fault("journal:hole")
+            begin = rng.randint(floor, length - 1)
+            nats.lose(begin, rng.randint(begin, length))
+        world.loop.call_later(rng.random() * 15, self._have_it_repaired, context=NOBODY)
+
+    def _have_it_repaired(self) -> None:
+        if not self._world.is_calm:
+            self._world.stop_host()
+
+    def _floor(self) -> int:
+        messages = self._world.nats.broker.messages
+        return max(
+            (
+                number
+                for number, message in enumerate(messages, 1)
+                if isinstance(decode_record(message.stored.payload), TombstoneRecord)
+            ),
+            default=0,
+        )
+
+    def witness(self) -> None:
+        """The host is down, and its witness is gone, torn, or the journal is somebody else's as well."""
+        world, rng = self._world, self._rng
+        if self.is_any or _FILE not in world.witness_files.files or not world.nats.does_sync:
+            return
+        if not world.rules.ledger().exists:
+            return  # nobody else knows of it
+        world.crash("witness damaged", with_power=False)
+        content = world.witness_files.files.get(_FILE)
+        if content is None:
+            return
+        self._witness = content
+        match rng.choice(("lost", "torn", "flipped", "forged")):
+            case "lost":
+                world.count_fault("witness:lost")
+                self._put(None)
+            case "torn":
+                world.count_fault("witness:torn")
+                self._put(content[: rng.randrange(len(content))])
+            case "flipped":
+                world.count_fault("witness:flipped")
+                at = rng.randrange(len(content))
+                self._put(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+            case _:
+                self._forge()
+
+    def _put(self, content: bytes | None) -> None:
+        files = self._world.witness_files
+        files.change(_FILE, content)
+        files.unsynced.clear()
+        files.durable = dict(files.files)
+
+    def _forge(self) -> None:
+        """The witness is lost, and the journal ends in something that no Cutover has written."""
+        world = self._world
+        broker = world.nats.broker
+        entries = [
+            Entry(each.stored.sequence, decode_record(each.stored.payload), digest_of(each.stored.payload))
+            for each in broker.messages
+        ]
+        ledger = fold(NAME, entries)
+        last = next((each.record for each in reversed(entries) if isinstance(each.record, StateRecord)), None)
+        self._put(None)
+        if last is None or ledger.broken or not ledger.exists:
+            world.count_fault("witness:lost")
+            return
+        world.count_fault("journal:forged")
+        self._messages = list(broker.messages)
+        forged = replace(
+            last,
+            state=State.COMMITTED,
+            authority=Side.SOURCE,
+            decision=ledger.decision + 1,
+            operation_id="forged",
+            index=ledger.tail.index + 1,
+            previous_digest=ledger.tail.digest,
+        )
+        broker.store(f"cutover.journal.{NAME}.state", encode(forged))
+
+    def closed(self, closed: Closed) -> None:
+        """Startup keeps it closed: rightly?"""
+        world = self._world
+        if not self.is_any and not world.nats.went_back:
+            raise BrokenRuleError(f"startup refuses, with journal and witness intact: {closed.message}")
+        world.count("closed")
+        if "contradict each other" in closed.message:
+            world.count("verdict:contradiction")
+        if self._witness is None:
+            self.is_final = True  # by an old copy of the journal; the right one would be needed
+            if not world.over.done():
+                world.over.set_result(None)
+            return
+        world.loop.call_later(1.0, self._mend, context=NOBODY)
+
+    def _mend(self) -> None:
+        """Somebody finds the right witness, and the right journal."""
+        world = self._world
+        if self._witness is None:
+            return
+        self._put(self._witness)
+        self._witness = None
+        if self._messages is not None:
+            broker = world.nats.broker
+            broker.messages[:] = self._messages
+            broker.next_sequence = broker.messages[-1].stored.sequence + 1
+            self._messages = None
+        world.rules.look_at_files()
+        self.is_mended = True
+        world.stop_host()
+
+    def admitted(self, reply: AdmissionReply) -> None:
+        """Startup has answered: what is open now is proved."""
+        self.is_mended = False
+        if reply.admitted:
+            self._witness = self._messages = None
+        if not reply.closed:
+            self.has_journal_gone_back = False

@@ -1,0 +1,168 @@
+"""The operator: commands at random, but with a goal, so that the row of the table that the seed aims at is reached."""
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING
+
+from services.write_cloning.reporter import origin_of
+from shared.messages.control import (
+    FAULTS_SUBJECT,
+    LIST_SUBJECT,
+    CleanupRequest,
+    CommandReply,
+    FaultsReply,
+    ListReply,
+    PlainRequest,
+    SetupRequest,
+    ThrottleRequest,
+    control_subject,
+)
+from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
+from shared.messages.status import MigrationStatus
+from shared.migration.devices import Side
+from shared.migration.refusals import Refusal
+from shared.migration.states import CLONING_STATES, State
+from shared.migration.table import COMMANDS, Trigger
+from tests.simulation.clock import VirtualClock
+from tests.simulation.nats import SimulatedBus
+from tests.simulation.process import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+NAME = "vol1"
+ANSWER_TIMEOUT_S = 70.0
+AT_ONCE_MAX = 3
+
+_ORDER = (None, *State)
+_ONWARD: dict[State | None, str] = {
+    None: "setup",
+    State.SETUP: "sync",
+    State.SYNCING: "resume",
+    State.SOURCE_SELECTED: "select-target",
+    State.TARGET_SELECTED: "commit",
+    State.COMMITTED: "cleanup",
+}
+_ANY = (
+    "sync",
+    "pause",
+    "resume",
+    "throttle",
+    "select-target",
+    "select-source",
+    "commit",
+    "abort",
+    "cleanup",
+    "query",
+    "list",
+    "faults",
+)
+
+
+class Operator:
+    """One person, sometimes impatient."""
+
+    def __init__(self, world: "World", rng: random.Random) -> None:
+        self._world = world
+        self._rng = rng
+        self._under_way = 0
+        self._last: tuple[str, object] | None = None
+        self.process = Process("operator")
+        self.bus = SimulatedBus(world.nats, self.process)
+
+    async def run(self) -> None:
+        """Command for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                rng = self._rng
+                await asyncio.sleep(rng.random() * (0.3 if self._wants_on() else 3.0))
+                if self._under_way < AT_ONCE_MAX:
+                    tasks.create_task(self.command(self._choose()))
+
+    def _wants_on(self) -> bool:
+        return self._world.state is not self._world.plan.row.before
+
+    def _choose(self) -> str:
+        state, row, rng = self._world.state, self._world.plan.row, self._rng
+        if rng.random() < 0.15:
+            return rng.choice(_ANY)
+        if state is row.before and row.trigger in COMMANDS:
+            return row.trigger.value
+        if state is not None and row.before is not None and _ORDER.index(state) > _ORDER.index(row.before):
+            if state is State.COMMITTED:
+                return "cleanup"
+            return "select-source" if rng.random() < 0.3 else "abort"
+        if state is row.before and row.trigger is not Trigger.COPIED and rng.random() < 0.8:
+            return "query"
+        return _ONWARD[state]
+
+    async def command(self, command: str) -> CommandReply | None:
+        """Ask, and take a no for an answer."""
+        self._under_way += 1
+        try:
+            return await self._ask(command)
+        except Refusal as refusal:
+            self._world.note("refused", command, refusal.code.value, refusal.message)
+            self._world.count(f"refused:{refusal.code.value}")
+            return None
+        finally:
+            self._under_way -= 1
+
+    async def _ask(self, command: str) -> CommandReply | None:
+        self._world.note("command", command, str(self._world.state))
+        if command in {"query", "list", "faults"}:
+            await self._look(command)
+            return None
+        payload = self._payload(command)
+        if self._rng.random() < 0.05 and self._last is not None:
+            command, payload = self._last  # again, with the same operation id
+        self._last = (command, payload)
+        reply = await self.bus.request(
+            control_subject(command, NAME), payload, CommandReply, timeout_s=ANSWER_TIMEOUT_S
+        )
+        self._world.note("done", command, str(reply.state), str(reply.journal))
+        self._world.count(f"command:{command}")
+        return reply
+
+    async def report_target_fault(self) -> None:
+        """Have a fault of the target recorded while its host is down, as whoever looks after the device may."""
+        witness = self._world.rules.witness
+        if witness is None or witness.state not in CLONING_STATES or witness.authority is Side.TARGET:
+            return
+        fault = FaultReport(
+            operation_id=self._world.new_id(),
+            side=Side.TARGET,
+            state=witness.state,
+            attempt=witness.attempt,
+            operation="read",
+            cause="reported",
+            detected_at=VirtualClock().now_rfc3339(),
+        )
+        request = RecordFaultRequest(origin=origin_of(witness), fault=fault)
+        with contextlib.suppress(Refusal):
+            await self.bus.request(record_subject("fault", NAME), request, StoredReply, timeout_s=5)
+
+    async def _look(self, command: str) -> None:
+        if command == "query":
+            await self.bus.request(
+                control_subject("query", NAME), PlainRequest(), MigrationStatus, timeout_s=9
+            )
+        elif command == "list":
+            await self.bus.request(LIST_SUBJECT, PlainRequest(), ListReply, timeout_s=9)
+        else:
+            await self.bus.request(FAULTS_SUBJECT, PlainRequest(), FaultsReply, timeout_s=9)
+
+    def _payload(self, command: str) -> object:
+        rng, world = self._rng, self._world
+        operation = world.new_id() if rng.random() < 0.5 else None
+        if command == "setup":
+            source = world.data_disk
+            target = next(name for name in sorted(world.disks) if name != source)
+            return SetupRequest(source=source, target=target, overwrite_target=True, operation_id=operation)
+        if command == "throttle":
+            rate = rng.choice((None, 4096, 65536))
+            return ThrottleRequest(bytes_per_s=rate, operation_id=operation)
+        if command == "cleanup":
+            return CleanupRequest(disconnect=True, operation_id=operation)
+        return PlainRequest(operation_id=operation)

@@ -1,0 +1,74 @@
+"""What one seed has in store: which kinds of trouble, how much of it, and the one step that it aims at.
+
+Not everything happens to everyone: a seed has some kinds of trouble and lacks others, so that each is also met alone.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
+
+TROUBLES = (
+    "kill-host", "kill-service", "power-cut", "restart-nats", "stop-host", "unlucky-messages",
+    "fail-target", "fail-source", "fail-target-flush", "fail-source-flush", "hang-target", "hang-source",
+    "unwritable-witness", "unwritable-map", "missing-target", "damage-journal", "damage-witness",
+)  # fmt: skip
+
+# Each step of each row, but that of `setup`, which is not carried out by the executor, is where some seeds crash.
+STEPS: tuple[tuple[Transition, Step], ...] = tuple(
+    (row, step) for row in TRANSITIONS if row.trigger is not Trigger.SETUP for step in row.steps
+)
+POINTS = (
+    *(f"put:{what}" for what in ("begun", "renamed", "synced")),
+    *(f"remove:{what}" for what in ("begun", "unlinked", "synced")),
+    *(f"map-create:{what}" for what in ("begun", "renamed", "synced")),
+    *(f"map-write:{what}" for what in ("begun", "written", "synced")),
+    *(f"publish:{what}:{when}" for what in ("state", "flag", "fault") for when in ("before", "after")),
+    *(f"flush:{what}" for what in ("begun", "done")),
+)
+
+
+def point_of(row: Transition, step: Step) -> str:
+    """The name of the moment before a step."""
+    return f"{row.before}/{row.trigger}/{step}"
+
+
+@dataclass(slots=True)
+class Plan:
+    """See the module's docstring."""
+
+    rng: random.Random
+    seed: int
+    row: Transition = field(init=False)
+    point: str = field(init=False)
+    crashes_there: int = field(init=False)
+    troubles: tuple[str, ...] = field(init=False)
+    duration_s: float = field(init=False)
+    pause_s: float = field(init=False)
+    point_chance: float = field(init=False)
+    power_share: float = field(init=False)
+    does_sync: bool = field(init=False)
+    alignments: tuple[int, int] = field(init=False)
+    has_maps: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = self.rng
+        self.row, step = STEPS[self.seed % len(STEPS)]
+        self.point = point_of(self.row, step)
+        if self.seed % 4 == 3:
+            self.point = POINTS[self.seed // 4 % len(POINTS)]
+        self.crashes_there = rng.choice((1, 1, 2, 10))
+        self.troubles = tuple(each for each in TROUBLES if rng.random() < 0.35)
+        if {"damage-journal", "damage-witness"} <= set(self.troubles):
+            # One thing at a time is what can be survived: without either, nobody knows what was decided.
+            self.troubles = tuple(
+                each for each in self.troubles if each != rng.choice(("damage-journal", "damage-witness"))
+            )
+        self.duration_s = rng.uniform(20, 70)
+        self.pause_s = rng.choice((2.0, 4.0, 8.0))
+        self.point_chance = rng.choice((0.0, 0.0, 0.005, 0.02))
+        self.power_share = rng.choice((0.0, 0.5, 1.0))
+        self.does_sync = rng.random() < 0.7 or "damage-witness" in self.troubles
+        self.has_maps = rng.random() < 0.6
+        alignment = rng.choice((512, 512, 1024))
+        self.alignments = (alignment, rng.choice((512, alignment)))

@@ -1,0 +1,229 @@
+"""The rules that the world watches over, as far as they can be seen to break from outside: R1 to R7 of docs/ARCHITECTURE.md.
+
+What the application sees is the model's business.
+"""
+
+from typing import TYPE_CHECKING
+
+from services.write_cloning.devices.absent import AbsentDevice
+from services.write_cloning.volume.requests import Request
+from services.write_cloning.volume.volume import Volume
+from services.write_cloning.witness import Witness, _open_seal
+from shared.bus.memory import Message
+from shared.messages.admission import AdmissionReply
+from shared.messages.codec import decode_record
+from shared.migration.devices import Side
+from shared.migration.ledger import Entry, Ledger, fold
+from shared.migration.records import FlagClearRecord, StateRecord, digest_of
+from shared.migration.refusals import Refusal
+from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, Flag
+from shared.migration.table import Trigger
+from tests.simulation.disk import Asked, Disk, OpenDisk
+from tests.simulation.machine import HostProcess
+from tests.simulation.operator import NAME
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_FILE = f"{NAME}.witness"
+_NO_FAULT = frozenset({0, 108, 95})  # none, ESHUTDOWN, ENOTSUP
+
+
+_TRUSTING_THE_TARGET = frozenset({Trigger.COMMIT, Trigger.SELECT_TARGET})
+
+
+class BrokenRuleError(Exception):
+    """A rule is broken."""
+
+
+class Rules:
+    """See the module's docstring."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.witness: Witness | None = None  # as a process that reads it now would find it
+        self._source_failures = 0
+
+    # ------------------------------------------------------------------ the witness
+
+    def witness_replaced(self, name: str, content: bytes | None) -> None:
+        """A file of the state directory is another one from here on, or gone."""
+        if name != _FILE:
+            return
+        if content is None:
+            self.witness = None
+            return
+        before, self.witness = self.witness, _open_seal(NAME, content)
+        witness = self.witness
+        self._world.note(
+            "witness", str(witness.state), str(witness.authority), str(witness.decision), witness.trigger
+        )
+        if witness.authority is Side.TARGET:
+            self._world.data_disk = witness.devices.target.name
+        elif witness.state is not None:
+            self._world.data_disk = witness.devices.source.name
+        is_new = before is None or (before.uuid, before.decision) != (witness.uuid, witness.decision)
+        if is_new and witness.trigger in _TRUSTING_THE_TARGET and witness.fault_count(Side.TARGET):
+            raise BrokenRuleError(f"R5: {witness.trigger} is decided over a target fault")
+
+    def look_at_files(self) -> None:
+        """After a power cut, or a repair, the file may be another one."""
+        content = self._world.witness_files.files.get(_FILE)
+        try:
+            self.witness = None if content is None else _open_seal(NAME, content)
+        except Refusal:
+            self.witness = None
+
+    def source_disk(self) -> str:
+        """The source of the present migration, or of the next."""
+        return self.witness.devices.source.name if self.witness is not None else self._world.data_disk
+
+    def _durable_witness(self) -> Witness | None:
+        content = self._world.witness_files.durable.get(_FILE)
+        return None if content is None else _open_seal(NAME, content)
+
+    # ------------------------------------------------------------------ I/O
+
+    def reopens(self, disk: Disk) -> None:
+        """The host opens a device that it has had before. Its lock would not allow that, but the host must know better."""
+        if disk.outstanding:
+            self._world.violated(
+                BrokenRuleError(
+                    f"R6: {disk.name} is opened again with {disk.outstanding} requests outstanding"
+                )
+            )
+
+    def io(self, handle: OpenDisk, asked: Asked) -> None:
+        """A device is about to be asked for something."""
+        process = handle.process
+        if not process.is_admitted:
+            raise BrokenRuleError(f"R1: {asked.operation} on {handle.disk.name} before this run was admitted")
+        if not handle.has_done_io:
+            handle.has_done_io = True
+            self._first_io(handle, asked)
+        if asked.values is not None and not handle.has_written:
+            handle.has_written = True
+            self._first_write(handle)
+
+    def _first_io(self, handle: OpenDisk, asked: Asked) -> None:
+        witness = self._durable_witness()
+        if witness is None or witness.run != handle.process.run:
+            run = None if witness is None else witness.run
+            what = f"{asked.operation} on {handle.disk.name} in run {handle.process.run}"
+            raise BrokenRuleError(f"R1: {what}, and the witness on disk is of run {run}")
+
+    def _first_write(self, handle: OpenDisk) -> None:
+        witness = self._durable_witness()
+        if (
+            witness is None
+            or witness.authority is Side.TARGET
+            or handle.disk.name != witness.devices.target.name
+        ):
+            return
+        if self._world.nats.went_back:
+            return  # a host that runs goes on with what it knows
+        ledger = self.ledger()
+        flag = ledger.flag_entry
+        if ledger.flag is not Flag.SET or flag is None or flag.digest != witness.flag_digest:
+            raise BrokenRuleError(
+                f"R2: the target is written while the flag is {ledger.flag}; witness: {witness.flag_digest[:8] or 'none'}"
+            )
+
+    # ------------------------------------------------------------------ the journal
+
+    def ledger(self) -> Ledger:
+        """What the journal says now."""
+        return fold(NAME, [_entry(each) for each in self._world.nats.broker.messages])
+
+    def stored(self, message: Message) -> None:
+        """A record was stored."""
+        world = self._world
+        record = decode_record(message.stored.payload)
+        world.note("stored", record.kind, str(record.index), record.operation_id)
+        world.count(f"record:{record.kind}")
+        if isinstance(record, StateRecord) and record.trigger == Trigger.SETUP:
+            world.count("row:None/setup")
+        if isinstance(record, StateRecord) and record.trigger == Trigger.COMMIT:
+            self._refuse_commit_over_fault()
+        if isinstance(record, FlagClearRecord):
+            self._refuse_clear_while_cloning()
+
+    def _refuse_commit_over_fault(self) -> None:
+        before = fold(NAME, [_entry(each) for each in self._world.nats.broker.messages[:-1]])
+        if before.authority is Side.SOURCE and before.fault_count(Side.TARGET):
+            raise BrokenRuleError("R5: committed over a recorded target fault")
+
+    def _refuse_clear_while_cloning(self) -> None:
+        volume = self._world.application.volume
+        if volume is None or not volume._is_open:
+            return
+        if volume.state in CLONING_STATES and volume.sides_by_authority() == (Side.SOURCE, Side.TARGET):
+            raise BrokenRuleError("R2: the flag is cleared while writes are cloned")
+
+    # ------------------------------------------------------------------ admission
+
+    def admitted(self, reply: AdmissionReply) -> None:
+        """Startup has answered a host."""
+        if NAME in reply.removed:
+            self.witness = None
+        self._source_failures = 0
+
+    def stopped_cleanly(self) -> None:
+        """The host says that it has stopped cleanly."""
+        witness = self.witness
+        if witness is None or witness.state is None or self._world.nats.went_back:
+            return
+        ledger = self.ledger()
+        if (
+            witness.state in CLONING_STATES
+            and witness.authority is Side.SOURCE
+            and ledger.flag is not Flag.CLEAR
+        ):
+            raise BrokenRuleError(f"the stop was clean, and the flag is {ledger.flag}")
+
+    # ------------------------------------------------------------------ data
+
+    def audit(self, process: HostProcess, volume: Volume) -> None:
+        """The sides that serve hold what the application may see, and the same where they are in sync."""
+        host = process.host
+        if host is None:
+            return
+        migration = host.find(NAME)
+        authority, other = volume.sides_by_authority()
+        sides = [authority]
+        if other is not None and volume.state in IN_SYNC_STATES:
+            sides.append(other)
+        for side in sides:
+            device = migration.apparatus.source if side is Side.SOURCE else migration.apparatus.target
+            if isinstance(device, AbsentDevice):
+                raise BrokenRuleError(f"the {side} serves in {volume.state}, and is not open")
+            disk = self._world.disks[device.identity.name]
+            self._world.model.audit(f"{side} in {volume.state}", disk.view)
+
+    def request_answered(self, request: Request, _began_at: float) -> None:
+        """The application has an answer."""
+        world = self._world
+        volume = world.application.volume
+        if volume is None:
+            return
+        authority, other = volume.sides_by_authority()
+        is_source_well = authority is Side.SOURCE and not world.disk(Side.SOURCE).failures
+        if request.error not in _NO_FAULT and is_source_well:
+            raise BrokenRuleError(f"the application is answered {request.error}, and the source is well")
+        is_in_sync = volume.state in IN_SYNC_STATES and authority is Side.SOURCE and other is Side.TARGET
+        if is_in_sync and world.model.is_quiet:
+            self._compare_sides()
+
+    def _compare_sides(self) -> None:
+        source, target = self._world.disk(Side.SOURCE), self._world.disk(Side.TARGET)
+        if source.outstanding or target.outstanding:
+            return
+        self._world.count("compared")
+        for sector, (one, other) in enumerate(zip(source.view, target.view, strict=True)):
+            if one != other:
+                raise BrokenRuleError(f"R4: the sides are in sync, at rest, and differ in sector {sector}")
+
+
+def _entry(message: Message) -> Entry:
+    payload = message.stored.payload
+    return Entry(message.stored.sequence, decode_record(payload), digest_of(payload))

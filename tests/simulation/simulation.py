@@ -1,0 +1,119 @@
+"""The simulation: one seed is one life of a whole system, with everything that can happen to it.
+
+What runs is the product: the state table and the verdicts, the host with its decision point, executor, witness, reporter, copier
+and volume, state_control, fault_recording and startup. What is simulated is what lies below: two disks, the state directory, the
+NATS server and its network, and the event loop with its clock.
+
+The fault model. Allowed, at any moment, in any combination that a seed draws:
+
+- a process is killed between any two steps of it: the host or any service. Nothing is unwound. Requests that a device
+  has are done, or not, or in part (by sectors), before anyone can open it again: the kernel holds the lock until then;
+- the power goes everywhere at one instant. A disk keeps what a successful flush covered, that is the writes that were done
+  before it began; of the rest each sector keeps any of its later values, or none. A file that was replaced is the old or
+  the new one until its directory is synced. A map that is written in place is written in part. A NATS server that syncs
+  keeps what it acknowledged; one that does not keeps any beginning;
+- both again during the recovery, up to ten deep; and again after a clean stop;
+- devices do requests in any order, slowly, fail them (EIO, ENOSPC, in part), hang and go on, fail one flush and forget
+  some of what it covered; the target is missing;
+- a witness or a map cannot be written, and the old or the new one is then on disk;
+- requests and answers on the bus are lost, late, or come twice; publishes are lost, stored unacknowledged, or stored
+  late; the server goes away and comes back;
+- the journal is replaced by an old copy, or has a hole, while the host runs or not; the witness is lost or damaged, with
+  the journal intact; or it is lost, and the journal forged; somebody reports a fault of the target while the host is down.
+
+Not allowed, because nothing could survive it or because it is another test's business:
+
+- a sector that is torn within, bytes that change by themselves, a disk that lies about flushes (the positive control
+  does that, and must be found out), a state directory that goes back to an older witness;
+- journal and witness damaged together; a journal that goes back beyond a clean-up, whose witness is gone;
+- two hosts, several migrations at once, remote devices, NBD and its clients.
+
+What is held against it: `model` (what the application may see), `rules` (what may be seen to be done), and at the end
+rest: without trouble everything settles, the host stops, and what was acknowledged survives a last power cut.
+"""
+
+import gc
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+
+from shared.bus import chain
+from shared.messages import codec
+from tests.simulation.loop import SimulatedLoop, StuckError
+from tests.simulation.world import Tell, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a seed."""
+
+    seed: int
+    wrong: str = ""
+    digest: str = ""
+    steps: int = 0
+    virtual_s: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def run(seed: int, tell: Tell | None = None, *, is_honest: bool = True) -> Outcome:
+    """One life. `tell` hears of everything; with `is_honest` false, flushes do nothing."""
+    with _quiet(tell), _decoding_once():
+        return _run(seed, tell, is_honest=is_honest)
+
+
+def _run(seed: int, tell: Tell | None, *, is_honest: bool) -> Outcome:
+    loop = SimulatedLoop(Random(f"{seed}:loop"))
+    world = World(seed, loop, tell, is_honest=is_honest)
+    try:
+        loop.run_until_complete(world.live())
+    except StuckError as stuck:
+        world.violated(stuck)
+    outcome = Outcome(
+        seed=seed,
+        wrong=_told(world.wrong),
+        digest=world.digest(),
+        steps=loop.steps,
+        virtual_s=loop.time(),
+        counts=world.counts,
+    )
+    loop.bury()
+    return outcome
+
+
+def _told(wrong: BaseException | None) -> str:
+    while isinstance(wrong, BaseExceptionGroup):
+        wrong = wrong.exceptions[0]
+    return "" if wrong is None else f"{type(wrong).__name__}: {wrong}"
+
+
+@contextmanager
+def _quiet(tell: Tell | None) -> Iterator[None]:
+    """No log but in a replay, and no collector at odd moments."""
+    if tell is None:
+        logging.disable(logging.CRITICAL)
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            # Who was cancelled before he began is of those whom the end of the world met.
+            warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
+            yield
+            gc.collect()
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _decoding_once() -> Iterator[None]:
+    """The same bytes are the same record: reading a journal again and again costs less."""
+    decode = codec.decode_record
+    setattr(chain, "decode_record", lru_cache(maxsize=4096)(decode))  # noqa: B010 # it is not the chain's to give away
+    try:
+        yield
+    finally:
+        setattr(chain, "decode_record", decode)  # noqa: B010
