@@ -27,6 +27,7 @@ from services.write_cloning.export.ration import Ration
 from services.write_cloning.export.submission import Submission
 from services.write_cloning.export.tray import Tray
 from services.write_cloning.outbox import Outbox
+from services.write_cloning.resets import raise_if_reset
 from services.write_cloning.volume.requests import Kind, Request
 from shared.nbd.constants import REQUEST_BYTES, CommandFlag, NbdError
 from shared.nbd.requests import RequestParser, WireRequest
@@ -151,6 +152,8 @@ class Connection:
                 self._receive_large(self._large)
             else:
                 self._receive()
+            if self._is_reading:
+                raise_if_reset(self._socket)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

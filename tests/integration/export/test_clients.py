@@ -48,6 +48,28 @@ async def test_nothing_of_a_payload_that_breaks_off_is_applied(
     assert volume.data[:length] == bytes(length)
 
 
+@pytest.mark.parametrize("says_last", [b"", b"x", pack_request(Command.FLUSH, 0, 2, 0, 0)])
+async def test_client_that_vanishes_without_having_read_its_replies_is_noticed(
+    short_path: Path, says_last: bytes
+) -> None:
+    """Cause: uvloop calls the reader once for a reset, and no more; where data came along, the reset was never seen.
+
+    Failing: the client stays connected for ever. Passing: it is gone at once.
+    """
+    async with serving(short_path, {"v": MemoryVolume(4 * MIB)}) as running:
+        client = await running.connect()
+        await client.request(Command.READ, 0, 4096)
+        replied = asyncio.Event()
+        asyncio.get_running_loop().add_reader(client.socket, replied.set)
+        await until(replied)  # and the reply is left where it is
+        asyncio.get_running_loop().remove_reader(client.socket)
+        if says_last:
+            assert client.socket.send(says_last) == len(says_last)
+        client.close()
+        await gone(running)
+        assert running.pool.in_use_bytes == 0
+
+
 async def test_requests_of_a_client_that_vanished_are_finished(short_path: Path) -> None:
     volume = MemoryVolume(4 * MIB)
     volume.is_held = True
