@@ -52,10 +52,16 @@ async def read_line() -> str:
 
 
 def commit_question(status: MigrationStatus) -> str:
-    """What a commit ends for good."""
+    """What a commit ends for good, and what is known of the target."""
+    known = (
+        f"\nBoth sides were last found equal everywhere at {status.verified_at}."
+        if status.verified_at is not None
+        else ""
+    )
     return (
         f"Commit {status.name}: {status.target} becomes the only copy that is kept up to date.\n"
         f"From that moment {status.source} misses every write, and neither abort nor select-source can bring it back."
+        f"{known}"
     )
 
 

@@ -114,7 +114,7 @@ def sync(
 def pause(
     context: typer.Context, name: NameArgument, server: ServerOption = None, json: JsonOption = False
 ) -> None:
-    """Stop copying for now; writes go on to both devices."""
+    """Stop copying, or comparing, for now; writes go on to both devices."""
     _plain(context, "pause", name, server, json, lambda _: "the copier is paused")
 
 
@@ -122,7 +122,7 @@ def pause(
 def resume(
     context: typer.Context, name: NameArgument, server: ServerOption = None, json: JsonOption = False
 ) -> None:
-    """Go on copying."""
+    """Go on copying, or comparing."""
     _plain(context, "resume", name, server, json, lambda _: "the copier goes on")
 
 

@@ -148,6 +148,14 @@ async def test_commit_with_verify_compares_first(control: ScriptedControl) -> No
     assert [without_operation(each) for each in control.requests("commit")] == [CommitRequest(verified=True)]
 
 
+async def test_question_tells_of_a_comparison_that_was_completed(control: ScriptedControl) -> None:
+    comparing(control, verification=None, verified_at="2026-01-31T12:00:05.000000Z")
+    async with on_terminal("commit", "vol1", server=control.bus.url) as terminal:
+        await terminal.until("last found equal everywhere at 2026-01-31T12:00:05.000000Z")
+        terminal.type("n\n")
+        assert await terminal.end() == FAILED
+
+
 @pytest.mark.parametrize("outcome", [Outcome.DIFFERENT, Outcome.INCOMPLETE])
 async def test_commit_is_not_asked_for_when_something_differs(
     control: ScriptedControl, outcome: Outcome
