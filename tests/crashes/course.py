@@ -65,13 +65,22 @@ class Course:
             else:
                 return
 
+    def _existing(self) -> Json:
+        """The volume's status; it is set up where it is not. The host may still, or already, have what the journal has not."""
+        end = time.monotonic() + INSIST_S
+        while (status := settled(self.machine, NAME)) is None:
+            try:
+                self.machine.set_up(NAME, self.source, self.target)
+            except Refused as refusal:
+                if refusal.code not in {"busy", "name-taken"} or time.monotonic() > end:
+                    raise
+                time.sleep(RECHECK_S)
+        return status
+
     def prove(self) -> Report:
         """Go on to where one side can be held against the other, stop, and compare every byte."""
         client = self.machine.client
-        status = settled(self.machine, NAME)
-        if status is None:
-            self.insist("setup", source=str(self.source), target=str(self.target), host=HOST)
-            status = client.query(NAME)
+        status = self._existing()
         if status["state"] in {"setup", "syncing"}:
             self.insist("resume")
         if status["state"] == "setup":

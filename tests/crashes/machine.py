@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.acceptance.system.background import Background
@@ -55,8 +55,9 @@ class Machine(System):
 
     def _signal(self, victim: str, number: signal.Signals) -> None:
         for part in parts_of(victim):
-            if self.runs(part):
-                os.kill(self.pid_of(part), number)
+            with suppress(ProcessLookupError):  # it has died by itself, and nobody has been told yet
+                if self.runs(part):
+                    os.kill(self.pid_of(part), number)
 
     def terminate(self, victim: str) -> dict[str, int]:
         """SIGTERM of all its services at once, and of the server after them; the exit status of each service."""

@@ -1,6 +1,7 @@
 """The real thing on a machine of its own: a NATS server and the four services as processes, over one temporary folder."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -101,8 +102,9 @@ class System:
     def kill_nats(self) -> None:
         """SIGKILL, of one that may have ended already."""
         assert self._nats is not None
-        if not self._nats.exited.is_set():
-            os.kill(self._nats.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # dead, and nobody has been told yet
+            if not self._nats.exited.is_set():
+                os.kill(self._nats.pid, signal.SIGKILL)
         self.stop_nats()
 
     @property
