@@ -231,6 +231,25 @@ def test_remote_target_after_a_kill_is_not_used_again_until_somebody_vouches(
     assert client.query("vol1")["warnings"] == []
 
 
+def test_target_that_was_given_up_while_it_hung_is_in_doubt_after_a_kill(
+    system: System, pair: Pair, target: Server
+) -> None:
+    """The state was `setup` again, and nothing of that told whether the server still had requests."""
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", "source-selected")
+    target.stop_answering()
+    run("qemu-io", "-f", "raw", "-c", "write 2M 4k", system.export("vol1"))
+    client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+    system.kill_service(CLONING)
+    target.go_on()
+    system.start_service(CLONING)
+    assert "cutover vouch vol1" in client.refused("sync", "vol1").message
+    client.command("vouch", "vol1")
+    client.command("sync", "vol1")
+    client.until_state("vol1", "source-selected")
+
+
 @pytest.mark.parametrize("state", ["setup", *CLONING_STATES, "committed"])
 def test_clean_stop_leaves_nothing_to_vouch_for(
     system: System, pair: Pair, source: Server, target: Server, state: str
