@@ -29,7 +29,7 @@ REQUIRED: tuple[str, ...] = (
     *(f"crash:{point_of(row, step)}" for row, step in STEPS),
     *(f"crash:{point}" for point in POINTS),
     *(f"fault:{fault}" for fault in (*_DEVICE_FAULTS, *_STORAGE_FAULTS, *_BUS_FAULTS)),
-    "kill", "power-cut", "stop:clean", "stop:unclean", "compared",
+    "kill", "power-cut", "stop:clean", "stop:unclean", "compared", "command:verify",
     *(f"depth:{depth}" for depth in range(2, 11)),
 )  # fmt: skip
 

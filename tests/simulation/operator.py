@@ -11,6 +11,7 @@ from shared.messages.control import (
     LIST_SUBJECT,
     CleanupRequest,
     CommandReply,
+    CommitRequest,
     FaultsReply,
     ListReply,
     PlainRequest,
@@ -22,7 +23,7 @@ from shared.messages.recording import FaultReport, RecordFaultRequest, StoredRep
 from shared.messages.status import MigrationStatus
 from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
-from shared.migration.states import CLONING_STATES, State
+from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State
 from shared.migration.table import COMMANDS, Trigger
 from tests.simulation.clock import VirtualClock
 from tests.simulation.nats import SimulatedBus
@@ -55,6 +56,7 @@ _ANY = (
     "abort",
     "cleanup",
     "query",
+    "verify",
     "list",
     "faults",
 )
@@ -93,6 +95,8 @@ class Operator:
             if state is State.COMMITTED:
                 return "cleanup"
             return "select-source" if rng.random() < 0.3 else "abort"
+        if state in IN_SYNC_STATES and rng.random() < 0.1:
+            return "verify"
         if state is row.before and row.trigger is not Trigger.COPIED and rng.random() < 0.8:
             return "query"
         return _ONWARD[state]
@@ -163,6 +167,8 @@ class Operator:
         if command == "throttle":
             rate = rng.choice((None, 4096, 65536))
             return ThrottleRequest(bytes_per_s=rate, operation_id=operation)
+        if command == "commit":
+            return CommitRequest(verified=rng.choice((None, False, False, True)), operation_id=operation)
         if command == "cleanup":
             return CleanupRequest(disconnect=True, operation_id=operation)
         return PlainRequest(operation_id=operation)
