@@ -1,0 +1,51 @@
+"""A witness is believed if it is whole, whichever version wrote it; a flipped bit anywhere is found."""
+
+import hashlib
+
+import orjson
+
+from services.write_cloning.witness import Witness, Witnesses
+from shared.migration.states import State
+from tests.support.records import DEVICES, HOST, NAME, UUID
+from tests.support.standing_host import MemoryStorage
+
+WITNESS = Witness(
+    migration=NAME, uuid=UUID, host=HOST, run=3, state=State.SYNCING, attempt=2, decision=5, operation_id="o",
+    trigger="sync", flag_digest="f", devices=DEVICES, region_map="3-2",
+)  # fmt: skip
+FILE = f"{NAME}.witness"
+
+
+async def _stored() -> MemoryStorage:
+    storage = MemoryStorage()
+    await Witnesses(storage).write(WITNESS)
+    return storage
+
+
+async def test_witness_comes_back() -> None:
+    assert await Witnesses(await _stored()).read_all() == ([WITNESS], [])
+
+
+async def test_witness_of_an_older_version_lacks_newer_fields_and_is_believed() -> None:
+    """Its seal was compared with one over all fields of today, so that every update lost every witness."""
+    storage = await _stored()
+    document = orjson.loads(storage.content[FILE])
+    for added_later in ("region_map", "full_because", "needs_verify", "verified_at"):
+        del document["witness"][added_later]
+    document["sha256"] = hashlib.sha256(orjson.dumps(document["witness"])).hexdigest()
+    storage.content[FILE] = orjson.dumps(document)
+    ((witness,), unreadable) = await Witnesses(storage).read_all()
+    assert unreadable == []
+    assert (witness.attempt, witness.flag_digest, witness.region_map) == (2, "f", "")
+
+
+async def test_any_flipped_bit_is_found() -> None:
+    storage = await _stored()
+    content = storage.content[FILE]
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 7
+        storage.content[FILE] = bytes(damaged)
+        readable, unreadable = await Witnesses(storage).read_all()
+        assert not readable, f"byte {at}: {readable}"
+        assert [each.migration for each in unreadable] == [NAME]
