@@ -38,6 +38,7 @@ from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import State
 from shared.migration.table import Step, Transition
 from tests.support.memory_device import MemoryDevice, Pending
+from tests.support.volatile import PromptMaps
 
 SIZE = 64 * 1024
 REGION = 16 * 1024
@@ -177,6 +178,7 @@ class StandingHost:
         self.operator = MemoryBus(self.broker, "operator")
         self.bus = MemoryBus(self.broker, "host")
         self.storage = MemoryStorage()
+        self.maps = PromptMaps()
         self.drawer = Drawer()
         self.exports = Exported()
         self.steps: list[tuple[str, Step]] = []
@@ -196,6 +198,7 @@ class StandingHost:
             opener=self.drawer,
             exports=self.exports,
             limits=limits,
+            maps=self.maps,
             hook=self._hook,
         )
         self.host = Host(self.around)

@@ -155,6 +155,19 @@ class VolatileMaps:
             stored.unsynced = []
 
 
+class PromptMaps(VolatileMaps):
+    """The same, for whom everything is done at once, or fails for as long as `fails` says."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+    async def turn(self) -> None:
+        await asyncio.sleep(0)
+        if self.fails:
+            self.fails -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
 class _VolatileMap:
     def __init__(self, disk: VolatileMaps, stored: StoredMap) -> None:
         self._disk = disk

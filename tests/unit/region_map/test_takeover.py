@@ -14,7 +14,7 @@ from shared.messages.recording import FaultReport
 from shared.migration.devices import Side
 from shared.migration.states import CLONING_STATES, State
 from tests.support.records import AT, DEVICES, HOST, NAME, UUID
-from tests.support.volatile import StoredMap, VolatileMaps
+from tests.support.volatile import PromptMaps, StoredMap
 
 REGION = 1 << 16
 REGIONS = DEVICES.source.size_bytes // REGION
@@ -77,17 +77,9 @@ def test_lost_witness_means_that_all_is_copied() -> None:
 # ------------------------------------------------------------------ with the file
 
 
-class Maps(VolatileMaps):
-    """Everything is done at once."""
-
-    async def turn(self) -> None:
-        if self.fails:
-            raise OSError(28, "No space left on device")
-
-
-async def _maps(**changes: Any) -> Maps:
+async def _maps(**changes: Any) -> PromptMaps:
     """A host's maps, with the one that the witness trusts: region 1 may differ."""
-    maps = Maps(lambda: None)
+    maps = PromptMaps()
     before = await taken_over(
         replace(UNCLEAN, state=State.SYNCING, flag_digest="f"),
         None,
@@ -103,7 +95,9 @@ async def _maps(**changes: Any) -> Maps:
     return maps
 
 
-async def _states(maps: Maps, admission: Admission, witness: Witness = WITNESS) -> tuple[list[int], str, str]:
+async def _states(
+    maps: PromptMaps, admission: Admission, witness: Witness = WITNESS
+) -> tuple[list[int], str, str]:
     keeper = await taken_over(admission, witness, files=maps, region_size_bytes=REGION, run=4)
     return list(keeper.marks.states), keeper.full_because, keeper.map_id
 
@@ -127,9 +121,7 @@ async def test_in_sync_and_clean_what_is_marked_has_only_to_grow_clean_again() -
 
 async def test_half_a_copy_without_its_map_begins_again() -> None:
     admission = replace(UNCLEAN, state=State.SYNCING, target_faults=0, flag_digest="g")
-    states, because, map_id = await _states(
-        Maps(lambda: None), admission, replace(WITNESS, state=State.SYNCING)
-    )
+    states, because, map_id = await _states(PromptMaps(), admission, replace(WITNESS, state=State.SYNCING))
     assert (states, map_id) == ([DUE] * REGIONS, "4-2")
     assert because == "", "the new map is whole, and says that everything may differ"
 
