@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from services.write_cloning.devices.loops import roots
+from services.write_cloning.devices.loops import backing_token, roots
 from shared.migration.devices import DeviceIdentity, DeviceKind
 
 _NAMES_OF_DEVICES = (
@@ -45,7 +45,8 @@ def _block_token(major: int, minor: int) -> str:
     folder = Path(f"/sys/dev/block/{major}:{minor}")
     partition = _read(folder / "partition")
     # A partition has no name of its own in sysfs; its disk's and its number are as good.
-    named = _named(folder.resolve().parent if partition else folder)
+    disk = (folder.resolve().parent if partition else folder).resolve()
+    named = _named(disk) or backing_token(disk.name)
     if named is None:
         return f"dev:{major}:{minor}"
     return f"{named}:partition:{partition}" if partition else named

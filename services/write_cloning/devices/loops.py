@@ -4,6 +4,7 @@ Blocks, so it is called from a thread. It must not know why someone asks.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -22,6 +23,20 @@ FileKey = tuple[int, int]  # device and inode numbers, as stat gives them
 def loop_over(key: FileKey) -> str | None:
     """The loop device that a file backs, as a path, if there is one."""
     return next((f"/dev/{name}" for name in _attached_loops() if _backing_key(name) == key), None)
+
+
+def backing_token(name: str) -> str | None:
+    """What stands behind a loop device, as a token; None for any other device.
+
+    The kernel numbers loop devices as they come: after a reboot one of the same number may stand on another file.
+    """
+    if not Path(f"/sys/block/{name}/loop").is_dir():
+        return None
+    try:
+        device, inode, _, offset = _ask(name)
+    except OSError:  # it may not be asked, or was detached in between
+        return None
+    return f"loop:{device}:{inode}:{offset}"
 
 
 def roots(status: os.stat_result, deep: int = 0) -> frozenset[tuple[str, int, int]]:
@@ -57,18 +72,27 @@ def _backing_path(name: str) -> str:
 def _backing_key(name: str) -> FileKey | None:
     """Ask the loop device itself, since a path may have been moved or replaced; by the path if it may not be asked."""
     try:
-        fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        device, inode, _, _ = _ask(name)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # detached in between
+            return None
         return _key_by_path(name)
+    return device, inode
+
+
+def _ask(name: str) -> tuple[int, int, int, int]:
+    """Device and inode of the file behind it, what that stands for where it is a device itself, and the offset in it.
+
+    Raises:
+        OSError: it may not be opened; ENXIO where nothing is attached.
+    """
+    fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        device, inode = struct.unpack_from(
-            "<QQ", fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO_BYTES))
-        )
-    except OSError:  # detached in between
-        return None
+        status = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO_BYTES))
     finally:
         os.close(fd)
-    return device, inode
+    device, inode, represented, offset = struct.unpack_from("<QQQQ", status)
+    return device, inode, represented, offset
 
 
 def _key_by_path(name: str) -> FileKey | None:

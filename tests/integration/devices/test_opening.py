@@ -77,9 +77,11 @@ async def test_a_block_device_is_opened_for_direct_io(
 ) -> None:
     path = attach_loop(disk, "--sector-size", "4096")
     device = await open_one(path, allowed, engine)
-    number = path.stat().st_rdev
+    behind = disk.stat()
     assert device.identity.kind is DeviceKind.BLOCK
-    assert device.identity.token == f"dev:{os.major(number)}:{os.minor(number)}"
+    assert device.identity.token == f"loop:{behind.st_dev}:{behind.st_ino}:0", (
+        "its number is the next one's tomorrow"
+    )
     assert device.identity.logical_sector_bytes == device.alignment_bytes == 4096
     assert device.size_bytes == 16 * MIB
     assert device.engine_name == "threads direct"
