@@ -122,8 +122,10 @@ class Inquiries:
     async def _refuse_lost(self, name: str) -> None:
         for host in await self._hosts.names():
             answer = await self._ask(host)
-            known = answer.migrations if isinstance(answer, HostStatusReply) else ()
-            if any(view.name == name for view in known):
+            views = answer.migrations if isinstance(answer, HostStatusReply) else ()
+            # Not lost is what the host has yet to report, and what the journal was told while the host was asked.
+            told = {view.uuid for view in views if view.name == name and view.tail_digest}
+            if told - {entry.record.uuid for entry in (await self._journal.read(name)).entries}:
                 raise Refusal(Code.JOURNAL_UNSOUND, _LOST.format(name, host))
 
     def _status(self, picture: Picture, warnings: Sequence[str]) -> MigrationStatus:
@@ -140,5 +142,5 @@ def _unknown_to_journal(
         for answer in answers
         if isinstance(answer, HostStatusReply)
         for view in answer.migrations
-        if view.name not in known
+        if view.name not in known and view.tail_digest  # else the host has yet to report it
     )

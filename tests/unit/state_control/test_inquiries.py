@@ -57,6 +57,21 @@ async def test_a_host_that_is_up_adds_what_it_sees(services: Services) -> None:
     assert set(status.allowed) == {"abort"}
 
 
+async def test_what_a_host_has_yet_to_report_is_unknown_and_not_lost(services: Services) -> None:
+    """Cause: any volume that a host has and the journal lacks was called a journal gone back; so was one just set up."""
+    host = services.host()
+    host.reports = False
+    await host.set_up()
+    async with up(services, host):
+        with pytest.raises(Refusal) as refused:
+            await query(services)
+        assert refused.value.code is Code.UNKNOWN_MIGRATION
+        assert (await listed(services)).warnings == ()
+        host.reports = True
+        await host.report("vol1")
+        assert (await query(services)).state is State.SETUP
+
+
 async def test_a_host_that_is_away_leaves_the_journals_word(services: Services) -> None:
     await stories.source_selected(services.host())
     status = await query(services)
