@@ -17,7 +17,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo docs test sim lint format bench bench-full bench-map lock clean packages-demo packages-test packages-bench nats-cli
+.PHONY: help venv demo docs test test-long sim lint format bench bench-full bench-map lock clean packages-demo packages-test packages-bench nats-cli
 .PHONY: lint-code lint-format lint-types lint-imports
 
 help: ## This list
@@ -46,6 +46,10 @@ lint-imports: $(INSTALLED)
 format: $(INSTALLED) ## Mend what ruff can mend by itself
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+test-long: $(INSTALLED) packages-test ## All crash cases, ten minutes of fuzzing, 100,000 simulated lives: some hours
+	@CRASH_CASES=all FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/crashes tests/fuzz $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory sim SEEDS=100000
 
 sim: $(INSTALLED) ## Simulate lives of the whole system: SEEDS=2000 of them, or replay one with SEED=123
 	@PYTHONPATH=. $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0))
