@@ -6,7 +6,8 @@ What the application sees is the model's business.
 from typing import TYPE_CHECKING
 
 from services.write_cloning.devices.absent import AbsentDevice
-from services.write_cloning.volume.requests import Request
+from services.write_cloning.host import Host
+from services.write_cloning.volume.requests import Kind, Request
 from services.write_cloning.volume.volume import Volume
 from services.write_cloning.witness import Witness, _open_seal
 from shared.bus.memory import Message
@@ -168,11 +169,11 @@ class Rules:
             self.witness = None
         self._source_failures = 0
 
-    def stopped_cleanly(self) -> None:
-        """The host says that it has stopped cleanly."""
-        witness = self.witness
-        if witness is None or witness.state is None or self._world.nats.went_back:
+    def stopped_cleanly(self, host: Host) -> None:
+        """The host says that it has stopped cleanly. Its file may hold a decision that could neither be written nor undone."""
+        if self._world.nats.went_back:
             return
+        witness = host.find(NAME).witness
         ledger = self.ledger()
         if (
             witness.state in CLONING_STATES
@@ -210,9 +211,20 @@ class Rules:
         is_source_well = authority is Side.SOURCE and not world.disk(Side.SOURCE).failures
         if request.error not in _NO_FAULT and is_source_well:
             raise BrokenRuleError(f"the application is answered {request.error}, and the source is well")
+        self._refuse_early_answer(request, volume)
         is_in_sync = volume.state in IN_SYNC_STATES and authority is Side.SOURCE and other is Side.TARGET
         if is_in_sync and world.model.is_quiet:
             self._compare_sides()
+
+    def _refuse_early_answer(self, request: Request, volume: Volume) -> None:
+        """From the moment that the target is out of the routing the witness must say so before anything is answered."""
+        if request.error or request.kind in {Kind.READ, Kind.CACHE} or not volume.has_dropped_target:
+            return
+        witness = self._durable_witness()
+        if witness is not None and witness.authority is Side.SOURCE and witness.state in CLONING_STATES:
+            raise BrokenRuleError(
+                f"R3: a {request.kind.name} that the target misses is answered, and the witness says {witness.state}"
+            )
 
     def _compare_sides(self) -> None:
         source, target = self._world.disk(Side.SOURCE), self._world.disk(Side.TARGET)

@@ -262,7 +262,7 @@ class World:
         if is_clean and self.application.volume is None:
             is_clean = False  # nothing was open: there was nothing to do
         if is_clean:
-            self._guarded(self.rules.stopped_cleanly)()
+            self._guarded(self.rules.stopped_cleanly)(process.host)
             self.model.everything_was_flushed()
         self._end_host()
         if is_clean and self._rng.random() < 0.2:
