@@ -30,7 +30,7 @@ _FILE = f"{NAME}.witness"
 _NO_FAULT = frozenset({0, 108, 95})  # none, ESHUTDOWN, ENOTSUP
 
 
-_TRUSTING_THE_TARGET = frozenset({Trigger.COMMIT, Trigger.SELECT_TARGET})
+_TRUSTING_THE_TARGET = frozenset({Trigger.COMMIT, Trigger.SELECT_TARGET, Trigger.SOURCE_FAULT})
 
 
 class BrokenRuleError(Exception):
@@ -228,7 +228,7 @@ class Rules:
 
     def _compare_sides(self) -> None:
         source, target = self._world.disk(Side.SOURCE), self._world.disk(Side.TARGET)
-        if source.outstanding or target.outstanding:
+        if source.outstanding or target.outstanding or not (source.handles and target.handles):
             return
         self._world.count("compared")
         for sector, (one, other) in enumerate(zip(source.view, target.view, strict=True)):
