@@ -55,6 +55,11 @@ def path_of(uri: str) -> str | None:
     return os.path.abspath(uri) if "://" not in uri else None  # noqa: PTH100 - resolves no link
 
 
+def device_of(uri: str) -> str:
+    """What stands for a device wherever the command is run: its absolute path, or the URI of a remote one."""
+    return path_of(uri) or uri
+
+
 class Migrating:
     """One job on its way."""
 
@@ -87,8 +92,8 @@ class Migrating:
             if refusal.code is not Code.UNKNOWN_MIGRATION:
                 raise
             request = SetupRequest(
-                source=path_of(job.source) or job.source,
-                target=path_of(job.target) or job.target,
+                source=device_of(job.source),
+                target=device_of(job.target),
                 host=job.host,
                 overwrite_target=job.overwrite_target,
                 operation_id=operation_id(),
@@ -96,7 +101,8 @@ class Migrating:
             self._going_on.is_begun = True
             await command(self._link, "setup", job.name, request)
             return await status_of(self._link, job.name)
-        if (path_of(status.source), path_of(status.target)) != (path_of(job.source), path_of(job.target)):
+        there, meant = (status.source, status.target), (job.source, job.target)
+        if [device_of(uri) for uri in there] != [device_of(uri) for uri in meant]:
             raise ConsoleError(
                 Code.NAME_TAKEN,
                 f"{job.name} is there already, from {status.source} to {status.target}: choose another --name.",

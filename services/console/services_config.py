@@ -61,8 +61,11 @@ def patterns_of(allowed: str) -> list[str]:
 
     The host compares the path that a device really has, links resolved, so that no link can be swapped in between.
     """
-    if "://" in allowed:
-        return [allowed]  # a remote export's; the configuration is checked as a whole
+    if "://" in allowed:  # a remote export's; the configuration is checked as a whole
+        export, is_socket, socket_path = allowed.partition("?socket=")
+        return sorted(
+            {allowed, export + is_socket + os.path.realpath(socket_path)} if is_socket else {allowed}
+        )
     path = os.path.abspath(allowed)  # noqa: PTH100 - makes no link and no pattern of it anything else
     if not Path(path).exists():
         return [path]

@@ -17,7 +17,7 @@ from services.console.ensemble import running as ensemble_running
 from services.console.failures import ConsoleError, usage
 from services.console.going_on import GoingOn
 from services.console.interrupting import Interrupted, interruptible
-from services.console.migrating import Job, Migrating, name_for, path_of
+from services.console.migrating import Job, Migrating, device_of, name_for
 from services.console.options import CONNECT_TIMEOUT_S, JsonOption, ServerOption, Session, YesOption
 from services.console.running import usual_state_dir
 from services.console.state_directory import nats_urls_of
@@ -83,8 +83,8 @@ def migrate(  # noqa: PLR0913, PLR0917 - one parameter for each option
         write=partial(command_line, context),
         options={
             "name": job.name,
-            "source": path_of(source) or source,
-            "target": path_of(target) or target,
+            "source": device_of(source),
+            "target": device_of(target),
             "state_dir": str(state_dir.absolute()) if state_dir is not None else None,
         },
     )
@@ -127,8 +127,8 @@ async def _services(
         finally:
             await bus.close()
         return
-    paths = tuple(path for path in (path_of(job.source), path_of(job.target)) if path is not None)
-    wish = Wish(state_dir=state_dir, allow=paths, logs_to_files=True)
+    devices = (device_of(job.source), device_of(job.target))
+    wish = Wish(state_dir=state_dir, allow=devices, logs_to_files=True)
     where["state_dir"] = str(state_dir)
     session.out.note(f"No services run: starting them here, with their state and logs in {state_dir}.")
     async with ensemble_running(wish, session.out.note) as ensemble:

@@ -179,3 +179,12 @@ def test_path_of_a_device_here() -> None:
     assert path_of("file:///srv/My%20Disk.img") == "/srv/My Disk.img"
     assert path_of("/srv/../srv/x") == "/srv/x"
     assert path_of("nbd://host/x") is None
+
+
+async def test_migration_of_other_remote_devices_is_not_taken_for_this_one(control: ScriptedControl) -> None:
+    control.has(source="nbd://h/one", target="nbd://h/two")
+    job = ("migrate", "--source", "nbd://h/three", "--target", "nbd://h/four", "--name", "vol1", "--yes")
+    ended = await cutover(*job, server=control.bus.url)
+    assert ended.status == FAILED
+    assert "name-taken" in ended.stderr
+    assert commands(control) == []
