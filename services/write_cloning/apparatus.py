@@ -152,6 +152,17 @@ class Apparatus:
                 message = f"{message} {how_to_vouch(self.name)}"
             raise Refusal(Code.OUTSTANDING_REQUESTS, message)
 
+    def refuse_unfenced(self) -> None:
+        """Refuse to forget requests that may still land on a remote device; those to a local one the kernel keeps its lock for.
+
+        Raises:
+            Refusal: `outstanding-requests`.
+        """
+        if self.is_target_in_doubt or any(
+            isinstance(each, Unfenced) and each.outstanding for each in self._retired
+        ):
+            self.refuse_left_behind()
+
     def vouch(self) -> None:
         """Take the operator's word that nothing of earlier connections can land any more; those in use go on."""
         self.is_target_in_doubt = False

@@ -257,7 +257,7 @@ class Migration:
                 demanded=request.verified,
             )
         if trigger is Trigger.CLEANUP:
-            self.apparatus.refuse_left_behind()  # or nobody would know of it any more
+            self.apparatus.refuse_unfenced()  # or nobody would know of it any more
             self._refuse_clients(disconnect=request.disconnect)
         await self._executor.carry_out(self._decision(row, request.operation_id))
 
