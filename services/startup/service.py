@@ -69,10 +69,11 @@ class Startup:
         """
         _refuse_malformed(host, request)
         async with self._turns[host]:
-            await self._refuse_another_run(request)
             ledgers = await self._ledgers_of(host)
+            _refuse_repeated_run(request, ledgers)
+            await self._refuse_another_run(request)
             _refuse_older_run(request, ledgers)
-            outcomes = await self._judge_all(request, ledgers)
+            outcomes = await self._judged(request, ledgers)
         for outcome in outcomes:
             if isinstance(outcome, Closed):
                 _log.warning("%s of host %s stays closed: %s", outcome.migration, host, outcome.message)
@@ -113,6 +114,17 @@ class Startup:
                 raise
             _log.warning("The records of %s cannot be read: %s", name, refusal.message)
             return None
+
+    async def _judged(self, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> list[_Outcome]:
+        """The outcomes. Whoever is sent away in the middle has to know that something may be recorded of its run."""
+        try:
+            return await self._judge_all(request, ledgers)
+        except Refusal as refusal:
+            if refusal.code in _TRANSIENT:
+                raise Refusal(
+                    Code.BUSY, f"Not everything could be judged yet: {refusal.message}"
+                ) from refusal
+            raise
 
     async def _judge_all(self, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> list[_Outcome]:
         owners = Owners(self._requests, self._clock, host=request.host, run=request.run)
@@ -176,13 +188,26 @@ def _refuse_malformed(host: str, request: AdmissionRequest) -> None:
 
 
 def _refuse_older_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> None:
-    known = max(
+    known = _known_run(request, ledgers)
+    if request.run < known:
+        raise _stale(request, known)
+
+
+def _refuse_repeated_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> None:
+    """Whoever has not asked before in its run finds records of it only where the number was counted from an old copy."""
+    if request.run == _known_run(request, ledgers) and not request.asked_before:
+        raise _stale(request, request.run)
+
+
+def _known_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> int:
+    return max(
         (*(ledger.run for ledger in ledgers), *(witness.run for witness in request.witnesses)), default=0
     )
-    # Whoever has not asked before in its run finds records of it only where the number was counted from an old copy.
-    if request.run < known or (request.run == known and not request.asked_before):
-        raise Refusal(
-            Code.STALE,
-            f"Run {request.run} of host {request.host!r} is not admitted: run {known} has been there. Its state directory "
-            "is a new one, or an old copy: bring the right one back, or give this host another name.",
-        )
+
+
+def _stale(request: AdmissionRequest, known: int) -> Refusal:
+    return Refusal(
+        Code.STALE,
+        f"Run {request.run} of host {request.host!r} is not admitted: run {known} has been there. Its state directory "
+        "is a new one, or an old copy: bring the right one back, or give this host another name.",
+    )

@@ -15,6 +15,7 @@ from services.write_cloning.reporter import origin_of
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.views import view_of
 from services.write_cloning.witness import Witness
+from shared.bus.interface import Unanswered
 from shared.messages.admission import (
     Admission,
     AdmissionReply,
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ADMISSION_TIMEOUT_S = 60.0
 
+_AWAY = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY})
 _MISTAKES = frozenset({Code.DEVICE_CHANGED, Code.DEVICE_NOT_ALLOWED})  # of the operator, not of the device
 
 
@@ -75,11 +77,7 @@ class Host:
             witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
             unreadable=tuple(unreadable),
         )
-        self._has_asked = True
-        subject = admission_subject(self._around.host)
-        reply = await self._around.requests.request(
-            subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
-        )
+        reply = await self._ask(request)
         self._closed.pop(only, None)
         uuids = {witness.migration: witness.uuid for witness in witnesses}
         for name in reply.removed:
@@ -89,6 +87,20 @@ class Host:
         known = {witness.migration: witness for witness in witnesses}
         for admission in reply.admitted:
             await self._open(admission, known.get(admission.migration))
+
+    async def _ask(self, request: AdmissionRequest) -> AdmissionReply:
+        subject = admission_subject(self._around.host)
+        try:
+            reply = await self._around.requests.request(
+                subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
+            )
+        except Refusal as refusal:
+            # Away: nobody was reached, or nothing was judged. Anything else may have left records of this run.
+            is_definite = not isinstance(refusal, Unanswered) and refusal.code in _AWAY
+            self._has_asked = self._has_asked or not is_definite
+            raise
+        self._has_asked = True
+        return reply
 
     async def try_again(self, name: str, _request: PlainRequest) -> HostStatusReply:
         """Have one judged anew that is not open here: its records, its devices or an operator's word may be others by now.

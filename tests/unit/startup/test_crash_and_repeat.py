@@ -12,6 +12,7 @@ from services.startup.service import Startup
 from shared.bus.interface import Requests, Unanswered
 from shared.messages.admission import AdmissionReply, AdmissionRequest
 from shared.migration.devices import Side
+from shared.migration.refusals import Refusal
 from shared.migration.states import CLONING_STATES, Flag, State
 from shared.migration.verdicts import Label
 from tests.support import stories
@@ -77,7 +78,9 @@ async def start(
     request = AdmissionRequest(host=host.name, run=run, witnesses=tuple(host.witnesses.values()))
     try:
         return await startup.admit(host.name, request)
-    except Unanswered:
+    except Refusal as died:
+        if not isinstance(died.__cause__, Unanswered):
+            raise
         return None
 
 
