@@ -95,7 +95,8 @@ class HostView:
     throttle_bytes_per_s: int | None
     unreadable_regions: tuple[int, ...] = ()  # of the source, by number; at most the first 16
     verification: VerificationView | None = None
-    resync_bytes: int | None = None  # what a sync copies if writes stop being cloned now; None once the target has taken over
+    # What a sync copies if writes stop being cloned now; None once the target has taken over.
+    resync_bytes: int | None = None
     full_resync_because: str | None = None  # why that is everything; None where the region map narrows it
     verified_at: str | None = None  # when both sides were last found equal everywhere, in this attempt
     needs_verify: bool = False  # whether `commit` asks for that
@@ -145,7 +146,8 @@ class MigrationStatus:
     journal_pending: bool | None
     unreadable_regions: tuple[int, ...] = ()
     verification: VerificationView | None = None
-    resync_bytes: int | None = None  # what a sync copies if writes stop being cloned now; None once the target has taken over
+    # What a sync copies if writes stop being cloned now; None once the target has taken over.
+    resync_bytes: int | None = None
     full_resync_because: str | None = None  # why that is everything; None where the region map narrows it
     verified_at: str | None = None
     needs_verify: bool | None = None

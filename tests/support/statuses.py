@@ -18,13 +18,15 @@ def device(name: str) -> DeviceIdentity:
     )
 
 
-def fault(side: Side = Side.TARGET, *, attempt: int = 1, migration: str = "vol1") -> FaultView:
+def fault(
+    side: Side = Side.TARGET, *, attempt: int = 1, migration: str = "vol1", operation: str = "write"
+) -> FaultView:
     return FaultView(
         migration=migration,
         attempt=attempt,
         side=side,
         state=State.SYNCING,
-        operation="write",
+        operation=operation,
         cause="EIO",
         errno=5,
         offset=4096,

@@ -429,9 +429,7 @@ class Volume:
     def _start(self, request: Request) -> None:
         self._active[request] = None
         region = request.region
-        if (
-            self._states[region] < HOT or region != request.last_region
-        ) and not self.marks.admit(request):
+        if (self._states[region] < HOT or region != request.last_region) and not self.marks.admit(request):
             request.waiting = MARK | self._withheld
             return
         if self._mask and is_unaligned(request):

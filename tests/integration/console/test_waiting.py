@@ -71,8 +71,17 @@ async def test_a_missed_event_only_costs_time(control: ScriptedControl) -> None:
         ({"state": State.SYNCING, "attempt": 1}, {"state": State.SETUP}, "attempt 1 has ended"),
         (
             {"state": State.SYNCING, "attempt": 1},
-            {"state": State.SYNCING, "faults": (fault(Side.SOURCE),)},
+            {"state": State.SYNCING, "faults": (fault(Side.SOURCE, operation="flush"),)},
             "with a source fault",
+        ),
+        (
+            {"state": State.SYNCING, "attempt": 1},
+            {
+                "state": State.SYNCING,
+                "faults": (fault(Side.SOURCE, operation="read"),),
+                "unreadable_regions": (3,),
+            },
+            "the source has regions that cannot be read",
         ),
         ({"state": State.SETUP}, {"state": State.SETUP, "attempt": 1}, "attempt 1 has ended"),
         ({"state": State.TARGET_SELECTED, "attempt": 1}, {"state": State.COMMITTED}, "from committed no way"),
