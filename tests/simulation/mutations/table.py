@@ -1,0 +1,282 @@
+"""The breaks, by rule of docs/ARCHITECTURE.md and by clause. Each says why it would lose data.
+
+A mutation that changes more than one place defeats several safeguards at once: each alone is made up for by another.
+"""
+
+from tests.simulation.mutations.mutation import Change, Mutation
+
+_ADMISSION = "services/write_cloning/host.py"
+_DECISIONS = "services/write_cloning/migration.py"
+_EXECUTOR = "services/write_cloning/executor.py"
+_APPARATUS = "services/write_cloning/apparatus.py"
+_COPIER = "services/write_cloning/copier.py"
+_VOLUME = "services/write_cloning/volume/volume.py"
+_ORDER = "services/write_cloning/volume/ordering.py"
+_ENTERING = "services/state_control/entering.py"
+_REPLAY = "services/startup/replay.py"
+_TABLE = "shared/migration/table.py"
+_VERDICTS = "shared/migration/verdicts.py"
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # ------------------------------------------------------------------ R1
+    Mutation(
+        "witness-not-written-before-open",
+        "R1",
+        "a crash in this run would be judged by the witness of an earlier one",
+        (
+            Change(
+                _ADMISSION,
+                "            await self._around.witnesses.write(witness)\n"
+                "            await self._around.witnesses.openings.note(witness.uuid, witness.run)\n"
+                "        except OSError as error:\n"
+                "            await maps.release()",
+                "            pass\n        except OSError as error:\n            await maps.release()",
+            ),
+        ),
+    ),
+    # ------------------------------------------------------------------ R2
+    Mutation(
+        "flag-cleared-while-cloning",
+        "R2",
+        "after a crash the target would pass for one that holds every write",
+        (Change(_TABLE, "_CHANGE_SIDES = (\n", "_CHANGE_SIDES = (\n    Step.CLEAR_FLAG,\n"),),
+        first_seed=10,
+    ),
+    Mutation(
+        "flag-not-set-anew-on-resume",
+        "R2",
+        "writes would be cloned under a flag that is clear",
+        (
+            Change(
+                _VERDICTS,
+                "        target_fault=False,\n        remedies=(Remedy.SET_FLAG,),",
+                "        target_fault=False,\n        remedies=(),",
+            ),
+        ),
+        first_seed=7,
+    ),
+    # ------------------------------------------------------------------ R3
+    Mutation(
+        "one-side-is-enough",
+        "R3",
+        "an acknowledged write would be missing on the target",
+        (
+            Change(
+                _VOLUME,
+                "        waiting ^= SOURCE\n        request.waiting = waiting\n        if not waiting:",
+                "        request.waiting = waiting = 0\n        if not waiting:",
+            ),
+        ),
+    ),
+    Mutation(
+        "target-alone-is-enough",
+        "R3",
+        "an acknowledged write would be missing on the authority",
+        (
+            Change(
+                _VOLUME,
+                "        waiting ^= TARGET\n        request.waiting = waiting\n        if not waiting:",
+                "        request.waiting = waiting = 0\n        if not waiting:",
+            ),
+        ),
+    ),
+    Mutation(
+        "dropped-target-not-withheld",
+        "R3",
+        "what the target misses would be acknowledged before the witness knows that it misses something",
+        (
+            Change(
+                _VOLUME,
+                "            self.drop(Side.TARGET, withhold=True)\n            self._listener",
+                "            self.drop(Side.TARGET, withhold=False)\n            self._listener",
+            ),
+        ),
+        first_seed=31,
+    ),
+    Mutation(
+        "lost-source-write-acknowledged",
+        "R3",
+        "a write that the authority has failed would be acknowledged without moving the authority",
+        (
+            Change(
+                _VOLUME,
+                "                self._failed_on_source.add(request)\n                self.withhold()\n",
+                "                request.error = 0\n                self._advance(request)\n                return\n",
+            ),
+        ),
+        first_seed=14,
+    ),
+    # ------------------------------------------------------------------ R4
+    Mutation(
+        "overlapping-writes-not-ordered",
+        "R4",
+        "of two overlapping writes one device would keep the first, the other the second",
+        (Change(_ORDER, "entry.blockers += 1", "entry.blockers += 0"),),
+    ),
+    Mutation(
+        "ordered-in-the-first-region-only",
+        "R4",
+        "writes that overlap in their second region would not be ordered",
+        (Change(_ORDER, "last = entry.high - 1 >> shift", "last = region"),),
+    ),
+    Mutation(
+        "copier-excludes-too-little",
+        "R4",
+        "the copier would overwrite newer data with older",
+        (Change(_COPIER, "self._volume.exclude(low, high)", "self._volume.exclude(low, low + 512)"),),
+    ),
+    Mutation(
+        "unequal-after-source-failure",
+        "4.5",
+        "the target would hold a write that the source has failed",
+        (
+            Change(
+                _VOLUME,
+                "if request.kind is not Kind.FLUSH and request.sides & TARGET:\n                request.waiting",
+                "if False:\n                request.waiting",
+            ),
+        ),
+        first_seed=1,
+    ),
+    # ------------------------------------------------------------------ R5
+    Mutation(
+        "commit-without-flush",
+        "R5",
+        "the target would hold the authority, and what was flushed before only in its cache",
+        (
+            Change(
+                _TABLE,
+                "            Step.FLUSH_TARGET,\n            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n"
+                "            Step.REPORT_FAULTS,",
+                "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.REPORT_FAULTS,",
+            ),
+        ),
+        first_seed=25,
+    ),
+    Mutation(
+        "source-lost-without-flush",
+        "R5",
+        "the target would hold the authority, and what was flushed before only in its cache",
+        (
+            Change(
+                _TABLE,
+                "            Step.FLUSH_TARGET,\n            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n"
+                "            Step.RELEASE_WRITES,\n            Step.REPORT_FAULTS,",
+                "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.RELEASE_WRITES,\n"
+                "            Step.REPORT_FAULTS,",
+            ),
+            Change(_TABLE, "steps=(Step.FLUSH_TARGET, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),
+        ),
+        first_seed=527,
+    ),
+    Mutation(
+        "source-dropped-before-the-witness",
+        "R5",
+        "after a crash the source would be the authority again, without the writes that only the target got",
+        (
+            Change(
+                _EXECUTOR,
+                "            self._apparatus.volume.begin_move()",
+                "            self._apparatus.volume.drop(Side.SOURCE, withhold=False)\n"
+                "            self._apparatus.volume.begin_move()",
+            ),
+        ),
+        first_seed=115,
+    ),
+    # ------------------------------------------------------------------ R6
+    Mutation(
+        "target-reopened-too-early",
+        "R6",
+        "a write of an earlier attempt would land on newer data",
+        (
+            Change(_APPARATUS, "if count := self.outstanding_requests:", "if count := 0:"),
+            Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
+        ),
+        first_seed=4,
+    ),
+    # ------------------------------------------------------------------ R7
+    Mutation(
+        "contradiction-admitted",
+        "R7",
+        "a volume would open on a side that nobody has proved",
+        (Change(_VERDICTS, "        admit=False,\n", "        admit=True,\n"),),
+        first_seed=17,
+    ),
+    # ------------------------------------------------------------------ 4.1
+    Mutation(
+        "cloning-before-the-witness",
+        "4.1",
+        "after a crash nobody would know that the target was written",
+        (
+            Change(
+                _EXECUTOR,
+                "                await self._write_decision(decision)\n",
+                "                if decision.row.trigger is Trigger.SYNC:\n"
+                "                    apparatus.switch_routing(State.SYNCING, Side.SOURCE)\n"
+                "                    apparatus.release_writes()\n"
+                "                await self._write_decision(decision)\n",
+            ),
+        ),
+    ),
+    # ------------------------------------------------------------------ 4.2
+    Mutation(
+        "answered-before-the-witness",
+        "4.2",
+        "a write that the target misses would be acknowledged while the witness still trusts the target",
+        (
+            Change(
+                _TABLE,
+                "_FAIL_TARGET = (Step.DROP_TARGET, Step.WRITE_WITNESS,",
+                "_FAIL_TARGET = (Step.DROP_TARGET, Step.RELEASE_WRITES, Step.WRITE_WITNESS,",
+            ),
+            Change(
+                _EXECUTOR,
+                "        if self.has_lost_target:\n            self._apparatus.volume.release()  #",
+                "        if False:\n            self._apparatus.volume.release()  #",
+            ),
+        ),
+        first_seed=1,
+    ),
+    # ------------------------------------------------------------------ 4.3
+    Mutation(
+        "clear-without-the-authority's-flush",
+        "4.3",
+        "the authority would miss what its failed flush has lost, and the target would be taken for its equal",
+        (
+            Change(
+                _DECISIONS,
+                "            if failure is not None:\n                log.error(",
+                "            if False:\n                log.error(",
+            ),
+        ),
+        first_seed=4,
+    ),
+    Mutation(
+        "target-not-flushed-at-the-stop",
+        "4.3",
+        "a power cut after a clean stop would leave the sides different",
+        (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
+        first_seed=10,
+    ),
+    # ------------------------------------------------------------------ 4.6
+    Mutation(
+        "decision-not-caught-up",
+        "4.6",
+        "a decision of the host would be undone by its restart",
+        (Change(_REPLAY, "if ledger.decision < witness.decision:", "if False:"),),
+    ),
+    Mutation(
+        "unclean-taken-for-resume",
+        "4.6",
+        "the target may miss writes that the source has",
+        (
+            Change(
+                _VERDICTS,
+                "        flag_set=False,\n        target_fault=False,\n",
+                "        flag_set=None,\n        target_fault=False,\n",
+            ),
+            Change(_REPLAY, "if not is_set_in_vain(ledger, witness):", "if ledger.flag is not Flag.SET:"),
+        ),
+        first_seed=2,
+    ),
+)
