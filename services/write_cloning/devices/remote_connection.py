@@ -24,6 +24,7 @@ from services.write_cloning.devices.buffers import ZEROES, ZEROES_BYTES, Buffer
 from services.write_cloning.devices.engine import answer
 from services.write_cloning.devices.interface import Done
 from services.write_cloning.outbox import Outbox
+from services.write_cloning.resets import raise_if_reset
 from shared.nbd.client_replies import Data, Extents, Hole, Reply, ReplyParser
 from shared.nbd.client_replies import Done as Answered
 from shared.nbd.constants import Command
@@ -160,6 +161,11 @@ class RemoteConnection:
             return
         self._filled += count
         self._take_in()
+        if not (self.error or self._is_closed):
+            try:
+                raise_if_reset(self._socket)
+            except OSError as error:
+                self._lose(error)
 
     def _take_in(self) -> None:
         if self.error or self._is_closed:

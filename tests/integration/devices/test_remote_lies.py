@@ -100,6 +100,33 @@ async def test_server_that_hangs_up_in_mid_reply_has_answered_nothing(
         await device.close()
 
 
+async def test_server_that_dies_with_requests_unread_is_noticed_though_its_last_reply_comes_first(
+    exports: RemoteExports, folder: Path, pool: BufferPool
+) -> None:
+    """Its end is an error of the socket then, behind content that can still be read; the loop tells of both only once."""
+    are_both_sent = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        header = await reader.readexactly(REQUEST_BYTES)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await are_both_sent.wait()
+        writer.write(SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, int.from_bytes(header[8:16])) + bytes(512))
+        writer.transport.abort()
+
+    async with scripted(folder, script, size_bytes=MIB, flags=FLAGS) as uri:
+        device = await exports.open(uri)
+        driver = Driver(device, pool)
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(driver.try_read(0, 512))
+            await asyncio.sleep(0.05)  # nothing tells that the server has read it
+            second = tasks.create_task(driver.try_read(512, 512))
+            await asyncio.sleep(0.05)  # nor that this lies unread
+            are_both_sent.set()
+        assert first.result()[0] == 0
+        assert second.result()[0] == errno.ECONNRESET
+        await device.close()
+
+
 async def test_server_that_never_reads_is_sent_no_more_than_the_socket_holds_and_nothing_is_copied(
     exports: RemoteExports, folder: Path, pool: BufferPool
 ) -> None:
