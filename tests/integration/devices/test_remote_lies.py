@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 from services.write_cloning.devices.allowed import AllowedPaths
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.errors import DeviceUnusableError, NotADeviceError
+from services.write_cloning.devices.remote_connection import RemoteConnection
 from services.write_cloning.devices.remote_opening import RemoteExports
 from shared.nbd.constants import (
     REQUEST_BYTES,
     SIMPLE_REPLY_MAGIC,
     STRUCTURED_REPLY_MAGIC,
     ChunkType,
+    Command,
     TransmissionFlag,
 )
 from tests.integration.devices.servers import scripted
@@ -101,30 +104,22 @@ async def test_server_that_hangs_up_in_mid_reply_has_answered_nothing(
 
 
 async def test_server_that_dies_with_requests_unread_is_noticed_though_its_last_reply_comes_first(
-    exports: RemoteExports, folder: Path, pool: BufferPool
+    pool: BufferPool,
 ) -> None:
     """Its end is an error of the socket then, behind content that can still be read; the loop tells of both only once."""
-    are_both_sent = asyncio.Event()
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        header = await reader.readexactly(REQUEST_BYTES)
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await are_both_sent.wait()
-        writer.write(SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, int.from_bytes(header[8:16])) + bytes(512))
-        writer.transport.abort()
-
-    async with scripted(folder, script, size_bytes=MIB, flags=FLAGS) as uri:
-        device = await exports.open(uri)
-        driver = Driver(device, pool)
-        async with asyncio.TaskGroup() as tasks:
-            first = tasks.create_task(driver.try_read(0, 512))
-            await asyncio.sleep(0.05)  # nothing tells that the server has read it
-            second = tasks.create_task(driver.try_read(512, 512))
-            await asyncio.sleep(0.05)  # nor that this lies unread
-            are_both_sent.set()
-        assert first.result()[0] == 0
-        assert second.result()[0] == errno.ECONNRESET
-        await device.close()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = RemoteConnection("nbd://scripted", ours, b"")
+    buffer, answers = pool.take(4096), (Answer(), Answer())
+    for answer in answers:
+        connection.ask(Command.READ, 0, 0, 512, buffer, 0, answer.done, None)
+    await asyncio.sleep(0)
+    header = theirs.recv(REQUEST_BYTES)
+    theirs.send(SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, int.from_bytes(header[8:16])) + bytes(512))
+    theirs.close()
+    assert await answers[0].error() == 0
+    assert await answers[1].error() == errno.ECONNRESET
+    buffer.release()
 
 
 async def test_server_that_never_reads_is_sent_no_more_than_the_socket_holds_and_nothing_is_copied(
