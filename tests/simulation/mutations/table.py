@@ -13,9 +13,11 @@ _COPIER = "services/write_cloning/copier.py"
 _VOLUME = "services/write_cloning/volume/volume.py"
 _ORDER = "services/write_cloning/volume/ordering.py"
 _ENTERING = "services/state_control/entering.py"
+_EVIDENCE = "services/startup/evidence.py"
 _REPLAY = "services/startup/replay.py"
 _TABLE = "shared/migration/table.py"
 _VERDICTS = "shared/migration/verdicts.py"
+_LEDGER = "shared/migration/ledger.py"
 
 MUTATIONS: tuple[Mutation, ...] = (
     # ------------------------------------------------------------------ R1
@@ -259,6 +261,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         first_seed=10,
     ),
     # ------------------------------------------------------------------ 4.6
+    Mutation(
+        "repair-leaves-the-flag",
+        "4.6",
+        "a journal that was repaired would prove a clean stop",
+        (
+            Change(
+                _LEDGER,
+                "                self._flag, self._flag_entry = Flag.SET, entry\n                sides",
+                "                sides",
+            ),
+            Change(
+                _EVIDENCE,
+                "return ledger.state in CLONING_STATES and not _knows_of_clear(witness, ledger.flag_entry)",
+                "return False",
+            ),
+        ),
+        first_seed=49,
+    ),
     Mutation(
         "decision-not-caught-up",
         "4.6",
