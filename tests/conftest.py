@@ -11,7 +11,12 @@ import hypothesis
 import pytest
 import uvloop
 
-pytest_plugins = ("pytester", "tests.plugins.left_out", "tests.plugins.nothing_left_out")
+pytest_plugins = (
+    "pytester",
+    "tests.plugins.left_out",
+    "tests.plugins.nothing_left_out",
+    "tests.plugins.campaign_beside",
+)
 
 # No deadline: a loaded machine makes no test wrong. The blob that replays a failure is printed.
 hypothesis.settings.register_profile("cutover", deadline=None, print_blob=True)

@@ -6,9 +6,7 @@ import sys
 
 import pytest
 
-from tests.simulation.__main__ import CI_SEEDS
-from tests.simulation.campaign import campaign
-from tests.simulation.coverage import missing
+from tests.plugins.campaign_beside import KEY
 from tests.simulation.simulation import run
 
 _DIGESTS = "from tests.simulation.simulation import run; print([run(seed).digest for seed in (1, 17, 44)])"
@@ -16,11 +14,12 @@ _DIGESTS = "from tests.simulation.simulation import run; print([run(seed).digest
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_no_seed_of_the_simulation_goes_wrong_and_everything_is_reached() -> None:
-    result = campaign(range(CI_SEEDS))
-    print(f"{result.seeds} seeds, {result.seeds_per_s:.1f} a second")
-    assert result.wrong == {}
-    assert missing(result.counts) == []
+def test_no_seed_of_the_simulation_goes_wrong_and_everything_is_reached(
+    request: pytest.FixtureRequest,
+) -> None:
+    status, printed = request.config.stash[KEY].result()
+    print(printed.splitlines()[-1])
+    assert status == 0, printed
 
 
 @pytest.mark.timeout(600)
