@@ -42,6 +42,8 @@ class Entering:
             raise Refusal(
                 Code.BUSY, f"The journal does not hold the last decision of {name!r} yet; ask again."
             )
+        if view.is_entering:
+            raise Refusal(Code.BUSY, f"Another sync of {name!r} is under way at its host.")
         if count := view.outstanding_target_requests:
             requests = "1 request" if count == 1 else f"{count} requests"
             message = f"{requests} of an earlier attempt may still land on the target of {name!r}."
@@ -95,14 +97,16 @@ class Entering:
     async def _refuse_if_entered(self, origin: Origin) -> None:
         """Another `sync` may have won. A host that is still in `setup` after it has refused this one is there to stay.
 
-        It decides one thing at a time. An earlier `sync` cannot enter any more, because its flag is not the last one;
-        a later one sets another flag first, and then the clear of this one is refused.
+        It decides one thing at a time. An earlier `sync` that is not at it already cannot enter any more, because its flag is
+        not the last one; a later one sets another flag first, and then the clear of this one is refused.
         """
         ledger = await self._journal.read(origin.migration)
         picture = picture_of(ledger, await self._hosts.check(origin.host, origin.migration))
         view = picture.require_open()
         if view.state is not State.SETUP or view.decision != origin.decision:
             raise Refusal(Code.STALE, f"{origin.migration!r} is in state {view.state} by now.")
+        if view.is_entering:
+            raise Refusal(Code.STALE, f"another sync of {origin.migration!r} is under way at its host.")
 
 
 def _origin(picture: Picture, relies_on: str, operation: str) -> Origin:

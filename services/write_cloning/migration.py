@@ -50,6 +50,7 @@ class Migration:
         self._around = around
         self._keeper = Keeper(witness, around.witnesses)
         self._deciding = asyncio.Lock()
+        self._entering = 0  # requests to enter that are under way
         self.reporter = Reporter(self._keeper, around)
         self._faults = Faults(self._keeper, self.reporter, around)
         self.apparatus = Apparatus(
@@ -197,9 +198,25 @@ class Migration:
                 the target does not allow it. Nothing was cloned.
         """
         if not self._is_done(request):
-            ledger = await self._sound_ledger()  # before its turn: decisions never wait for NATS
-            await self._in_turn(self._enter(request, ledger))
+            self._entering += 1
+            try:
+                ledger = await self._sound_ledger()  # before its turn: decisions never wait for NATS
+            except BaseException:
+                self._entering -= 1
+                raise
+            await self._in_turn(self._entered(request, ledger))
         return await self.confirm()
+
+    @property
+    def is_entering(self) -> bool:
+        """Whether someone who has looked at the flag is about to enter: another flag would come too late for that look."""
+        return self._entering > 0
+
+    async def _entered(self, request: EnterRequest, ledger: Ledger) -> None:
+        try:
+            await self._enter(request, ledger)
+        finally:
+            self._entering -= 1
 
     async def _enter(self, request: EnterRequest, ledger: Ledger) -> None:
         if self._is_done(request):

@@ -34,6 +34,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         eta_s=remaining_bytes / rate if rate else None,
         paused=witness.paused,
         throttle_bytes_per_s=witness.throttle_bytes_per_s,
+        is_entering=migration.is_entering,
         unreadable_regions=copier.unreadable_regions if copier is not None else (),
         verification=verification.view() if verification is not None else None,
         resync_bytes=migration.apparatus.due_bytes if witness.authority is Side.SOURCE else None,

@@ -103,6 +103,7 @@ class HostView:
     export_uri: str | None
     connections: tuple[ConnectionView, ...] = ()
     io_engine: str
+    is_entering: bool = False  # a sync is under way that has looked at the flag
     outstanding_target_requests: int = 0
     routing: RoutingView
     application_reads: int = 0  # since the volume was opened

@@ -17,7 +17,7 @@ from shared.migration.ledger import Entry, fold
 from shared.migration.records import StateRecord, TombstoneRecord, digest_of
 from shared.migration.states import State
 from tests.simulation.operator import NAME
-from tests.simulation.process import NOBODY
+from tests.simulation.process import NOBODY, Process
 from tests.simulation.rules import BrokenRuleError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Damage:
         self._messages: list[Message] | None = None  # the right ones, while there is a forgery
         self.has_journal_gone_back = False
         self.is_mended = False  # the next start will find everything as it should be
+        self._started_before: Process | None = None  # and this one, which was under way, perhaps not
         self.is_final = False  # the volume is closed for good, and rightly so
 
     @property
@@ -133,9 +134,11 @@ class Damage:
         )
         broker.store(f"cutover.journal.{NAME}.state", encode(forged))
 
-    def closed(self, closed: Closed) -> None:
+    def closed(self, closed: Closed, process: Process) -> None:
         """Startup keeps it closed: rightly?"""
         world = self._world
+        if process is self._started_before:
+            return
         if not self.is_any and not world.nats.went_back:
             raise BrokenRuleError(f"startup refuses, with journal and witness intact: {closed.message}")
         world.count("closed")
@@ -162,10 +165,13 @@ class Damage:
             self._messages = None
         world.rules.look_at_files()
         self.is_mended = True
+        self._started_before = world.host_process
         world.stop_host()
 
-    def admitted(self, reply: AdmissionReply) -> None:
+    def admitted(self, reply: AdmissionReply, process: Process) -> None:
         """Startup has answered: what is open now is proved."""
+        if process is self._started_before:
+            return
         self.is_mended = False
         if reply.admitted:
             self._witness = self._messages = None

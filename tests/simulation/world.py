@@ -354,9 +354,9 @@ class World:
                 self.note("admitted", admission.state, admission.label)
             for closed in reply.closed:
                 self.note("closed", closed.code, closed.message)
-                self._guarded(self.damage.closed)(closed)
+                self._guarded(self.damage.closed)(closed, process)
             self.rules.admitted(reply)
-            self.damage.admitted(reply)
+            self.damage.admitted(reply, process)
 
     # ------------------------------------------------------------------ from beginning to end
 

@@ -5,6 +5,7 @@ import errno
 import pytest
 
 from services.write_cloning.keeper import Keeper
+from services.write_cloning.views import view_of
 from shared.migration.devices import Side
 from shared.migration.records import Kind, StateRecord
 from shared.migration.refusals import Code, Refusal
@@ -178,3 +179,17 @@ async def test_record_that_is_found_in_the_journal_again_does_not_make_the_witne
         for entry in (entries[-2], entries[-1], entries[-2]):
             await keeper.rely_on(entry.record.index, entry.digest)
         assert keeper.witness.tail_digest == entries[-1].digest
+
+
+async def test_host_says_that_it_is_being_entered_from_the_look_at_the_flag_to_the_witness() -> None:
+    """A second `sync` that set another flag meanwhile, and cleared it again, would leave a clear flag over cloned writes."""
+    async with standing_host() as house:
+        seen: list[bool] = []
+
+        async def look() -> None:
+            seen.append(view_of(house.migration, house.around).is_entering)
+
+        house.before["sync", Step.WRITE_WITNESS] = look
+        await house.ask("sync")
+        await look()
+        assert seen == [True, False]
