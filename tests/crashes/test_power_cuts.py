@@ -101,7 +101,7 @@ def test_power_cut_loses_nothing_that_was_flushed(plant: Callable[..., Plant], c
         built.cut_while_starting(case.survives, case.seed + time)
     machine.mend()
     check_verdict(machine, NAME, before, has_host_died=True)
-    assert built.course.prove().lives == 2
+    assert 2 <= built.course.prove().lives <= 1 + case.times  # a start that was cut may have served before
 
 
 @pytest.mark.parametrize(("state", "liar"), [("source-selected", SOURCE), ("committed", TARGET)])
