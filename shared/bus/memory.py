@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from shared.migration.refusals import Code, Refusal
 Reply = TypeVar("Reply")
 
 
+@lru_cache(maxsize=4096)  # the same few subjects are asked for all the time, and by nobody but tests
 def covers(pattern: str, subject: str) -> bool:
     """Whether a subject is one of those that a pattern with `*` and `>` stands for."""
     wanted, tokens = pattern.split("."), subject.split(".")

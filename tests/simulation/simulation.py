@@ -43,7 +43,6 @@ from functools import lru_cache
 from random import Random
 
 from shared.bus import chain
-from shared.messages import codec
 from tests.simulation.loop import SimulatedLoop, StuckError
 from tests.simulation.world import Tell, World
 
@@ -62,7 +61,7 @@ class Outcome:
 
 def run(seed: int, tell: Tell | None = None, *, is_honest: bool = True) -> Outcome:
     """One life. `tell` hears of everything; with `is_honest` false, flushes do nothing."""
-    with _quiet(tell), _decoding_once():
+    with _quiet(tell), _reading_once():
         return _run(seed, tell, is_honest=is_honest)
 
 
@@ -109,11 +108,11 @@ def _quiet(tell: Tell | None) -> Iterator[None]:
 
 
 @contextmanager
-def _decoding_once() -> Iterator[None]:
-    """The same bytes are the same record: reading a journal again and again costs less."""
-    decode = codec.decode_record
-    setattr(chain, "decode_record", lru_cache(maxsize=4096)(decode))  # noqa: B010 # it is not the chain's to give away
+def _reading_once() -> Iterator[None]:
+    """The same bytes at the same place are the same entry: reading a journal again and again costs less."""
+    read = chain._entry
+    setattr(chain, "_entry", lru_cache(maxsize=4096)(read))  # noqa: B010 # it is not the chain's to give away
     try:
         yield
     finally:
-        setattr(chain, "decode_record", decode)  # noqa: B010
+        setattr(chain, "_entry", read)  # noqa: B010
