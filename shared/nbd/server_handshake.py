@@ -43,11 +43,10 @@ class State(Enum):
 
 
 class TlsPolicy(Enum):
-    """The document's three modes ("Server-side requirements")."""
+    """Two of the document's three modes ("Server-side requirements"); a client is never left to choose (SELECTIVETLS)."""
 
-    OFF = "off"
-    OFFERED = "offered"
-    REQUIRED = "required"
+    OFF = "off"  # NOTLS
+    REQUIRED = "required"  # FORCEDTLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +140,6 @@ class ServerHandshake:
                 return self._receive_client_flags()
             case State.HAGGLING:
                 return self._receive_option()
-            case State.SECURING if self._received:
-                raise FatalPeerError("clear text after STARTTLS")
             case _:
                 return False
 
@@ -183,7 +180,11 @@ class ServerHandshake:
         if option == Option.EXPORT_NAME or not self._is_fixed:
             raise FatalPeerError(f"option {option} with {length} bytes, and no way to refuse it")
         sentence = f"an option of {length} bytes, where {MAX_OPTION_BYTES} are allowed"
-        self._refuse(option, OptionRefusedError(OptionReply.ERR_TOO_BIG, sentence))
+        try:
+            self._admit(option)
+            raise OptionRefusedError(OptionReply.ERR_TOO_BIG, sentence)
+        except OptionRefusedError as refusal:
+            self._refuse(option, refusal)
 
     def _take(self, length: int) -> bytes:
         taken = bytes(self._received[:length])
@@ -238,11 +239,14 @@ class ServerHandshake:
         self._acknowledge(Option.LIST)
 
     def _answer_starttls(self, payload: bytes) -> None:
+        """What came along behind it was said in clear text, by the client or by somebody in between: it ends the session."""
         if self._tls is TlsPolicy.OFF:
             raise OptionRefusedError(OptionReply.ERR_POLICY, "this server is set up without TLS")
         _insist_on_empty(payload)
         if self._is_secured:
             raise options.malformed("TLS is up already")
+        if self._received:
+            raise FatalPeerError(f"{len(self._received)} bytes in clear text came along with STARTTLS")
         self._acknowledge(Option.STARTTLS)
         self._events.append(SecureNow())
         self.state = State.SECURING

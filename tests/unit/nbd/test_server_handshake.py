@@ -320,23 +320,83 @@ def test_required_tls_leaves_export_name_no_answer() -> None:
 
 
 def test_starttls_starts_negotiation_afresh() -> None:
-    handshake = begin(tls=TlsPolicy.OFFERED)
-    ask(handshake, Option.STRUCTURED_REPLY)
+    """Nothing of before could have been negotiated; were it, by whatever way, it would be forgotten."""
+    handshake = begin(tls=TlsPolicy.REQUIRED)
+    handshake._has_structured_replies = True
+    handshake._contexts, handshake._contexts_of = {1: "base:allocation"}, "vol1"
     events = ask(handshake, Option.STARTTLS)
     assert kinds(events) == [OptionReply.ACK]
     assert events[-1] == SecureNow()
     handshake.secured()
     assert kinds(ask(handshake, Option.STARTTLS)) == [OptionReply.ERR_INVALID]
-    assert not entered(ask(handshake, Option.GO, export_query(b"vol1"))).agreement.has_structured_replies
+    agreement = entered(ask(handshake, Option.GO, export_query(b"vol1"))).agreement
+    assert not agreement.has_structured_replies
+    assert agreement.contexts == {}
 
 
-def test_clear_text_behind_starttls_ends_the_session() -> None:
+def test_starttls_with_data_is_refused_and_may_be_asked_for_again() -> None:
     handshake = begin(tls=TlsPolicy.REQUIRED)
-    injected = options.pack_option(Option.STARTTLS) + options.pack_option(Option.GO, export_query(b"vol1"))
-    last = handshake.receive(injected)[-1]
-    assert isinstance(last, Ended)
-    assert last.error is not None
+    assert kinds(ask(handshake, Option.STARTTLS, b"x")) == [OptionReply.ERR_INVALID]
+    assert ask(handshake, Option.STARTTLS)[-1] == SecureNow()
+
+
+@pytest.mark.parametrize(
+    "injected",
+    [
+        b"x",
+        options.pack_option(Option.GO, export_query(b"vol1")),
+        options.pack_option(Option.STARTTLS),
+        b"\x16\x03\x01",
+    ],
+)
+def test_whatever_comes_along_behind_starttls_ends_the_session(injected: bytes) -> None:
+    """Whoever is in between could have put it there, to be taken for what the client says under TLS."""
+    handshake = begin(tls=TlsPolicy.REQUIRED)
+    (event,) = handshake.receive(options.pack_option(Option.STARTTLS) + injected)
+    assert isinstance(event, Ended)
+    assert event.error is not None
     assert handshake.state is State.ENDED
+
+
+def test_nothing_is_taken_between_starttls_and_tls() -> None:
+    handshake = begin(tls=TlsPolicy.REQUIRED)
+    ask(handshake, Option.STARTTLS)
+    with pytest.raises(FatalPeerError):
+        handshake.receive(options.pack_option(Option.LIST))
+
+
+def test_before_tls_nothing_is_asked_of_the_catalogue() -> None:
+    def catalogue() -> tuple[ExportDescription, ...]:
+        raise AssertionError
+
+    handshake = ServerHandshake(catalogue, TlsPolicy.REQUIRED)
+    handshake.receive(BOTH)
+    for option, payload in PAYLOADS.items():
+        if option != Option.EXPORT_NAME:
+            assert kinds(ask(handshake, option, payload)) == [OptionReply.ERR_TLS_REQD]
+    assert kinds(ask(handshake, Option.LIST)) == [OptionReply.ERR_TLS_REQD]
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        (Option.GO, OptionReply.ERR_TLS_REQD),
+        (Option.STARTTLS, OptionReply.ERR_TOO_BIG),
+        (99, OptionReply.ERR_TLS_REQD),
+    ],
+)
+def test_required_tls_comes_before_the_length_of_an_option(option: int, kind: OptionReply) -> None:
+    handshake = begin(tls=TlsPolicy.REQUIRED)
+    header = struct.pack(">8sII", b"IHAVEOPT", option, MAX_OPTION_BYTES + 1)
+    assert kinds(handshake.receive(header)) == [kind]
+
+
+def test_client_without_fixed_newstyle_is_given_no_tls() -> None:
+    """The server "MUST operate in NOTLS mode" then: where TLS is demanded, there is nothing that it could be given."""
+    (event,) = ask(begin(tls=TlsPolicy.REQUIRED, client_flags=bytes(4)), Option.STARTTLS)
+    assert isinstance(event, Ended)
+    (event,) = ask(begin(tls=TlsPolicy.REQUIRED, client_flags=bytes(4)), Option.EXPORT_NAME, b"vol1")
+    assert isinstance(event, Ended)
 
 
 def test_shutdown_refuses_everything_but_abort() -> None:
