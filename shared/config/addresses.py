@@ -1,10 +1,15 @@
-"""Where volumes may be exported: a Unix socket, or TCP on this host alone, because the export has no TLS."""
+"""Where volumes may be exported, as far as an address's text tells: a Unix socket, or TCP on an address of this host.
+
+Who could reach it there, and whether that is wanted, is in `exposure`.
+"""
 
 import ipaddress
 
 UNIX_PATH_BYTES_MAX = 107  # `sun_path` without its NUL (unix(7))
 PORT_MAX = 65535
-_ALLOWED = "allowed are unix:///FOLDER/NAME, tcp://127.0.0.1:PORT and tcp://[::1]:PORT"
+_ALLOWED = (
+    "allowed are unix:///FOLDER/NAME and tcp://ADDRESS:PORT, as in tcp://192.0.2.1:10809 or tcp://[::1]:10809"
+)
 
 
 def an_nbd_address(value: str) -> str:
@@ -25,6 +30,11 @@ def an_nbd_address(value: str) -> str:
     return value
 
 
+def is_tcp(address: str) -> bool:
+    """Whether an address that was accepted is one that others may reach."""
+    return address.startswith("tcp://")
+
+
 def _why_no_path(path: str) -> str:
     length = len(path.encode(errors="surrogateescape"))
     if length > UNIX_PATH_BYTES_MAX:
@@ -37,7 +47,7 @@ def _why_no_endpoint(place: str) -> str:
     if not (port.isascii() and port.isdecimal() and int(port) <= PORT_MAX):
         return "ends with no port"
     try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
     except ValueError:
         return "names no address of this host"
-    return "" if address.is_loopback else "can be reached from other hosts, and the export has no TLS"
+    return ""

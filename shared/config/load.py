@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from shared.config.exposure import exposure_mistakes
 from shared.config.model import Config, HostConfig, NatsConfig, NbdConfig
 from shared.strict import Mistakes, read_json
 
@@ -20,6 +21,8 @@ _SECTIONS: Mapping[str, type] = {"nats": NatsConfig, "host": HostConfig, "nbd": 
 _LISTS = frozenset({"host.allowed_devices", "nbd.listen"})
 _STRINGS = frozenset({
     "nats.url", "nats.monitor_url", "host.name", "host.state_dir", "host.io_engine", "host.direct_io",
+    "nbd.tls_certificate_file", "nbd.tls_key_file", "nbd.tls_client_ca_file", "nbd.unencrypted_tcp",
+    "nbd.socket_owner", "nbd.socket_group",
 })  # fmt: skip
 _FILE_BYTES_MAX = 1024 * 1024
 
@@ -51,8 +54,8 @@ def check(given: Mapping[str, Any], file: Path | None, environment: Mapping[str,
         raise ConfigError(_text(file, (*unknown, *mistakes.sentences))) from None
     except TypeError as error:
         raise ConfigError(_text(file, (*unknown, str(error)))) from None
-    if unknown:
-        raise ConfigError(_text(file, unknown))
+    if wrong := (*unknown, *exposure_mistakes(config.nbd)):
+        raise ConfigError(_text(file, wrong))
     return config
 
 

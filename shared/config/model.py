@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator
+from pydantic import AfterValidator, PlainValidator
 
 from shared.config.addresses import an_nbd_address
 from shared.config.urls import without_secrets
@@ -16,6 +16,9 @@ GIB = 1024 * MIB
 
 REGION_BYTES_MIN = 64 * KIB
 REGION_BYTES_MAX = 64 * MIB
+
+OPEN_TO_EVERYONE = "everyone on the network may read and write these volumes"
+"""What has to be written where TCP shall be served to whoever comes: nobody writes it by accident."""
 
 
 def _a_name(value: str) -> str:
@@ -54,7 +57,23 @@ def _a_monitor_url(value: str) -> str:
     return value
 
 
+def _the_words(value: str) -> str:
+    if value != OPEN_TO_EVERYONE:
+        raise ValueError(f'is either not set, or exactly "{OPEN_TO_EVERYONE}"')
+    return value
+
+
+def _an_account(value: object) -> str | int:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("is a name or a number")
+
+
 Seconds = Annotated[float, Gt(0), Le(3600)]
+AbsolutePath = Annotated[str, AfterValidator(_an_absolute_path)]
+Account = Annotated[str | int, PlainValidator(_an_account)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +96,7 @@ class HostConfig:
     """`[host]`: what the write cloning service of this machine may do, and how."""
 
     name: Annotated[str, AfterValidator(_a_name)]
-    state_dir: Annotated[str, AfterValidator(_an_absolute_path)]
+    state_dir: AbsolutePath
     allowed_devices: tuple[Annotated[str, AfterValidator(_a_device_pattern)], ...] = ()
     io_timeout_s: Seconds = 10.0
     shutdown_timeout_s: Seconds = 60.0
@@ -93,9 +112,17 @@ class HostConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NbdConfig:
-    """`[nbd]`: where the volumes are exported. Empty: a socket below the host's state directory."""
+    """`[nbd]`: where the volumes are exported, and who may reach them. Empty: a socket below the host's state directory."""
 
     listen: tuple[Annotated[str, AfterValidator(an_nbd_address)], ...] = ()
+    tls_certificate_file: AbsolutePath | None = (
+        None  # with what stands between it and the CA that clients know
+    )
+    tls_key_file: AbsolutePath | None = None
+    tls_client_ca_file: AbsolutePath | None = None  # clients show a certificate that this CA has signed
+    unencrypted_tcp: Annotated[str, AfterValidator(_the_words)] | None = None
+    socket_owner: Account | None = None  # of the Unix sockets; a name or a number
+    socket_group: Account | None = None  # may connect to them, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -233,7 +233,7 @@ async def test_nats_that_is_away_is_told(short_path: Path) -> None:
         ("[host\n", "not TOML"),
         ("loose = 1\n", "no section"),
         ("[host]\nio_timeout_s = -1\n[nats]\nurl = 'http://x'\n", "host.io_timeout_s"),
-        ("[nbd]\nlisten = ['tcp://0.0.0.0:10809']\n", "nbd.listen.0: 'tcp://0.0.0.0:10809' can be reached"),
+        ("[nbd]\nlisten = ['tcp://0.0.0.0:10809']\n", "tcp://0.0.0.0:10809 would be open to everyone"),
         ("[nbd]\nlisten = ['unix:///no-folder/x.sock']\n", "nbd.listen: unix:///no-folder/x.sock cannot"),
         (None, "cannot be read"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.config.load import ConfigError, check, environment_name, known_keys, load
-from shared.config.model import MIB, Config, HostConfig
+from shared.config.model import MIB, Config, HostConfig, NbdConfig
 
 WHOLE = """
 [nats]
@@ -26,7 +26,12 @@ inflight_budget_bytes = 134217728
 
 [nbd]
 listen = ["unix:///run/cutover.sock", "tcp://127.0.0.1:10809"]
+tls_certificate_file = "/etc/cutover/nbd.pem"
+tls_key_file = "/etc/cutover/nbd.key"
+tls_client_ca_file = "/etc/cutover/ca.pem"
+socket_group = 107
 """
+IN_WORDS = "everyone on the network may read and write these volumes"
 
 VALUES = {
     "nats.url": "nats://n:1",
@@ -44,6 +49,12 @@ VALUES = {
     "host.direct_io": "always",
     "host.inflight_budget_bytes": "67108864",
     "nbd.listen": '["unix:///a"]',
+    "nbd.tls_certificate_file": "/a.pem",
+    "nbd.tls_key_file": "/a.key",
+    "nbd.tls_client_ca_file": "/b.pem",
+    "nbd.unencrypted_tcp": IN_WORDS,
+    "nbd.socket_owner": "alice",
+    "nbd.socket_group": "1000",
 }
 
 
@@ -80,7 +91,13 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         direct_io="never",
         inflight_budget_bytes=128 * MIB,
     )
-    assert config.nbd.listen == ("unix:///run/cutover.sock", "tcp://127.0.0.1:10809")
+    assert config.nbd == NbdConfig(
+        listen=("unix:///run/cutover.sock", "tcp://127.0.0.1:10809"),
+        tls_certificate_file="/etc/cutover/nbd.pem",
+        tls_key_file="/etc/cutover/nbd.key",
+        tls_client_ca_file="/etc/cutover/ca.pem",
+        socket_group=107,
+    )
 
 
 def test_every_key_has_a_value_to_try() -> None:
@@ -98,6 +115,7 @@ def test_every_key_can_be_overridden(tmp_path: Path) -> None:
     assert config.host.io_engine == "io_uring"
     assert not config.host.region_map
     assert config.nbd.listen == ("unix:///a",)
+    assert (config.nbd.socket_owner, config.nbd.socket_group) == ("alice", "1000")
 
 
 def test_all_mistakes_are_told_at_once_by_their_keys(tmp_path: Path) -> None:
@@ -151,8 +169,6 @@ def test_secrets_are_not_in_the_mistakes_either(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("tcp://0.0.0.0:10809", "can be reached from other hosts"),
-        ("tcp://[::]:10809", "can be reached from other hosts"),
         ("tcp://nbd.example:10809", "names no address"),
         ("tcp://127.0.0.1", "ends with no port"),
         ("tcp://127.0.0.1:65536", "ends with no port"),
@@ -163,13 +179,77 @@ def test_secrets_are_not_in_the_mistakes_either(tmp_path: Path) -> None:
 def test_an_address_that_cannot_be_listened_on_is_told_with_what_is_allowed(address: str, why: str) -> None:
     told = mistakes(None, CUTOVER_NBD_LISTEN=address)
     assert f"nbd.listen.0: {address!r} {why}" in told
-    assert "tcp://127.0.0.1:PORT" in told
+    assert "tcp://ADDRESS:PORT" in told
+
+
+TCP = (
+    "tcp://localhost:0",
+    "tcp://127.0.0.2:65535",
+    "tcp://[::1]:1",
+    "tcp://0.0.0.0:10809",
+    "tcp://[2001:db8::1]:9",
+)
+PAIR = {"CUTOVER_NBD_TLS_CERTIFICATE_FILE": "/c.pem", "CUTOVER_NBD_TLS_KEY_FILE": "/c.key"}
+CLIENTS = {"CUTOVER_NBD_TLS_CLIENT_CA_FILE": "/ca.pem"}
+WORDS = {"CUTOVER_NBD_UNENCRYPTED_TCP": IN_WORDS}
+
+
+@pytest.mark.parametrize("address", TCP)
+@pytest.mark.parametrize(
+    ("given", "lacks"),
+    [
+        ({}, "set nbd.tls_certificate_file, nbd.tls_key_file and nbd.tls_client_ca_file"),
+        (PAIR, "set nbd.tls_client_ca_file, so that clients show a certificate"),
+    ],
+)
+def test_tcp_for_whoever_comes_is_refused_with_what_would_do(
+    address: str, given: dict[str, str], lacks: str
+) -> None:
+    """On loopback, too: every user and every container on the host's network reaches it."""
+    told = mistakes(None, CUTOVER_NBD_LISTEN=f"unix:///s,{address}", **given)
+    (line,) = [line for line in told.splitlines() if line.startswith("  nbd.listen: ")]
+    assert f"{address} would be open to everyone who reaches it" in line
+    assert lacks in line
+    assert f'nbd.unencrypted_tcp = "{IN_WORDS}"' in line
+
+
+@pytest.mark.parametrize("address", TCP)
+@pytest.mark.parametrize("given", [PAIR | CLIENTS, WORDS, PAIR | WORDS, PAIR | CLIENTS | WORDS])
+def test_tcp_is_accepted_with_certificates_or_in_words(address: str, given: dict[str, str]) -> None:
+    assert load(None, {"CUTOVER_NBD_LISTEN": address, **given}).nbd.listen == (address,)
+
+
+@pytest.mark.parametrize("words", ["yes", "true", "", IN_WORDS.capitalize(), f"{IN_WORDS}."])
+def test_words_are_those_and_no_others(words: str) -> None:
+    assert f'nbd.unencrypted_tcp: is either not set, or exactly "{IN_WORDS}"' in mistakes(
+        None, CUTOVER_NBD_UNENCRYPTED_TCP=words
+    )
+
+
+def test_a_unix_socket_needs_no_certificates() -> None:
+    assert load(None, {"CUTOVER_NBD_LISTEN": "unix:///s"}).nbd.listen == ("unix:///s",)
 
 
 @pytest.mark.parametrize(
-    "address", ["tcp://localhost:0", "tcp://127.0.0.2:65535", "tcp://[::1]:1", "unix:///" + "x" * 106]
-)
-def test_an_address_of_this_host_is_accepted(address: str) -> None:
+    ("given", "missing"),
+    [("TLS_CERTIFICATE_FILE", "tls_key_file"), ("TLS_KEY_FILE", "tls_certificate_file"),
+     ("TLS_CLIENT_CA_FILE", "tls_certificate_file")],
+)  # fmt: skip
+def test_what_one_file_needs_is_told_by_its_key(given: str, missing: str) -> None:
+    told = mistakes(None, **{f"CUTOVER_NBD_{given}": "/f"})
+    assert f"\n  nbd.{missing}: required, because nbd.{given.lower()} is set" in told
+
+
+@pytest.mark.parametrize("account", ["-1", "true", "''", "[1]", "1.5"])
+def test_an_account_is_a_name_or_a_number(tmp_path: Path, account: str) -> None:
+    file = write(tmp_path, f"[nbd]\nsocket_owner = {account}\nsocket_group = {account}\n")
+    told = mistakes(file)
+    assert "nbd.socket_owner: is a name or a number" in told
+    assert "nbd.socket_group: is a name or a number" in told
+
+
+def test_an_address_of_this_host_is_accepted() -> None:
+    address = "unix:///" + "x" * 106
     assert load(None, {"CUTOVER_NBD_LISTEN": address}).nbd.listen == (address,)
 
 
