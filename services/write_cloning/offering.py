@@ -12,10 +12,13 @@ from shared.messages.status import ConnectionView
 class Offering:
     """Implements `Exports`. Each volume has a buffer pool of its own, so that one that hangs starves no other."""
 
-    def __init__(self, server: ExportServer, address: str, inflight_budget_bytes: int) -> None:
-        """`address` is that of the socket that clients are told of: a path, or `HOST:PORT`."""
+    def __init__(
+        self, server: ExportServer, address: str, inflight_budget_bytes: int, *, has_tls: bool = False
+    ) -> None:
+        """`address` is that of the socket that clients are told of: a path, or `HOST:PORT`, with TLS or without."""
         self._server = server
         self._address = address
+        self._has_tls = has_tls
         self._inflight_budget_bytes = inflight_budget_bytes
 
     def add(self, name: str, volume: Volume) -> None:
@@ -29,7 +32,7 @@ class Offering:
 
     def uri(self, name: str) -> str:
         """See `Exports`."""
-        return export_uri(self._address, name)
+        return export_uri(self._address, name, has_tls=self._has_tls)
 
     def connections(self, name: str) -> tuple[ConnectionView, ...]:
         """See `Exports`. Of a volume that is not offered any more, or not yet, there are none.
@@ -43,8 +46,8 @@ class Offering:
         return tuple(ConnectionView(peer=client.name, connected_at=client.connected_at) for client in clients)
 
 
-def export_uri(address: str, name: str) -> str:
+def export_uri(address: str, name: str, *, has_tls: bool = False) -> str:
     """The URI by which NBD clients know an export (the NBD project's `doc/uri.md`)."""
     if address.startswith("/"):
         return f"nbd+unix:///{quote(name)}?socket={quote(address)}"
-    return f"nbd://{address}/{quote(name)}"
+    return f"{'nbds' if has_tls else 'nbd'}://{address}/{quote(name)}"

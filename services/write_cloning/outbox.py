@@ -5,14 +5,30 @@ goes on as soon as it can be written to. It must not know what the pieces mean.
 """
 
 import asyncio
-import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from services.write_cloning.devices.buffers import Buffer
 
 MAX_PIECES_PER_SEND = 1024
 """IOV_MAX on Linux: more than this, sendmsg refuses."""
+
+
+class Sending(Protocol):
+    """What is sent through: a socket that does not block, or what behaves like one.
+
+    Where it has said that it would block it is given the same bytes again, with more behind them perhaps.
+    """
+
+    def fileno(self) -> int:
+        """What to wait for until more can be sent."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """How many bytes from the front were sent."""
+
+    def sendmsg(self, pieces: Sequence[bytes | memoryview], /) -> int:
+        """The same of several pieces."""
 
 
 class Outbox:
@@ -40,7 +56,7 @@ class Outbox:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        connection: socket.socket,
+        connection: Sending,
         after_send: Callable[[], None],
         when_broken: Callable[[OSError], None],
     ) -> None:

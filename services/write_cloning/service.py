@@ -16,11 +16,10 @@ from pathlib import Path
 from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.engines import choose_engine
 from services.write_cloning.endpoints import endpoints_of
-from services.write_cloning.export.errors import ExportError
-from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
 from services.write_cloning.export.server import ExportServer
 from services.write_cloning.host import Host
 from services.write_cloning.journal_watch import watch_journal
+from services.write_cloning.listening import open_listeners, tls_of
 from services.write_cloning.map_files import MapDirectory, MapFiles
 from services.write_cloning.offering import Offering
 from services.write_cloning.opener import ConfiguredOpener
@@ -74,7 +73,9 @@ async def _serve_host(
 ) -> int:
     clock = SystemClock()
     _allow_descriptors()
-    listeners = _listen(config, host_config)
+    tls = tls_of(config.nbd, clock)
+    listeners = open_listeners(config.nbd, Path(host_config.state_dir) / SOCKET_NAME)
+    first = listeners[0]
     is_clean = False
     try:
         async with ExportServer(clock) as exports, asyncio.TaskGroup() as tasks:
@@ -87,7 +88,12 @@ async def _serve_host(
                 journal=ChainJournal(JetStreamStream(bus)),
                 requests=bus,
                 opener=ConfiguredOpener(host_config, engine),
-                exports=Offering(exports, listeners[0].address, host_config.inflight_budget_bytes),
+                exports=Offering(
+                    exports,
+                    first.reachable_address,
+                    host_config.inflight_budget_bytes,
+                    has_tls=tls is not None and first.is_tcp,
+                ),
                 limits=_limits(host_config),
                 life=secrets.token_hex(8),
                 maps=_maps(host_config),
@@ -95,7 +101,7 @@ async def _serve_host(
             host = Host(around)
             await _admitted(host, stop)
             for listener in listeners:
-                exports.listen(listener)
+                exports.listen(listener, tls if listener.is_tcp else None)
             progress = tasks.create_task(tell_progress(host, bus), name="progress")
             vigil = tasks.create_task(watch_journal(host), name="watch the journal")
             service = ServiceDescription(
@@ -109,7 +115,7 @@ async def _serve_host(
                 },
             )
             async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):
-                log.info("host %s serves %s", host_config.name, listeners[0].address)
+                log.info("host %s serves %s", host_config.name, first.address)
                 await stop.wait()
             progress.cancel()  # what is being closed makes none
             vigil.cancel()
@@ -118,6 +124,9 @@ async def _serve_host(
             raise _StoppedError
     except* _StoppedError:
         pass
+    finally:
+        if tls is not None:
+            tls.close()
     log.info("the stop was %s", "clean" if is_clean else "not clean: the error flag stays set")
     return EXIT_DONE if is_clean else EXIT_FAILED
 
@@ -211,39 +220,6 @@ async def _engine(config: HostConfig) -> AsyncIterator[Engine]:
             )
         else:
             await choice.engine.close()
-
-
-def _listen(config: Config, host_config: HostConfig) -> list[Listener]:
-    """The sockets that a parent left, or those of the configuration, or one in the state directory.
-
-    Raises:
-        Refusal: one of them cannot be had; then none is kept.
-    """
-    try:
-        inherited = inherited_listeners(os.environ, os.getpid())
-    except ExportError as error:
-        raise Refusal(
-            Code.BAD_REQUEST, f"The sockets that were left (LISTEN_FDS) are no use: {error}."
-        ) from error
-    listeners: list[Listener] = inherited
-    wanted = config.nbd.listen or (f"unix://{Path(host_config.state_dir) / SOCKET_NAME}",)
-    for address in () if inherited else wanted:
-        try:
-            listeners.append(_listener(address))
-        except (ExportError, OSError) as error:
-            for each in listeners:
-                each.close()
-            message = f"nbd.listen: {address} cannot be listened on: {error}"
-            raise Refusal(Code.BAD_REQUEST, f"{message}.") from error
-    return listeners
-
-
-def _listener(address: str) -> Listener:
-    scheme, _, place = address.partition("://")
-    if scheme == "unix":
-        return listen_unix(Path(place))
-    host, _, port = place.rpartition(":")
-    return listen_tcp(host.strip("[]"), int(port))  # the configuration has checked that it is a number
 
 
 def _limits(config: HostConfig) -> Limits:

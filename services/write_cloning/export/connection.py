@@ -15,7 +15,6 @@ It must not know how a volume does its work.
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
@@ -26,6 +25,7 @@ from services.write_cloning.export.limits import INLINE_PAYLOAD_BYTES, Limits
 from services.write_cloning.export.ration import Ration
 from services.write_cloning.export.submission import Submission
 from services.write_cloning.export.tray import Tray
+from services.write_cloning.export.wire import Wire
 from services.write_cloning.outbox import Outbox
 from services.write_cloning.resets import raise_if_reset
 from services.write_cloning.volume.requests import Kind, Request
@@ -42,7 +42,7 @@ class Connection:
 
     def __init__(
         self,
-        connection: socket.socket,
+        wire: Wire,
         entered: Entered,
         volume: ExportedVolume,
         pool: BufferPool,
@@ -52,7 +52,8 @@ class Connection:
     ) -> None:
         """`spawn` starts a task that somebody watches over, for block status alone; `when_short` says that memory is."""
         self._loop = asyncio.get_running_loop()
-        self._socket = connection
+        self._wire = wire
+        self._socket = wire.connection
         self._early_bytes = entered.early_bytes
         self._submit = volume.submit
         self._limits = limits
@@ -63,7 +64,7 @@ class Connection:
         self._ration = Ration(self._loop, pool, self._go_on_if_stalled, when_short)
         self._take = self._ration.take
         self._inbox = Inbox(self._take)
-        self._receive_into = connection.recv_into
+        self._receive_into = wire.recv_into
 
         self._large: Buffer | None = None  # the payload that is being received straight into its buffer
         self._large_filled = 0
@@ -71,7 +72,7 @@ class Connection:
         self._large_bytes = 0  # of all such payloads that came in full
         self._reads_header_alone = False  # after a large payload another one is likely: do not read into it
 
-        self._outbox = Outbox(self._loop, connection, self._after_send, self._lose)
+        self._outbox = Outbox(self._loop, wire, self._after_send, self._lose)
         tray = Tray(
             pool,
             self._outbox,
@@ -122,7 +123,7 @@ class Connection:
         if self._linger is not None:
             self._linger.cancel()
         self._outbox.drop()
-        self._socket.close()
+        self._wire.close()
         self._finish_if_idle()
 
     def sweep(self) -> bool:
@@ -240,7 +241,7 @@ class Connection:
         self._is_stalled = False
         if not self._is_reading and not self._is_over:
             self._is_reading = True
-            self._loop.add_reader(self._socket, self._on_readable)
+            self._wire.start_reading(self._on_readable)
 
     def _stall(self) -> None:
         """Read nothing more until replies were sent or memory was released."""
@@ -250,7 +251,7 @@ class Connection:
     def _stop_reading(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            self._loop.remove_reader(self._socket)
+            self._wire.stop_reading()
 
     def _go_on_if_stalled(self) -> None:
         if self._is_stalled:

@@ -19,10 +19,10 @@ class SocketInUseError(ExportError):
     code = "socket-in-use"
 
 
-class NotLoopbackError(ExportError):
-    """TCP without TLS is for this host alone."""
+class AddressError(ExportError):
+    """What was given is no address that this host has."""
 
-    code = "not-loopback"
+    code = "address"
 
 
 class ActivationError(ExportError):
@@ -41,3 +41,15 @@ class ExportPoolError(ExportError):
     """The memory for an export's payloads cannot serve its connections."""
 
     code = "export-pool"
+
+
+class CertificateError(ExportError):
+    """The files that TLS is to be done with will not do."""
+
+    code = "tls-certificate"
+
+
+class SocketRightsError(ExportError):
+    """A Unix socket cannot be given to whom it is meant for."""
+
+    code = "socket-rights"

@@ -1,6 +1,6 @@
-"""Sockets that clients connect to: a Unix socket, TCP on loopback, or what was inherited (LISTEN_FDS).
+"""Sockets that clients connect to: a Unix socket, TCP, or what was inherited (LISTEN_FDS).
 
-It must not know NBD, nor who serves the clients that it accepts.
+It must not know NBD, nor who serves the clients that it accepts, nor what is asked of them.
 """
 
 import asyncio
@@ -15,10 +15,11 @@ from pathlib import Path
 
 from services.write_cloning.export.errors import (
     ActivationError,
-    NotLoopbackError,
+    AddressError,
     SocketInUseError,
     SocketPathError,
 )
+from services.write_cloning.export.rights import NOBODY_ELSE, Rights
 from shared.config.addresses import UNIX_PATH_BYTES_MAX
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,20 @@ class Listener:
         if self._socket.family == socket.AF_UNIX:
             return str(name)
         return f"[{name[0]}]:{name[1]}" if self._socket.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether others than those with rights to a file can reach it."""
+        return self._socket.family != socket.AF_UNIX
+
+    @property
+    def reachable_address(self) -> str:
+        """Where clients elsewhere find it: this machine's name, if it listens on all of its addresses."""
+        if self._socket.family in {socket.AF_INET, socket.AF_INET6}:
+            host, port = self._socket.getsockname()[:2]
+            if ipaddress.ip_address(host).is_unspecified:
+                return f"{socket.gethostname()}:{port}"
+        return self.address
 
     async def accept(self, on_client: Callable[[socket.socket], None]) -> None:
         """Hand over every client that connects, until cancelled."""
@@ -76,12 +91,13 @@ class Listener:
             log.info("%s was removed by somebody else", self._path)
 
 
-def listen_unix(path: Path) -> Listener:
-    """Listen on a Unix socket that only this user can connect to. A file left over by a dead server is replaced.
+def listen_unix(path: Path, rights: Rights = NOBODY_ELSE) -> Listener:
+    """Listen on a Unix socket that only this user can connect to, or who is given rights. A dead server's file is replaced.
 
     Raises:
         SocketPathError: the path is too long, something else is there, or its folder is missing or does not allow it.
         SocketInUseError: somebody listens there.
+        SocketRightsError: the rights cannot be given.
     """
     length = len(os.fsencode(path))
     if length > UNIX_PATH_BYTES_MAX:
@@ -89,21 +105,26 @@ def listen_unix(path: Path) -> Listener:
             f"{path}: a socket's path has at most {UNIX_PATH_BYTES_MAX} bytes, not {length}"
         )
     try:
-        return _bound(path)
+        return _bound(path, rights)
     except FileNotFoundError:
         raise SocketPathError(f"there is no folder {path.parent}") from None
     except OSError as error:
         raise SocketPathError(f"{path}: {error.strerror}") from error
 
 
-def _bound(path: Path) -> Listener:
+def _bound(path: Path, rights: Rights) -> Listener:
     _remove_stale(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # The mode of the descriptor becomes the mode of the file, so that there is no moment of a wider one.
         os.fchmod(listening.fileno(), stat.S_IRUSR | stat.S_IWUSR)
         listening.bind(os.fspath(path))
-        listening.listen(_BACKLOG)
+        try:
+            rights.grant(path)
+            listening.listen(_BACKLOG)
+        except BaseException:
+            path.unlink()
+            raise
         return Listener(listening, path)
     except BaseException:
         listening.close()
@@ -111,24 +132,22 @@ def _bound(path: Path) -> Listener:
 
 
 def listen_tcp(host: str, port: int) -> Listener:
-    """Listen on a TCP port of a loopback address; port 0 picks a free one.
+    """Listen on a TCP port of one of this host's addresses; port 0 picks a free one.
 
     Raises:
-        NotLoopbackError: the address is reachable from elsewhere, or is none.
+        AddressError: it is no address, or not one of this host.
         SocketInUseError: somebody listens there.
     """
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
-        raise NotLoopbackError(f"{host!r} is not an address; give 127.0.0.1 or ::1") from None
-    if not address.is_loopback:
-        raise NotLoopbackError(
-            f"{host} can be reached from other hosts, and this export has no TLS; use 127.0.0.1, ::1 or a Unix socket"
-        )
+        raise AddressError(f"{host!r} is not an address") from None
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004 (IPv6)
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # or [::] would take the port of 0.0.0.0, too
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind((str(address), port))
         listening.listen(_BACKLOG)
         return Listener(listening)
@@ -136,6 +155,8 @@ def listen_tcp(host: str, port: int) -> Listener:
         listening.close()
         if error.errno == errno.EADDRINUSE:
             raise SocketInUseError(f"somebody listens on {host} port {port} already") from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise AddressError(f"{host} is not an address of this host") from error
         raise
 
 

@@ -1,53 +1,62 @@
-"""The handshake over a socket: moves bytes between the socket and `shared.nbd.server_handshake`.
+"""The handshake with a client: moves what is said between its line and `shared.nbd.server_handshake`.
 
-Slow path, hence plain `await`s. A client has a deadline, and nothing more is read from it before it has taken its
-replies, so that what a handshake holds is bounded.
+A client has a deadline, TLS included, and nothing more is read from it before it has taken its replies, so that what a
+handshake holds is bounded.
 """
 
 import asyncio
 import socket
+from typing import NamedTuple
 
-from shared.nbd.errors import NbdPeerError
+from services.write_cloning.export.line import ClientLeftError, Line, PlainLine, secure
+from services.write_cloning.export.tls import Tls
+from services.write_cloning.export.wire import Wire
 from shared.nbd.server_handshake import Ended, Entered, SecureNow, Send, ServerHandshake
 
-_READ_BYTES = 4096
+
+class Negotiated(NamedTuple):
+    """What a client has come to: what it may do, by which way, and what its certificate calls it (if it has shown one)."""
+
+    entered: Entered
+    wire: Wire
+    peer: str
 
 
-class ClientLeftError(NbdPeerError):
-    """The client ended the handshake before it had chosen an export, as it may."""
-
-
-async def negotiate(connection: socket.socket, handshake: ServerHandshake, seconds: float) -> Entered:
-    """Go through the handshake with a client.
+async def negotiate(
+    connection: socket.socket, handshake: ServerHandshake, tls: Tls | None, seconds: float
+) -> Negotiated:
+    """Go through the handshake with a client. TLS there must be if the handshake's policy wants it.
 
     Raises:
         ClientLeftError: it went away.
+        TlsRefusedError: TLS failed.
         NbdPeerError: it broke the protocol.
         TimeoutError: it took too long.
         OSError: the connection broke.
     """
-    loop = asyncio.get_running_loop()
+    line: Line = PlainLine(connection)
     async with asyncio.timeout(seconds):
-        await loop.sock_sendall(connection, handshake.greeting())
+        await line.send(handshake.greeting())
         while True:
-            data = await loop.sock_recv(connection, _READ_BYTES)
+            data = await line.receive()
             if not data:
                 raise ClientLeftError("the client went away during the handshake")
-            entered = await _follow(connection, handshake, data)
-            if entered is not None:
-                return entered
+            for event in handshake.receive(data):
+                match event:
+                    case Send(reply):
+                        await line.send(reply)
+                    case SecureNow():
+                        line = await _secured(connection, handshake, tls)
+                    case Entered():
+                        return Negotiated(event, line.wire(), line.peer)
+                    case Ended(error):
+                        await line.say_goodbye()
+                        raise error or ClientLeftError("the client ended the handshake")
 
 
-async def _follow(connection: socket.socket, handshake: ServerHandshake, data: bytes) -> Entered | None:
-    loop = asyncio.get_running_loop()
-    for event in handshake.receive(data):
-        match event:
-            case Send(reply):
-                await loop.sock_sendall(connection, reply)
-            case Entered():
-                return event
-            case Ended(error):
-                raise error or ClientLeftError("the client ended the handshake")
-            case SecureNow():
-                raise RuntimeError("TLS was accepted, but this server has none")  # its policy is OFF
-    return None
+async def _secured(connection: socket.socket, handshake: ServerHandshake, tls: Tls | None) -> Line:
+    if tls is None:
+        raise RuntimeError("TLS was accepted, but this server has none")  # its policy is OFF
+    line = await secure(connection, tls)
+    handshake.secured()
+    return line

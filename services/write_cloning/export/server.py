@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from types import TracebackType
 from typing import Self
@@ -18,9 +19,11 @@ from services.write_cloning.export.connection import Connection
 from services.write_cloning.export.errors import ExportNameError, ExportPoolError
 from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.limits import INLINE_PAYLOAD_BYTES, RECEIVE_BYTES, Limits
+from services.write_cloning.export.line import ClientLeftError, TlsRefusedError
 from services.write_cloning.export.listener import Listener
-from services.write_cloning.export.negotiation import ClientLeftError, negotiate
+from services.write_cloning.export.negotiation import Negotiated, negotiate
 from services.write_cloning.export.sweeps import Sweeps
+from services.write_cloning.export.tls import Tls
 from shared.clock import Clock
 from shared.nbd.constants import (
     ALLOCATION_CONTEXT,
@@ -32,7 +35,7 @@ from shared.nbd.constants import (
 )
 from shared.nbd.errors import NbdPeerError
 from shared.nbd.exports import BlockSizes, ExportDescription
-from shared.nbd.server_handshake import Entered, ServerHandshake
+from shared.nbd.server_handshake import ServerHandshake, TlsPolicy
 
 log = logging.getLogger(__name__)
 
@@ -153,9 +156,10 @@ class ExportServer:
 
     # -------------------------------------------------------------------------------------------------------- listening
 
-    def listen(self, listener: Listener) -> None:
-        """Accept clients from a listening socket, which is ours to close from now on."""
-        self._accepting[listener] = self._tasks.create_task(listener.accept(self._welcome))
+    def listen(self, listener: Listener, tls: Tls | None = None) -> None:
+        """Accept clients from a listening socket, which is ours to close from now on; with `tls` only those who do TLS."""
+        welcome = partial(self._welcome, tls)
+        self._accepting[listener] = self._tasks.create_task(listener.accept(welcome))
 
     def stop_listening(self, listener: Listener) -> None:
         """Accept no more clients from it, and close it."""
@@ -181,16 +185,17 @@ class ExportServer:
 
     # ------------------------------------------------------------------------------------------------------- one client
 
-    def _welcome(self, connection: socket.socket) -> None:
+    def _welcome(self, tls: Tls | None, connection: socket.socket) -> None:
         if len(self._handshakes) >= self._limits.handshakes:
             self._dismiss_oldest()
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        handshake = ServerHandshake(self._catalogue)
+        policy = TlsPolicy.OFF if tls is None else TlsPolicy.REQUIRED
+        handshake = ServerHandshake(self._catalogue, policy)
         if self._is_shutting_down:
             handshake.begin_shutdown()
-        task = self._tasks.create_task(self._serve(connection, handshake))
+        task = self._tasks.create_task(self._serve(connection, handshake, tls))
         self._handshakes[connection] = (task, handshake)
         # Not in the task itself: one that is cancelled before it began would not get there.
         task.add_done_callback(lambda _: self._see_off(connection))
@@ -206,21 +211,23 @@ class ExportServer:
         task.cancel()
         log.warning("a client gave way in its handshake: %d others are in theirs", self._limits.handshakes)
 
-    async def _serve(self, connection: socket.socket, handshake: ServerHandshake) -> None:
+    async def _serve(self, connection: socket.socket, handshake: ServerHandshake, tls: Tls | None) -> None:
         """A client's whole stay."""
         client = Client(name=name_peer(connection), connected_at=self._clock.now_rfc3339())
-        entered = await self._negotiate(connection, handshake, client)
+        negotiated = await self._negotiate(connection, handshake, tls, client)
         del self._handshakes[connection]
-        if entered is not None:
-            await self._transmit(connection, entered, client)
+        if negotiated is not None:
+            await self._transmit(negotiated, client)
 
     async def _negotiate(
-        self, connection: socket.socket, handshake: ServerHandshake, client: Client
-    ) -> Entered | None:
+        self, connection: socket.socket, handshake: ServerHandshake, tls: Tls | None, client: Client
+    ) -> Negotiated | None:
         try:
-            return await negotiate(connection, handshake, self._limits.handshake_seconds)
+            return await negotiate(connection, handshake, tls, self._limits.handshake_seconds)
         except ClientLeftError as error:
             log.debug("%s: %s", client.name, error)
+        except TlsRefusedError as error:
+            log.warning("%s was turned away by TLS: %s", client.name, error)
         except TimeoutError:
             log.warning("%s took too long over its handshake", client.name)
         except NbdPeerError as error:
@@ -229,7 +236,10 @@ class ExportServer:
             log.info("%s was lost during its handshake: %s", client.name, error)
         return None
 
-    async def _transmit(self, connection: socket.socket, entered: Entered, client: Client) -> None:
+    async def _transmit(self, negotiated: Negotiated, client: Client) -> None:
+        entered, wire, peer = negotiated
+        if peer:
+            client = replace(client, name=f"{peer} ({client.name})")
         name = entered.agreement.name
         export = self._exports.get(name)
         if export is None or export.description.size_bytes != entered.agreement.size_bytes:
@@ -239,7 +249,7 @@ class ExportServer:
             log.warning("%s was turned away: %s has all the clients that it may have", client.name, name)
             return
         serving = Connection(
-            connection,
+            wire,
             entered,
             export.volume,
             export.pool,

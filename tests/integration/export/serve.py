@@ -1,8 +1,9 @@
 """Serves volumes in memory until SIGTERM: a process of its own, for judges that start or outlive one.
 
-    python -m tests.integration.export.serve --socket PATH [--null] [--alignment N] NAME=SIZE...
+    python -m tests.integration.export.serve [--socket PATH | --port N [--tls FOLDER]] [--null] [--alignment N] NAME=SIZE...
 
-Without --socket it serves the sockets that it inherited (LISTEN_FDS).
+Without either it serves the sockets that it inherited (LISTEN_FDS). The folder has the files that `tests.support.certificates`
+writes.
 """
 
 import argparse
@@ -16,8 +17,10 @@ from pathlib import Path
 import uvloop
 
 from services.write_cloning.devices.buffers import BufferPool
-from services.write_cloning.export.listener import inherited_listeners, listen_unix
+from services.write_cloning.export.certificates import TlsFiles
+from services.write_cloning.export.listener import inherited_listeners, listen_tcp, listen_unix
 from services.write_cloning.export.server import ExportServer
+from services.write_cloning.export.tls import Tls
 from shared.clock import SystemClock
 from tests.integration.export.memory_volume import MemoryVolume, NullVolume
 
@@ -34,6 +37,8 @@ async def serve(options: argparse.Namespace) -> None:
             )
         if options.socket is not None:
             server.listen(listen_unix(options.socket))
+        elif options.port is not None:
+            server.listen(listen_tcp("127.0.0.1", options.port), _tls(options.tls))
         else:
             for listener in inherited_listeners(os.environ, os.getpid()):
                 server.listen(listener)
@@ -41,9 +46,20 @@ async def serve(options: argparse.Namespace) -> None:
         await stop.wait()
 
 
+def _tls(folder: Path | None) -> Tls | None:
+    if folder is None:
+        return None
+    files = TlsFiles(
+        certificate=folder / "server.pem", key=folder / "server.key", client_ca=folder / "ca.pem"
+    )
+    return Tls(files, SystemClock())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=Path)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--tls", type=Path)
     parser.add_argument("--null", action="store_true")
     parser.add_argument("--alignment", type=int, default=1)
     parser.add_argument("--profile", type=Path)

@@ -13,8 +13,8 @@ import pytest
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.export.errors import (
     ActivationError,
+    AddressError,
     ExportPoolError,
-    NotLoopbackError,
     SocketInUseError,
     SocketPathError,
 )
@@ -32,7 +32,8 @@ def test_unix_socket_is_for_this_user_alone_and_goes_when_it_is_closed(short_pat
     path = short_path / "s"
     listener = listen_unix(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert listener.address == str(path)
+    assert listener.address == listener.reachable_address == str(path)
+    assert not listener.is_tcp
     listener.close()
     assert not path.exists()
 
@@ -87,10 +88,25 @@ def test_path_is_bounded(short_path: Path) -> None:
         listen_unix(short_path / ("n" * (room + 1)))
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
-def test_tcp_is_for_this_host_alone(host: str) -> None:
-    with pytest.raises(NotLoopbackError):
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "example.org", ""])
+def test_tcp_is_on_an_address_of_this_host(host: str) -> None:
+    with pytest.raises(AddressError):
         listen_tcp(host, 0)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_clients_find_a_listener_on_all_addresses_by_the_name_of_the_machine(host: str) -> None:
+    listener = listen_tcp(host, 0)
+    port = listener.address.rpartition(":")[2]
+    assert listener.reachable_address == f"{socket.gethostname()}:{port}"
+    listener.close()
+
+
+def test_a_port_is_taken_of_one_family_alone() -> None:
+    first = listen_tcp("::", 0)
+    second = listen_tcp("0.0.0.0", int(first.address.rpartition(":")[2]))
+    first.close()
+    second.close()
 
 
 @pytest.mark.parametrize(

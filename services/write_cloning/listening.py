@@ -1,0 +1,89 @@
+"""The sockets that this host's volumes are served on: those that a parent left, those of the configuration, or one of its own.
+
+And what is asked of those who come by TCP: TLS, with a certificate.
+"""
+
+import os
+from pathlib import Path
+
+from services.write_cloning.export.certificates import TlsFiles
+from services.write_cloning.export.errors import CertificateError, ExportError
+from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
+from services.write_cloning.export.rights import Rights, rights_for
+from services.write_cloning.export.tls import Tls
+from shared.clock import Clock
+from shared.config.exposure import why_exposed
+from shared.config.model import NbdConfig
+from shared.migration.refusals import Code, Refusal
+
+
+def open_listeners(config: NbdConfig, usual: Path) -> list[Listener]:
+    """All of them; `usual` is where one is made if none is named.
+
+    Raises:
+        Refusal: one of them cannot be had, or may not; then none is kept.
+    """
+    return _inherited(config) or _configured(config, usual)
+
+
+def tls_of(config: NbdConfig, clock: Clock) -> Tls | None:
+    """What TCP is served with, or None: nothing, if it is served at all. The files are looked at.
+
+    Raises:
+        Refusal: something is wrong with them.
+    """
+    if config.tls_certificate_file is None or config.tls_key_file is None:
+        return None
+    files = TlsFiles(
+        certificate=Path(config.tls_certificate_file),
+        key=Path(config.tls_key_file),
+        client_ca=Path(config.tls_client_ca_file) if config.tls_client_ca_file is not None else None,
+    )
+    try:
+        return Tls(files, clock)
+    except CertificateError as error:
+        raise Refusal(Code.BAD_REQUEST, f"{error}.") from error
+
+
+def _inherited(config: NbdConfig) -> list[Listener]:
+    """Those that were left (LISTEN_FDS). What the configuration says of TCP goes for them, too."""
+    try:
+        listeners = inherited_listeners(os.environ, os.getpid())
+    except ExportError as error:
+        raise Refusal(
+            Code.BAD_REQUEST, f"The sockets that were left (LISTEN_FDS) are no use: {error}."
+        ) from error
+    why = why_exposed(config)
+    exposed = [each.address for each in listeners if each.is_tcp] if why else []
+    if exposed:
+        _close(listeners)
+        message = f"A socket that was left (LISTEN_FDS), tcp://{exposed[0]}, {why}"
+        raise Refusal(Code.BAD_REQUEST, f"{message}.")
+    return listeners
+
+
+def _configured(config: NbdConfig, usual: Path) -> list[Listener]:
+    listeners: list[Listener] = []
+    address = ""
+    try:
+        rights = rights_for(config.socket_owner, config.socket_group)
+        for address in config.listen or (f"unix://{usual}",):
+            listeners.append(_listener(address, rights))
+    except (ExportError, OSError) as error:
+        _close(listeners)
+        message = f"nbd.listen: {address} cannot be listened on: {error}" if address else str(error)
+        raise Refusal(Code.BAD_REQUEST, f"{message}.") from error
+    return listeners
+
+
+def _listener(address: str, rights: Rights) -> Listener:
+    scheme, _, place = address.partition("://")
+    if scheme == "unix":
+        return listen_unix(Path(place), rights)
+    host, _, port = place.rpartition(":")
+    return listen_tcp(host.strip("[]"), int(port))  # the configuration has checked that it is a number
+
+
+def _close(listeners: list[Listener]) -> None:
+    for each in listeners:
+        each.close()
