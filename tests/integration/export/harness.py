@@ -113,6 +113,9 @@ class RawClient:
     async def send(self, data: bytes) -> None:
         await self._loop.sock_sendall(self.socket, data)
 
+    async def receive(self, most: int = MIB) -> bytes:
+        return await self._loop.sock_recv(self.socket, most)
+
     async def request(
         self, command: Command, offset: int = 0, length: int = 0, payload: bytes = b"", *, flags: int = 0
     ) -> int:
@@ -125,7 +128,7 @@ class RawClient:
     async def reply(self, cookie: int) -> int:
         """Wait for the end of a request; its error."""
         while cookie not in self._done:
-            data = await self._loop.sock_recv(self.socket, MIB)
+            data = await self.receive()
             if not data:
                 raise EOFError
             self._received += data
@@ -154,7 +157,7 @@ class RawClient:
     async def is_hung_up_on(self) -> bool:
         """Wait for the server's end of the connection to close."""
         try:
-            return await self._loop.sock_recv(self.socket, 1) == b""
+            return await self.receive(1) == b""
         except ConnectionResetError:
             return True
 
