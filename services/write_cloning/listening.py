@@ -4,6 +4,8 @@ And what is asked of those who come by TCP: TLS, with a certificate.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.write_cloning.export.certificates import TlsFiles
@@ -26,23 +28,29 @@ def open_listeners(config: NbdConfig, usual: Path) -> list[Listener]:
     return _inherited(config) or _configured(config, usual)
 
 
-def tls_of(config: NbdConfig, clock: Clock) -> Tls | None:
+@contextmanager
+def tls_of(config: NbdConfig, clock: Clock) -> Iterator[Tls | None]:
     """What TCP is served with, or None: nothing, if it is served at all. The files are looked at.
 
     Raises:
         Refusal: something is wrong with them.
     """
     if config.tls_certificate_file is None or config.tls_key_file is None:
-        return None
+        yield None
+        return
     files = TlsFiles(
         certificate=Path(config.tls_certificate_file),
         key=Path(config.tls_key_file),
         client_ca=Path(config.tls_client_ca_file) if config.tls_client_ca_file is not None else None,
     )
     try:
-        return Tls(files, clock)
+        tls = Tls(files, clock)
     except CertificateError as error:
         raise Refusal(Code.BAD_REQUEST, f"{error}.") from error
+    try:
+        yield tls
+    finally:
+        tls.close()
 
 
 def _inherited(config: NbdConfig) -> list[Listener]:

@@ -17,6 +17,7 @@ from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.engines import choose_engine
 from services.write_cloning.endpoints import endpoints_of
 from services.write_cloning.export.server import ExportServer
+from services.write_cloning.export.tls import Tls
 from services.write_cloning.host import Host
 from services.write_cloning.journal_watch import watch_journal
 from services.write_cloning.listening import open_listeners, tls_of
@@ -59,21 +60,26 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     if config.host is None:
         raise Refusal(Code.BAD_REQUEST, "The configuration has no [host] section.")
     state_dir = Path(config.host.state_dir)
-    with locked(state_dir):
+    with tls_of(config.nbd, SystemClock()) as tls, locked(state_dir):
         storage_dir = state_dir / "witnesses"
         storage_dir.mkdir(mode=0o700, exist_ok=True)
         run = await next_run(Directory(state_dir))
         log.info("host %s, run %d", config.host.name, run)
         async with _bus(config, stop) as bus, _engine(config.host) as engine:
-            return await _serve_host(config, config.host, run, bus, engine, stop)
+            return await _serve_host(config, config.host, run, bus, engine, tls, stop)
 
 
 async def _serve_host(
-    config: Config, host_config: HostConfig, run: int, bus: Bus, engine: Engine, stop: asyncio.Event
+    config: Config,
+    host_config: HostConfig,
+    run: int,
+    bus: Bus,
+    engine: Engine,
+    tls: Tls | None,
+    stop: asyncio.Event,
 ) -> int:
     clock = SystemClock()
     _allow_descriptors()
-    tls = tls_of(config.nbd, clock)
     listeners = open_listeners(config.nbd, Path(host_config.state_dir) / SOCKET_NAME)
     first = listeners[0]
     is_clean = False
@@ -124,9 +130,6 @@ async def _serve_host(
             raise _StoppedError
     except* _StoppedError:
         pass
-    finally:
-        if tls is not None:
-            tls.close()
     log.info("the stop was %s", "clean" if is_clean else "not clean: the error flag stays set")
     return EXIT_DONE if is_clean else EXIT_FAILED
 

@@ -74,16 +74,14 @@ def _mistakes(files: TlsFiles, now: datetime) -> Iterator[str]:
         "nbd.tls_key_file": _judge_key,
         "nbd.tls_client_ca_file": _judge_ca,
     }
-    sound: dict[str, bytes] = {}
     for key, file in files.each():
         if key in found:
             try:
                 judges[key](found[key], now)
-                sound[key] = found[key]
             except ValueError as error:
                 yield f"{key}: {file}: {error}"
-    pair = sound.get("nbd.tls_certificate_file"), sound.get("nbd.tls_key_file")
-    if pair[0] is not None and pair[1] is not None and not _belong_together(pair[0], pair[1]):
+    certificate, private_key = found.get("nbd.tls_certificate_file"), found.get("nbd.tls_key_file")
+    if certificate is not None and private_key is not None and not _belong_together(certificate, private_key):
         yield f"nbd.tls_key_file: {files.key}: it is not the key of the certificate in {files.certificate}"
 
 
@@ -161,6 +159,10 @@ def _private_key(pem: bytes) -> PublicKeyTypes:
 
 
 def _belong_together(certificate: bytes, key: bytes) -> bool:
+    """True also of what cannot be read, which is a mistake of its own."""
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    of_certificate = _certificates(certificate)[0].public_key()
-    return of_certificate.public_bytes(*form) == _private_key(key).public_bytes(*form)
+    try:
+        of_certificate, of_key = _certificates(certificate)[0].public_key(), _private_key(key)
+    except ValueError:
+        return True
+    return of_certificate.public_bytes(*form) == of_key.public_bytes(*form)

@@ -37,6 +37,7 @@ class Work:
         self._numbers = range(first, first + blocks)
         self._stamp = 0
         self._handle = nbd.NBD()
+        self._handle.set_uri_allow_local_file(True)  # certificates that a URI names
         self._handle.connect_uri(uri)
 
     def is_connected(self) -> bool:
