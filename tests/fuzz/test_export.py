@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from services.console.local_nats import any_port
 from tests.acceptance.system.background import Background
 from tests.acceptance.system.devices import MIB
 from tests.acceptance.system.pairs import Pair, make_pair
+from tests.acceptance.system.plain_client import Json
 from tests.acceptance.system.ways import bring_to
 from tests.acceptance.system.whole_system import CLONING, System, running_system
 from tests.crashes.writing import Writing, fill
 from tests.fuzz.budget import seeds
-from tests.fuzz.vandals import Hung, glutton, visit
+from tests.fuzz.vandals import Hung, TlsDoor, glutton, visit
+from tests.integration.export.tls_client import client_context
+from tests.support.certificates import Pki
 
 SIZE_BYTES = 4 * MIB
 BLOCKS = SIZE_BYTES // 4096
@@ -38,6 +42,7 @@ class Besieged:
     system: System
     pair: Pair
     calm: Pair
+    tls: TlsDoor
 
     def memory_bytes(self) -> int:
         """The most that the service has ever had in memory."""
@@ -65,14 +70,28 @@ def background() -> Iterator[Background]:
 
 
 @pytest.fixture(scope="module")
-def besieged(background: Background) -> Iterator[Besieged]:
-    with running_system(background, inflight_budget_bytes=BUDGET_BYTES) as system:
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[TlsDoor, Json]:
+    """Where vandals are served under TLS, and how the host is told of it."""
+    pki = Pki(Path(tmp_path_factory.mktemp("pki")))
+    door = TlsDoor(any_port(), client_context(pki.good))
+    section = {
+        "listen": [f"tcp://127.0.0.1:{door.port}"],
+        "tls_certificate_file": str(pki.certificate),
+        "tls_key_file": str(pki.key),
+        "tls_client_ca_file": str(pki.ca),
+    }
+    return door, section
+
+
+@pytest.fixture(scope="module")
+def besieged(background: Background, tls: tuple[TlsDoor, Json]) -> Iterator[Besieged]:
+    with running_system(background, tls[1], inflight_budget_bytes=BUDGET_BYTES) as system:
         pair, calm = make_pair(system, size_bytes=SIZE_BYTES), make_pair(system, size_bytes=SIZE_BYTES)
         fill(calm.source, BLOCKS)
         for name, each in (("vol1", pair), ("calm", calm)):
             system.set_up(name, each.source, each.target)
             bring_to(system, name, "target-selected")
-        yield Besieged(system, pair, calm)
+        yield Besieged(system, pair, calm, tls[0])
 
 
 @pytest.fixture
@@ -102,7 +121,7 @@ def test_mutated_sessions_neither_crash_nor_hang_the_service(besieged: Besieged,
             if seed is None:
                 return visits
             try:
-                visit(besieged.system.socket, "vol1", SIZE_BYTES, seed)
+                visit(besieged.system.socket, besieged.tls, "vol1", SIZE_BYTES, seed)
             except Hung as hung:
                 raise AssertionError(f"FUZZ_SEED={seed}: {hung}") from hung
             visits += 1

@@ -1,14 +1,18 @@
 """Clients that keep to nothing: they send what a mutation has left of a session, and then behave in one of the worst ways."""
 
+import contextlib
 import random
 import socket
+import ssl
 import struct
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
 from tests.fuzz.corpus import (
     CLIENT_FLAGS,
     OPTION_GO,
+    OPTION_STARTTLS,
     READ,
     REQUEST_MAGIC,
     WRITE,
@@ -23,6 +27,7 @@ PATIENCE_S = (
 )
 GREETING_BYTES = 18
 PIECES_READ = 1 << 16
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Manner(Enum):
@@ -44,16 +49,35 @@ def connect(path: Path) -> socket.socket:
     return connection
 
 
-def visit(path: Path, name: str, size_bytes: int, seed: int) -> Manner:
-    """One session of a vandal.
+@dataclass(frozen=True, slots=True)
+class TlsDoor:
+    """Where clients are served under TLS, and what they do it with."""
+
+    port: int
+    context: ssl.SSLContext
+
+
+def visit(path: Path, tls: TlsDoor, name: str, size_bytes: int, seed: int) -> Manner:
+    """One session of a vandal: in clear text, under TLS, or at odds with TLS itself.
 
     Raises:
         Hung: the server has not hung up on a client that says no more.
     """
     chance = random.Random(seed)
-    stream = mutated(chance, session(chance, name, size_bytes))
+    messages = session(chance, name, size_bytes)
     manner = chance.choice(list(Manner))
-    with connect(path) as connection:
+    match chance.randrange(4):
+        case 0:
+            connection, stream = _secured(tls), mutated(chance, messages[1:])
+        case 1:
+            connection, stream = _ready_for_tls(tls), mutated(chance, [_hello(tls), *messages])
+        case _:
+            connection, stream = connect(path), mutated(chance, messages)
+    return _rage(connection, stream, manner, chance)
+
+
+def _rage(connection: socket.socket, stream: bytes, manner: Manner, chance: random.Random) -> Manner:
+    with connection:
         try:
             _send(connection, cut(chance, stream), reads=manner is not Manner.NEVER_READ)
             if manner is Manner.SAY_NO_MORE:
@@ -65,6 +89,29 @@ def visit(path: Path, name: str, size_bytes: int, seed: int) -> Manner:
         except OSError:
             return manner  # hung up on: that is an answer
     return manner
+
+
+def _ready_for_tls(tls: TlsDoor) -> socket.socket:
+    """A connection whose server waits for the first word of TLS."""
+    connection = socket.create_connection(("127.0.0.1", tls.port), PATIENCE_S)
+    connection.sendall(CLIENT_FLAGS + option(OPTION_STARTTLS))
+    left = GREETING_BYTES + 20
+    while left:
+        left -= len(connection.recv(left))
+    return connection
+
+
+def _secured(tls: TlsDoor) -> socket.socket:
+    return tls.context.wrap_socket(_ready_for_tls(tls), server_hostname="localhost")
+
+
+def _hello(tls: TlsDoor) -> bytes:
+    """The first word of TLS."""
+    said = ssl.MemoryBIO()
+    client = tls.context.wrap_bio(ssl.MemoryBIO(), said, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return said.read()
 
 
 def _send(connection: socket.socket, pieces: list[bytes], *, reads: bool) -> None:
@@ -81,7 +128,7 @@ def _sent_at_once(connection: socket.socket, piece: bytes) -> bool:
     connection.setblocking(False)
     try:
         return connection.send(piece) == len(piece)
-    except BlockingIOError:
+    except WOULD_BLOCK:
         return False
     finally:
         connection.settimeout(PATIENCE_S)
@@ -92,7 +139,7 @@ def _take(connection: socket.socket) -> None:
     try:
         while connection.recv(PIECES_READ):
             pass
-    except BlockingIOError:
+    except WOULD_BLOCK:
         return
     finally:
         connection.settimeout(PATIENCE_S)

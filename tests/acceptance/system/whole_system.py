@@ -44,6 +44,7 @@ class System:
         self.data = folder / "data"
         self.data.mkdir()
         self._background = background
+        self.nbd: Json | None = None  # the section of that name; its sockets are there besides the usual one
         self._host_options = host_options
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._nats: NatsServer | None = None
@@ -295,6 +296,8 @@ class System:
             "nats": {"url": self._nats.url, "monitor_url": self._nats.monitor_url},
             "host": host | self._host_options,
         }
+        if self.nbd is not None:
+            sections["nbd"] = self.nbd | {"listen": [f"unix://{self.socket}", *self.nbd["listen"]]}
         lines: list[str] = []
         for section, values in sections.items():
             lines.append(f"[{section}]")
@@ -303,10 +306,13 @@ class System:
 
 
 @contextmanager
-def running_system(background: Background, **host_options: object) -> Iterator[System]:
+def running_system(
+    background: Background, nbd: Json | None = None, **host_options: object
+) -> Iterator[System]:
     """A system in a folder of its own, with a short path: a Unix socket's holds 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="cutover-", dir="/tmp"))
     system = System(folder, background, **host_options)
+    system.nbd = nbd
     try:
         yield system.start()
     finally:
