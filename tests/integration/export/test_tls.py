@@ -120,6 +120,17 @@ async def test_qemu_reads_and_writes(pki: Pki, short_path: Path) -> None:
     assert volume.data[4096 : 68 << 10] == b"\7" * (64 << 10)
 
 
+async def test_nbd_client_lists_what_there_is(pki: Pki) -> None:
+    """As far as it goes without its kernel module: the handshake is its program's."""
+    own = {"certfile": "client-cert.pem", "keyfile": "client-key.pem", "cacertfile": "ca-cert.pem"}
+    options = [part for option, name in own.items() for part in (f"-{option}", str(pki.good / name))]
+    async with secured(pki, {"v": MemoryVolume(MIB)}) as running:
+        where = ("-l", "localhost", str(running.port))
+        said = await run("nbd-client", *where, *options, "-tlshostname", "localhost")
+        assert "v: volume v" in said
+        assert "TLS comes first" in await run("nbd-client", *where, expect=1)
+
+
 async def test_fio_verifies_what_it_wrote(pki: Pki, short_path: Path) -> None:
     """It has no way to name certificates: they are where libnbd looks for a user's. Root would have none of its own."""
     shutil.copytree(pki.good, short_path / ".pki" / "libnbd")
