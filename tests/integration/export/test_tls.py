@@ -25,6 +25,7 @@ from shared.nbd.constants import Command, NbdError
 from shared.nbd.requests import pack_request
 from tests.integration.export.harness import MIB, run, until
 from tests.integration.export.memory_volume import MemoryVolume
+from tests.integration.export.rekeying_client import RekeyingClient
 from tests.integration.export.tls_client import (
     CLIENT_FLAGS,
     STARTTLS,
@@ -64,7 +65,11 @@ class Secured:
 
 @contextlib.asynccontextmanager
 async def secured(
-    pki: Pki, volumes: dict[str, MemoryVolume], limits: Limits | None = None, files: TlsFiles | None = None
+    pki: Pki,
+    volumes: dict[str, MemoryVolume],
+    limits: Limits | None = None,
+    files: TlsFiles | None = None,
+    send_buffer_bytes: int | None = None,
 ) -> AsyncIterator[Secured]:
     """Serve volumes with TLS; in the end every buffer must be back in the pool."""
     pool = BufferPool()
@@ -73,6 +78,8 @@ async def secured(
         for name, volume in volumes.items():
             server.add(name, volume, pool, description=f"volume {name}")
         listener = listen_tcp("127.0.0.1", 0)
+        if send_buffer_bytes is not None:  # what is accepted inherits it
+            listener._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         server.listen(listener, tls)
         yield Secured(server, int(listener.address.rpartition(":")[2]), pool, pki)
     tls.close()
@@ -437,6 +444,44 @@ async def test_server_ends_tls_before_it_hangs_up(pki: Pki) -> None:
         assert await client.tunnel.receive(1) == b""
         assert client.tunnel.was_told
         client.close()
+
+
+async def test_client_may_ask_for_new_keys_all_the_time(pki: Pki) -> None:
+    volume = MemoryVolume(4 * MIB)
+    payload = os.urandom(100 << 10)
+
+    def work(port: int) -> None:
+        client = RekeyingClient(port, pki.good)
+        for number in range(100):
+            client.ask_for_new_keys()
+            assert client.send(pack_request(Command.WRITE, 0, number, number, len(payload)))
+            client.ask_for_new_keys()
+            assert client.send(payload + pack_request(Command.READ, 0, number, number, len(payload)))
+            assert client.receive(2 * 16 + len(payload))[32:] == payload
+        client.close()
+
+    async with secured(pki, {"v": volume}) as running:
+        await asyncio.to_thread(work, running.port)
+        await running.gone()
+
+
+async def test_client_that_asks_for_new_keys_and_takes_none_is_hung_up_on(pki: Pki) -> None:
+    """With a byte of a payload in between, so that TLS itself sees no harm in it; the answers would pile up for ever."""
+
+    def work(port: int) -> bool:
+        client = RekeyingClient(port, pki.good, receive_buffer_bytes=4096)
+        client.send(pack_request(Command.WRITE, 0, 1, 0, 4 * MIB))
+        for _ in range(20_000):
+            client.ask_for_new_keys()
+            if not client.send(b"x"):
+                client.close()
+                return True
+        client.close()
+        return False
+
+    async with secured(pki, {"v": MemoryVolume(4 * MIB)}, send_buffer_bytes=4096) as running:
+        assert await asyncio.to_thread(work, running.port)
+        await running.gone()
 
 
 async def test_many_clients_at_once(pki: Pki) -> None:
