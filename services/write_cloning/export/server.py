@@ -244,9 +244,11 @@ class ExportServer:
         export = self._exports.get(name)
         if export is None or export.description.size_bytes != entered.agreement.size_bytes:
             log.info("%s came to %s when it was being removed", client.name, name)
+            wire.close()
             return
         if len(export.connections) >= self._limits.connections:  # others came while it was told that it may
             log.warning("%s was turned away: %s has all the clients that it may have", client.name, name)
+            wire.close()
             return
         serving = Connection(
             wire,

@@ -9,12 +9,14 @@ import shutil
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.export import tls
 from services.write_cloning.export.certificates import TlsFiles
 from services.write_cloning.export.limits import Limits
 from services.write_cloning.export.listener import listen_tcp
@@ -73,16 +75,18 @@ async def secured(
 ) -> AsyncIterator[Secured]:
     """Serve volumes with TLS; in the end every buffer must be back in the pool."""
     pool = BufferPool()
-    tls = Tls(files or TlsFiles(certificate=pki.certificate, key=pki.key, client_ca=pki.ca), SystemClock())
+    served_with = Tls(
+        files or TlsFiles(certificate=pki.certificate, key=pki.key, client_ca=pki.ca), SystemClock()
+    )
     async with ExportServer(SystemClock(), limits) as server:
         for name, volume in volumes.items():
             server.add(name, volume, pool, description=f"volume {name}")
         listener = listen_tcp("127.0.0.1", 0)
         if send_buffer_bytes is not None:  # what is accepted inherits it
             listener._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-        server.listen(listener, tls)
+        server.listen(listener, served_with)
         yield Secured(server, int(listener.address.rpartition(":")[2]), pool, pki)
-    tls.close()
+    served_with.close()
     assert pool.in_use_bytes == 0
     pool.close()
 
@@ -277,6 +281,33 @@ async def test_clients_that_stall_lock_out_nobody(pki: Pki) -> None:
             connection.close()
 
 
+async def test_arithmetic_of_a_handshake_keeps_nobody_waiting(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes milliseconds of a processor, and clients without certificates may come in storms."""
+    begun, may_go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    async with secured(pki, {"v": MemoryVolume(MIB)}) as running:
+        first = await running.connect()
+
+        def slowly(handshake: ssl.SSLObject) -> bool:
+            loop.call_soon_threadsafe(begun.set)
+            assert may_go_on.wait(10)
+            return shake_hands(handshake)
+
+        shake_hands = tls._advance
+        monkeypatch.setattr(tls, "_advance", slowly)
+        async with asyncio.TaskGroup() as tasks:
+            newcomer = tasks.create_task(running.connect())
+            await until(begun)
+            assert await first.write(0, b"not waiting") == 0
+            assert not newcomer.done()
+            may_go_on.set()
+        assert await newcomer.result().read(0, 11) == b"not waiting"
+        newcomer.result().close()
+        first.close()
+
+
 async def test_starttls_under_tls_is_refused_and_negotiation_goes_on(pki: Pki) -> None:
     async with secured(pki, {"v": MemoryVolume(MIB)}) as running:
         tunnel = Tunnel(await start_tls(running.port), client_context(pki.good))
@@ -295,6 +326,7 @@ async def test_abort_under_tls_is_acknowledged_and_tls_is_ended_first(pki: Pki) 
         await tunnel.send(struct.pack(">8sII", b"IHAVEOPT", 2, 0))
         assert (await tunnel.receive(4096))[12:16] == struct.pack(">I", 1)
         assert await tunnel.receive(1) == b""
+        assert tunnel.was_told
         assert await _everything(tunnel.connection) == b""
 
 
