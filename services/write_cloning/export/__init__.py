@@ -5,9 +5,15 @@ What is sent leaves by an outbox (`services.write_cloning.outbox`), the same tha
 exported     what an export asks of a volume
 limits       every bound of this package
 errors       what may go wrong on the operating side
-listener     sockets: Unix, TCP on loopback, inherited
+listener     sockets: Unix, TCP, inherited
+rights       who may open a Unix socket
+certificates the files that TLS is done with
+tls          TLS on the server's side
 client       who is connected
-negotiation  the handshake over a socket
+line         a client's bytes while it negotiates, in clear text or under TLS
+negotiation  the handshake over a line
+wire         the way to and from a client afterwards: in clear text the socket itself (hot)
+tls_wire     the same under TLS (hot)
 inbox        the bytes that came in
 ration       one connection's share of memory
 submission   requests on their way to the volume (hot)
