@@ -80,6 +80,8 @@ def _mistakes(files: TlsFiles, now: datetime) -> Iterator[str]:
                 judges[key](found[key], now)
             except ValueError as error:
                 yield f"{key}: {file}: {error}"
+            except Exception as error:  # noqa: BLE001 - what `cryptography` finds wrong has no class in common
+                yield f"{key}: {file}: it is of a kind that cannot be used: {error!r}"
     certificate, private_key = found.get("nbd.tls_certificate_file"), found.get("nbd.tls_key_file")
     if certificate is not None and private_key is not None and not _belong_together(certificate, private_key):
         yield f"nbd.tls_key_file: {files.key}: it is not the key of the certificate in {files.certificate}"
@@ -159,10 +161,10 @@ def _private_key(pem: bytes) -> PublicKeyTypes:
 
 
 def _belong_together(certificate: bytes, key: bytes) -> bool:
-    """True also of what cannot be read, which is a mistake of its own."""
+    """True also of what cannot be read, which is a mistake of its own; OpenSSL asks again."""
     form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
         of_certificate, of_key = _certificates(certificate)[0].public_key(), _private_key(key)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - as above
         return True
     return of_certificate.public_bytes(*form) == of_key.public_bytes(*form)

@@ -41,12 +41,19 @@ class TlsSession:
 
     @property
     def peer(self) -> str:
-        """What the client's certificate calls it; empty if it has shown none, or has no name."""
+        """What the client's certificate calls it, for people; empty if it has shown none, or has no name."""
         encoded = self.tls.getpeercert(binary_form=True)
         if encoded is None:
             return ""
-        names = x509.load_der_x509_certificate(encoded).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(names[0].value)[:_PEER_NAME_LENGTH_MAX] if names else ""
+        try:
+            names = x509.load_der_x509_certificate(encoded).subject.get_attributes_for_oid(
+                NameOID.COMMON_NAME
+            )
+            name = str(names[0].value) if names else ""
+        except Exception as error:  # noqa: BLE001 - OpenSSL has accepted it; a name for people is not worth more than a word
+            log.warning("a client's certificate does not tell its name: %r", error)
+            return ""
+        return "".join(each if each.isprintable() else "?" for each in name[:_PEER_NAME_LENGTH_MAX])
 
 
 class Tls:
@@ -93,6 +100,8 @@ class Tls:
                 self._context = server_context(self._files, self._now())
             except CertificateError as error:
                 log.error("the files of before are still used for TLS: %s", error)  # noqa: TRY400 - no defect of ours
+            except Exception:  # whatever it is: nobody must lose a volume over a new certificate
+                log.exception("the files of before are still used for TLS")
             else:
                 log.info("TLS is done with the new %s from now on", self._files.certificate)
         return self._context

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.export import tls
@@ -572,6 +573,54 @@ async def test_renewed_certificate_is_shown_to_new_clients_and_the_others_stay(
         assert await serial(running) == f"{certificate.serial_number:X}".zfill(len(str(first)))
         assert await stays.write(0, b"still here") == 0
         stays.close()
+
+
+async def test_whatever_is_wrong_with_new_files_those_of_before_are_used(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = TlsFiles(certificate=tmp_path / "c", key=pki.key, client_ca=pki.ca)
+    files.certificate.write_bytes(pki.certificate.read_bytes())
+
+    def fail(*_: object) -> ssl.SSLContext:
+        raise ZeroDivisionError
+
+    async with secured(pki, {"v": MemoryVolume(MIB)}, files=files) as running:
+        monkeypatch.setattr(tls, "server_context", fail)
+        files.certificate.touch()
+        client = await running.connect()
+        assert await client.write(0, b"served") == 0
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("evil\nname\x1b[2J", "evil?name?[2J"), ("n" * 64, "n" * 64), ("ünï", "ünï")]
+)
+async def test_names_in_certificates_are_shown_without_tricks(
+    pki: Pki, tmp_path: Path, name: str, shown: str
+) -> None:
+    certificate, key = pki.authority.issue(name)
+    write(tmp_path / "ca-cert.pem", pki.authority.certificate)
+    write(tmp_path / "client-cert.pem", certificate)
+    write_key(tmp_path / "client-key.pem", key)
+    async with secured(pki, {"v": MemoryVolume(MIB)}) as running:
+        client = await TlsClient.open(running.port, client_context(tmp_path))
+        (told,) = running.server.clients("v")
+        assert told.name.startswith(f"{shown} (127.0.0.1:")
+        client.close()
+
+
+async def test_certificate_whose_name_cannot_be_read_is_served_all_the_same(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: bytes) -> x509.Certificate:
+        raise x509.InvalidVersion("no such version", 7)
+
+    monkeypatch.setattr(x509, "load_der_x509_certificate", fail)
+    async with secured(pki, {"v": MemoryVolume(MIB)}) as running:
+        client = await running.connect()
+        (told,) = running.server.clients("v")
+        assert told.name.startswith("127.0.0.1:")
+        client.close()
 
 
 async def test_without_a_client_ca_no_certificate_is_asked_for(pki: Pki) -> None:
