@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.write_cloning.export.certificates import TlsFiles
 from services.write_cloning.export.errors import CertificateError, ExportError
 from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
 from services.write_cloning.export.rights import Rights, rights_for
 from services.write_cloning.export.tls import Tls
+from services.write_cloning.export.tls_files import TlsFiles
 from shared.clock import Clock
 from shared.config.exposure import why_exposed
 from shared.config.model import NbdConfig

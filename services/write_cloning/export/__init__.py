@@ -7,7 +7,8 @@ limits       every bound of this package
 errors       what may go wrong on the operating side
 listener     sockets: Unix, TCP, inherited
 rights       who may open a Unix socket
-certificates the files that TLS is done with
+tls_files    the files that TLS is done with
+certificates what is in them
 tls          TLS on the server's side
 client       who is connected
 line         a client's bytes while it negotiates, in clear text or under TLS

@@ -5,7 +5,6 @@ Each mistake is told by the key that named the file, the file, and what is the m
 
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -14,24 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from services.write_cloning.export.errors import CertificateError
+from services.write_cloning.export.tls_files import TlsFiles
 
 FILE_BYTES_MAX = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """Where they are; the names of the fields, with `nbd.tls_` before and `_file` behind, are keys of the configuration."""
-
-    certificate: Path  # with what stands between it and the CA that clients know, if there is such
-    key: Path
-    client_ca: Path | None = None  # None: clients need no certificate
-
-    def each(self) -> Iterator[tuple[str, Path]]:
-        """Every one that there is, under its key."""
-        yield "nbd.tls_certificate_file", self.certificate
-        yield "nbd.tls_key_file", self.key
-        if self.client_ca is not None:
-            yield "nbd.tls_client_ca_file", self.client_ca
 
 
 def server_context(files: TlsFiles, now: datetime) -> ssl.SSLContext:

@@ -9,15 +9,14 @@ Files that were renewed are taken for the clients that come from then on; nobody
 import asyncio
 import logging
 import ssl
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
-from services.write_cloning.export.certificates import TlsFiles, server_context
 from services.write_cloning.export.errors import CertificateError
+from services.write_cloning.export.tls_files import TlsFiles
 from shared.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -42,14 +41,8 @@ class TlsSession:
     @property
     def peer(self) -> str:
         """What the client's certificate calls it, for people; empty if it has shown none, or has no name."""
-        encoded = self.tls.getpeercert(binary_form=True)
-        if encoded is None:
-            return ""
         try:
-            names = x509.load_der_x509_certificate(encoded).subject.get_attributes_for_oid(
-                NameOID.COMMON_NAME
-            )
-            name = str(names[0].value) if names else ""
+            name = _common_name(self.tls.getpeercert() or {})
         except Exception as error:  # noqa: BLE001 - OpenSSL has accepted it; a name for people is not worth more than a word
             log.warning("a client's certificate does not tell its name: %r", error)
             return ""
@@ -68,7 +61,7 @@ class Tls:
         self._files = files
         self._clock = clock
         self._stamp = self._stamp_now()
-        self._context = server_context(files, self._now())
+        self._context = self._read()
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._thread = ThreadPoolExecutor(1, "tls")
 
@@ -97,7 +90,7 @@ class Tls:
         if stamp != self._stamp:
             self._stamp = stamp
             try:
-                self._context = server_context(self._files, self._now())
+                self._context = self._read()
             except CertificateError as error:
                 log.error("the files of before are still used for TLS: %s", error)  # noqa: TRY400 - no defect of ours
             except Exception:  # whatever it is: nobody must lose a volume over a new certificate
@@ -118,8 +111,17 @@ class Tls:
                 stamps.append((told.st_ino, told.st_size, told.st_mtime_ns))
         return tuple(stamps)
 
-    def _now(self) -> datetime:
-        return datetime.fromisoformat(self._clock.now_rfc3339())
+    def _read(self) -> ssl.SSLContext:
+        # Here, because it costs every start of a host a while, and most have no TLS.
+        from services.write_cloning.export.certificates import server_context  # noqa: PLC0415
+
+        return server_context(self._files, datetime.fromisoformat(self._clock.now_rfc3339()))
+
+
+def _common_name(certificate: Mapping[str, Any]) -> str:
+    """Of a certificate as `ssl` tells it: a subject is a tuple of tuples of pairs."""
+    pairs = (pair for part in certificate.get("subject", ()) for pair in part)
+    return next((str(value) for key, value in pairs if key == "commonName"), "")
 
 
 def _advance(tls: ssl.SSLObject) -> bool:

@@ -1,0 +1,21 @@
+"""Which files TLS is done with. What is in them is the business of `certificates`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """Where they are; the names of the fields, with `nbd.tls_` before and `_file` behind, are keys of the configuration."""
+
+    certificate: Path  # with what stands between it and the CA that clients know, if there is such
+    key: Path
+    client_ca: Path | None = None  # None: clients need no certificate
+
+    def each(self) -> Iterator[tuple[str, Path]]:
+        """Every one that there is, under its key."""
+        yield "nbd.tls_certificate_file", self.certificate
+        yield "nbd.tls_key_file", self.key
+        if self.client_ca is not None:
+            yield "nbd.tls_client_ca_file", self.client_ca
