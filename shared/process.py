@@ -11,21 +11,26 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvloop
 
 from shared.config.load import ConfigError, load
 from shared.config.model import Config
 from shared.migration.refusals import Refusal
+from shared.plain import plain
 
 _log = logging.getLogger(__name__)
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+Refused = TypeVar("Refused", Refusal, ConfigError)
 
 Service = Callable[[Config, asyncio.Event], Awaitable[int]]
 """Serves until the event is set, then stops in order; returns the exit status."""
@@ -36,7 +41,7 @@ def run_service(name: str, description: str, service: Service) -> int:
     try:
         config = load(config_argument(name, description), os.environ)
     except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{plain_lines(str(error))}\n")
         return EXIT_USAGE
     set_up_logging()
     status = EXIT_FAILED
@@ -45,6 +50,10 @@ def run_service(name: str, description: str, service: Service) -> int:
     except* Refusal as refusals:  # a sentence for the operator, not a defect of ours
         for refusal in _leaves(refusals):
             _log.error("%s stops: %s", name, refusal)
+    except* ConfigError as mistakes:  # in a file that the configuration names
+        for mistake in _leaves(mistakes):
+            _log.error("%s stops: %s", name, mistake)
+        status = EXIT_USAGE
     return status
 
 
@@ -62,10 +71,27 @@ def config_argument(name: str, description: str) -> Path | None:
     return file
 
 
+class PlainFormatter(logging.Formatter):
+    """Lines in which no character of what was logged is obeyed by a terminal, or begins a line of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """One line; a traceback follows it in lines of its own."""
+        return plain(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802, ANN401 - logging's name and type
+        """The traceback, indented: a line break in an exception's text begins nothing that looks like a line of the log."""
+        return textwrap.indent(plain_lines(super().formatException(ei)), "  ")
+
+
+def plain_lines(text: str) -> str:
+    """Text of our own that has lines, with whatever else stands in them written out."""
+    return "\n".join(plain(line) for line in text.split("\n"))
+
+
 def set_up_logging() -> None:
     """To standard error, with the time in UTC."""
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter(
+    formatter = PlainFormatter(
         "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
     )
     formatter.converter = time.gmtime
@@ -83,7 +109,7 @@ async def _serve(name: str, service: Service, config: Config) -> int:
     return status
 
 
-def _leaves(group: BaseExceptionGroup[Refusal]) -> Iterator[Refusal]:
+def _leaves(group: BaseExceptionGroup[Refused]) -> Iterator[Refused]:
     for each in group.exceptions:
         if isinstance(each, BaseExceptionGroup):
             yield from _leaves(each)

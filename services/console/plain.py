@@ -1,20 +1,5 @@
-"""Text that came from elsewhere, made safe to show: no escape sequence or line break in it is obeyed."""
+"""Text that came from elsewhere, made safe to show; the services' logs do the same."""
 
-import unicodedata
+from shared.plain import plain
 
-_UNSHOWN = frozenset(
-    {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-)  # Unicode categories that draw nothing, or lie
-
-
-def plain(text: str) -> str:
-    """The text with every character that a terminal would obey, or hide, written out in hexadecimal."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    if unicodedata.category(character) not in _UNSHOWN:
-        return character
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+__all__ = ["plain"]

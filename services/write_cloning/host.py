@@ -27,6 +27,7 @@ from shared.messages.host import ClosedView, DecidedReply, HostCommand, HostSetu
 from shared.messages.recording import DecisionRequest
 from shared.messages.status import HostView
 from shared.migration.devices import Side
+from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import State
@@ -100,6 +101,7 @@ class Host:
             self._has_asked = self._has_asked or not is_definite
             raise
         self._has_asked = True
+        _refuse_malformed(reply)
         return reply
 
     async def try_again(self, name: str, _request: PlainRequest) -> HostStatusReply:
@@ -378,6 +380,19 @@ class Host:
         """Close every device."""
         for migration in self._migrations.values():
             await migration.release()
+
+
+def _refuse_malformed(reply: AdmissionReply) -> None:
+    """Names become names of files."""
+    admitted, closed = (
+        [each.migration for each in reply.admitted],
+        [each.migration for each in reply.closed],
+    )
+    for name in (*admitted, *closed, *reply.removed):
+        if not is_valid_name(name):
+            raise Refusal(
+                Code.INTERNAL, f"startup speaks of {name!r}, which is no name of a migration: {NAME_RULE}."
+            )
 
 
 def _admitted_witness(

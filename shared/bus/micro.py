@@ -9,6 +9,7 @@ from time import perf_counter_ns
 
 from shared.bus.answering import Answer
 from shared.bus.interface import Endpoint, ServiceDescription
+from shared.plain import plain
 
 ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
@@ -30,7 +31,7 @@ def error_headers(answer: Answer) -> dict[str, str] | None:
     """The headers of a reply: none when it is no error."""
     if answer.refusal is None:
         return None
-    one_line = " ".join(answer.refusal.message.split())[:_DESCRIPTION_LENGTH_MAX]
+    one_line = plain(" ".join(answer.refusal.message.split()))[:_DESCRIPTION_LENGTH_MAX]
     return {ERROR_CODE_HEADER: answer.refusal.code, ERROR_HEADER: one_line}
 
 

@@ -4,10 +4,13 @@ See the CloudEvents specification and its NATS protocol binding. The payload is 
 reads these headers.
 """
 
+from urllib.parse import quote
+
 from shared.migration.records import AnyRecord
 
 _SPECIFICATION = "1.0"
 _TYPE_PREFIX = "io.cutover"
+_UNENCODED = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
 
 
 def record_headers(record: AnyRecord) -> dict[str, str]:
@@ -39,4 +42,10 @@ def _headers(*, identifier: str, source: str, kind: str, at: str, subject: str) 
         "ce-time": at,
         "content-type": "application/json",
     }
-    return headers | ({"ce-subject": subject} if subject else {})
+    headers |= {"ce-subject": subject} if subject else {}
+    return {name: _encoded(value) for name, value in headers.items()}
+
+
+def _encoded(value: str) -> str:
+    """As the binding has it: what is no plain letter becomes `%XX`, so that no value ends a header and begins another."""
+    return quote(value, safe=_UNENCODED, errors="backslashreplace")

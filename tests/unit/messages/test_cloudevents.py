@@ -1,10 +1,12 @@
 """Headers by which tools that know nothing of Cutover can route its messages."""
 
+from dataclasses import replace
+
 import pytest
 
 from shared.messages.cloudevents import event_headers, record_headers
 from shared.migration.records import AnyRecord
-from tests.support.records import AT, ONE_OF_EACH, UUID
+from tests.support.records import AT, ONE_OF_EACH, UUID, state_record
 
 REQUIRED = {"ce-specversion", "ce-id", "ce-source", "ce-type"}
 
@@ -32,3 +34,12 @@ def test_an_event_tells_what_it_is_of() -> None:
 def test_an_event_about_nothing_in_particular_has_no_subject() -> None:
     headers = event_headers(identifier="1", source="/cutover/host", nats_subject="cutover.notice", at=AT)
     assert "ce-subject" not in headers
+
+
+def test_no_value_ends_its_header_and_begins_another() -> None:
+    """The UUID of a record is the host's, which only has to be one string."""
+    hostile = replace(state_record(), uuid="a\r\nNats-Rollup: all\r\n\r\n", host='h 1"%\x1b«')
+    headers = record_headers(hostile)
+    assert headers["ce-id"] == f"a%0D%0ANats-Rollup:%20all%0D%0A%0D%0A/{hostile.index}"
+    assert headers["ce-source"] == "/cutover/hosts/h%201%22%25%1B%C2%AB"
+    assert all(0x21 <= ord(each) <= 0x7E for value in headers.values() for each in value)
