@@ -15,6 +15,7 @@ from shared.migration.ledger import Entry, Ledger, Tail, fold
 from shared.migration.records import AnyRecord, Subjects, digest_of
 from shared.migration.refusals import Code, Refusal
 
+_ANSWER = b'{"type":"io.nats.jetstream.api.'  # how every answer of JetStream begins, and no record
 APPEND_ATTEMPTS_MAX = 3  # with the same position: a stream that answers none of them is away
 
 
@@ -71,7 +72,10 @@ class ChainJournal:
     async def read(self, migration: str) -> Ledger:
         """See `Journal`."""
         stored = await self._stream.read(Subjects.chain(migration))
-        return fold(migration, [_entry(message) for message in stored])
+        ledger = fold(migration, [_entry(message) for message in stored if not _is_stray(message.payload)])
+        if not stored or ledger.tail.sequence == stored[-1].sequence:
+            return ledger
+        return replace(ledger, tail=replace(ledger.tail, sequence=stored[-1].sequence))
 
     async def append(self, record: AnyRecord, tail: Tail) -> Entry:
         """See `Journal`."""
@@ -112,6 +116,15 @@ class ChainJournal:
     async def _found(self, record: AnyRecord) -> Entry | None:
         ledger = await self.read(record.migration)
         return ledger.operation(record.operation_id, record.kind)
+
+
+def _is_stray(payload: bytes) -> bool:
+    """Whether this is an answer of the NATS server that somebody had sent to a subject of the journal.
+
+    Whoever may ask the server names the subject of the answer, and the server asks nobody's permission for it. An answer is
+    no record, and without it nothing is missing: the chain, not the number of messages, tells what is whole.
+    """
+    return not payload or payload.startswith(_ANSWER)
 
 
 def _entry(message: Stored) -> Entry:

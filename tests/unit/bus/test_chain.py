@@ -168,3 +168,33 @@ class _Racing:
 
     async def subjects(self) -> Sequence[str]:
         return await self._stream.subjects()
+
+
+@pytest.mark.parametrize(
+    "stray", [b"", b'{"type":"io.nats.jetstream.api.v1.stream_info_response","total":0}']
+)
+async def test_an_answer_of_the_server_among_the_records_changes_nothing(stray: bytes) -> None:
+    """Anyone who may ask the server can have one sent there: at the end, in the middle, and where nothing else is."""
+    journal, lossy_stream = lossy()
+    broker = lossy_stream.stream._bus.broker
+    broker.store(f"cutover.journal.{NAME}.state", stray)
+    assert not (await journal.read(NAME)).exists
+    first = await journal.append(state_record(), (await journal.read(NAME)).tail)
+    broker.store(f"cutover.journal.{NAME}.flag", stray)
+    second = await journal.append(flag_set(), (await journal.read(NAME)).tail)
+    broker.store(f"cutover.journal.{NAME}.state", stray)
+    ledger = await journal.read(NAME)
+    assert ledger.broken is None
+    assert ledger.entries == (first, second)
+    assert (ledger.tail.index, ledger.tail.digest) == (2, second.digest)
+
+
+async def test_what_is_neither_a_record_nor_an_answer_is_no_less_a_damage() -> None:
+    journal, lossy_stream = lossy()
+    await journal.append(state_record(), Tail())
+    lossy_stream.stream._bus.broker.store(
+        f"cutover.journal.{NAME}.state", b'{"kind":"io.nats.jetstream.api."}'
+    )
+    with pytest.raises(Refusal) as caught:
+        await journal.read(NAME)
+    assert caught.value.code is Code.JOURNAL_UNSOUND
