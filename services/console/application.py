@@ -17,7 +17,9 @@ from services.console.options import DEFAULT_SERVER, SERVER_VARIABLE
 from services.console.output import Output
 from services.console.recovering import recovering
 from services.console.running import running
+from services.console.services_config import one_line
 from services.console.whole_job import migrating
+from shared.config.load import ConfigError
 from shared.migration.refusals import Refusal
 
 INTERRUPTED = 130  # what shells expect after Ctrl-C
@@ -87,6 +89,9 @@ def run(arguments: Sequence[str]) -> int:
     except (ConsoleError, Refusal) as error:
         out.error(error)
         return error.status if isinstance(error, ConsoleError) else Exit.FAILED
+    except ConfigError as mistakes:  # of CUTOVER_CONFIG, CUTOVER_NATS_…, or a file that they name
+        out.error(usage(one_line(mistakes)))
+        return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return status if isinstance(status, int) else Exit.DONE

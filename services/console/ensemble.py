@@ -70,11 +70,6 @@ class Ensemble:
         self.tell = tell
 
     @property
-    def nats_url(self) -> str:
-        """Where NATS is, with its secrets."""
-        return self.config.nats.url
-
-    @property
     def export_addresses(self) -> tuple[str, ...]:
         """Where volumes are exported."""
         return self.config.nbd.listen
@@ -221,7 +216,7 @@ async def _start_services(ensemble: Ensemble, plans: list[ChildPlan]) -> None:
 async def _connected(ensemble: Ensemble) -> Bus:
     try:
         return await connect(
-            ensemble.nats_url, name="cutover-up", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S
+            ensemble.config.nats, name="cutover-up", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S
         )
     except Refusal as refusal:
         nats = ensemble.children.get("nats")

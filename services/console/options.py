@@ -1,6 +1,9 @@
 """The options that commands share, and the session that they make: a connection and an output."""
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,10 +14,13 @@ from services.console.command_line import given
 from services.console.output import Output
 from shared.bus.connection import Bus, connect
 from shared.clock import SystemClock
+from shared.config.load import ConfigError, load_nats
+from shared.config.model import NatsConfig
 from shared.migration.refusals import Refusal
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 SERVER_VARIABLE = "CUTOVER_NATS_URL"
+CONFIG_VARIABLE = "CUTOVER_CONFIG"
 CONNECT_TIMEOUT_S = 3.0
 COMPLETION_TIMEOUT_S = 1.0
 
@@ -23,11 +29,20 @@ class Session:
     """What one command line works with."""
 
     def __init__(self, context: typer.Context, server: str | None, json: bool) -> None:
-        """Options may stand before or behind the command's name; behind it they count."""
+        """Options may stand before or behind the command's name; behind it they count.
+
+        Raises:
+            ConfigError: the file of CUTOVER_CONFIG, or CUTOVER_NATS_… in the environment, is no use.
+        """
         named = given(context, "server") or server
-        self.server_was_named = bool(named)
-        self.server = str(named) if named else DEFAULT_SERVER
+        self._nats = nats_of(os.environ)
+        self.server_was_named = bool(named) or self._nats.url != DEFAULT_SERVER
+        self.server = str(named) if named else self._nats.url
         self.out = Output(json=json or bool(given(context, "json")))
+
+    def nats_at(self, server: str) -> NatsConfig:
+        """A server, and our credentials."""
+        return replace(self._nats, url=server)
 
     def run(self, work: Callable[[Bus], Awaitable[None]]) -> None:
         """Connect, work, disconnect.
@@ -38,24 +53,36 @@ class Session:
         uvloop.run(self._connected(work))
 
     async def _connected(self, work: Callable[[Bus], Awaitable[None]]) -> None:
-        bus = await connect(self.server, name="console", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S)
+        nats = self.nats_at(self.server)
+        bus = await connect(nats, name="console", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S)
         try:
             await work(bus)
         finally:
             await bus.close()
 
 
+def nats_of(environment: Mapping[str, str]) -> NatsConfig:
+    """Where NATS is and who we are to it: from the file that CUTOVER_CONFIG names, and CUTOVER_NATS_… over it.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    file = environment.get(CONFIG_VARIABLE)
+    return load_nats(Path(file) if file else None, environment)
+
+
 def names_beginning(context: typer.Context, incomplete: str) -> list[str]:
     """The names of migrations, for shell completion; none when nobody can be asked."""
-    server = context.find_root().params.get("server") or DEFAULT_SERVER
+    server = context.find_root().params.get("server")
     try:
-        return uvloop.run(_names_beginning(server, incomplete))
-    except (Refusal, OSError):
+        nats = nats_of(os.environ)
+        return uvloop.run(_names_beginning(replace(nats, url=server or nats.url), incomplete))
+    except (ConfigError, Refusal, OSError):
         return []
 
 
-async def _names_beginning(server: str, incomplete: str) -> list[str]:
-    bus = await connect(server, name="console", clock=SystemClock(), timeout_s=COMPLETION_TIMEOUT_S)
+async def _names_beginning(nats: NatsConfig, incomplete: str) -> list[str]:
+    bus = await connect(nats, name="console", clock=SystemClock(), timeout_s=COMPLETION_TIMEOUT_S)
     try:
         return [status.name for status in await list_migrations(bus) if status.name.startswith(incomplete)]
     finally:

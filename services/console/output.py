@@ -15,6 +15,7 @@ from shared.migration.refusals import Code, Refusal
 
 _HINTS = {
     Code.JOURNAL_AWAY: "`cutover up` starts one; --server or CUTOVER_NATS_URL names another.",
+    Code.NOT_PERMITTED: "CUTOVER_CONFIG names the operator's configuration, or CUTOVER_NATS_NKEY_SEED_FILE his key.",
     Code.SERVICE_AWAY: "`cutover up` starts the services.",
     Code.CLIENTS_CONNECTED: "`cutover cleanup --disconnect` does it for you.",
 }

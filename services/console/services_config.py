@@ -90,7 +90,7 @@ def check_document(
     try:
         config = check(document, file, environment)
     except ConfigError as error:
-        raise usage(_one_line(error)) from None
+        raise usage(one_line(error)) from None
     for address in config.nbd.listen:
         scheme, _, place = address.partition("://")
         if scheme == "unix" and Path(place) != directory.socket and not Path(place).parent.is_dir():
@@ -110,11 +110,14 @@ def write_config(document: Document, directory: StateDirectory, environment: Map
     try:
         return load(directory.config, environment)
     except ConfigError as error:
-        raise usage(_one_line(error)) from None
+        raise usage(one_line(error)) from None
 
 
-def _one_line(error: ConfigError) -> str:
+def one_line(error: ConfigError) -> str:
+    """All mistakes of a configuration as one sentence."""
     first, *mistakes = str(error).splitlines()
+    if not mistakes:
+        return first
     return f"{first} {'; '.join(mistake.strip() for mistake in mistakes)}."
 
 

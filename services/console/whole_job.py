@@ -23,6 +23,7 @@ from services.console.running import usual_state_dir
 from services.console.state_directory import nats_urls_of
 from shared.bus.connection import Bus, connect
 from shared.clock import SystemClock
+from shared.config.model import NatsConfig
 from shared.migration.refusals import Code, Refusal
 
 migrating = typer.Typer()
@@ -132,7 +133,7 @@ async def _services(
     where["state_dir"] = str(state_dir)
     session.out.note(f"No services run: starting them here, with their state and logs in {state_dir}.")
     async with ensemble_running(wish, session.out.note) as ensemble:
-        bus = await connect(ensemble.nats_url, name="console", clock=SystemClock())
+        bus = await connect(ensemble.config.nats, name="console", clock=SystemClock())
         try:
             yield bus, True
         finally:
@@ -141,23 +142,23 @@ async def _services(
 
 async def _found(session: Session, state_dir: Path, where: dict[str, str], *, only_there: bool) -> Bus | None:
     if session.server_was_named:
-        bus: Bus | None = await _running_services(session.server, must=True)
+        bus: Bus | None = await _running_services(session.nats_at(session.server), must=True)
         where["server"] = session.server
         return bus
     candidates = [({"state_dir": str(state_dir)}, server) for server in nats_urls_of(state_dir)]
     if not only_there:
         candidates.append(({"server": session.server}, session.server))
     for option, server in candidates:
-        bus = await _running_services(server, must=False)
+        bus = await _running_services(session.nats_at(server), must=False)
         if bus is not None:
             where.update(option)
             return bus
     return None
 
 
-async def _running_services(server: str, *, must: bool) -> Bus | None:
+async def _running_services(nats: NatsConfig, *, must: bool) -> Bus | None:
     try:
-        bus = await connect(server, name="console", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S)
+        bus = await connect(nats, name="console", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S)
     except Refusal:
         if must:
             raise

@@ -20,7 +20,7 @@ _DESCRIPTION = "Records error flags and device faults, and is the only one to do
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
-    async with connected(config.nats.url, name="fault_recording", clock=clock) as bus:
+    async with connected(config.nats, name="fault_recording", clock=clock) as bus:
         service = FaultRecording(
             ChainJournal(JetStreamStream(bus)), ServerDurability(bus, config.nats), clock
         )

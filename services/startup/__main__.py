@@ -19,7 +19,7 @@ _DESCRIPTION = "Replays the journal and admits hosts before they open a volume."
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
-    async with connected(config.nats.url, name="startup", clock=clock) as bus:
+    async with connected(config.nats, name="startup", clock=clock) as bus:
         service = Startup(
             journal=ChainJournal(JetStreamStream(bus)), requests=bus, discovery=bus, clock=clock
         )

@@ -21,7 +21,7 @@ _DESCRIPTION = "Answers the operator's commands and records what hosts decide."
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
-    async with connected(config.nats.url, name="state_control", clock=clock) as bus:
+    async with connected(config.nats, name="state_control", clock=clock) as bus:
         service = StateControl(
             journal=ChainJournal(JetStreamStream(bus)),
             requests=bus,

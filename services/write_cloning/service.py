@@ -193,9 +193,9 @@ async def _bus(config: Config, stop: asyncio.Event) -> AsyncIterator[Bus]:
     bus = None
     while bus is None:
         try:
-            bus = await connect(config.nats.url, name="write_cloning", clock=SystemClock())
+            bus = await connect(config.nats, name="write_cloning", clock=SystemClock())
         except Refusal as refusal:
-            if stop.is_set():
+            if stop.is_set() or refusal.code is Code.NOT_PERMITTED:
                 raise
             log.warning("waiting for NATS: %s", refusal.message)
             await _pause(stop)

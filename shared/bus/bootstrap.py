@@ -9,18 +9,19 @@ import os
 import sys
 from dataclasses import dataclass
 
-import nats.errors
 import nats.js.errors
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from shared.bus.connection import Bus, connect
+from shared.bus.interface import Unanswered
 from shared.clock import SystemClock
 from shared.config.load import ConfigError, load
 from shared.messages.status import progress_subject
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
-from shared.process import config_argument
+from shared.process import config_argument, plain_lines
 
+TIMEOUT_S = 10.0  # nats-py's own is shorter
 PROGRESS_STREAM = "CUTOVER_PROGRESS"
 PROGRESS_SUBJECTS = progress_subject("*")
 
@@ -93,13 +94,11 @@ async def bootstrap(bus: Bus) -> None:
 
 
 async def _ensure(bus: Bus, demand: _Demand) -> None:
-    jetstream = bus.client.jetstream()
-    name = str(demand.config.name)
     try:
-        info = await jetstream.stream_info(name)
-    except nats.js.errors.NotFoundError:
-        info = await jetstream.add_stream(config=demand.config)
-    except (nats.errors.Error, nats.js.errors.Error) as error:
+        info = await _found_or_made(bus, demand.config)
+    except Unanswered as unanswered:
+        raise Refusal(Code.JOURNAL_AWAY, f"JetStream at {bus.url} does not answer.") from unanswered
+    except nats.js.errors.Error as error:
         raise Refusal(Code.JOURNAL_AWAY, f"JetStream at {bus.url} does not answer: {error}.") from error
     differing = [
         f"{setting} is {_shown(found)}, not {_shown(wanted)}"
@@ -109,8 +108,17 @@ async def _ensure(bus: Bus, demand: _Demand) -> None:
     if differing:
         raise Refusal(
             Code.JOURNAL_UNSOUND,
-            f"The stream {name} at {bus.url} is there with other settings: {'; '.join(differing)}.",
+            f"The stream {demand.config.name} at {bus.url} is there with other settings: {'; '.join(differing)}.",
         )
+
+
+async def _found_or_made(bus: Bus, config: StreamConfig) -> StreamInfo:
+    jetstream = bus.client.jetstream()
+    async with bus.waiting("$JS.API.STREAM", TIMEOUT_S):
+        try:
+            return await jetstream.stream_info(str(config.name))
+        except nats.js.errors.NotFoundError:
+            return await jetstream.add_stream(config=config)
 
 
 def _shown(value: object) -> str:
@@ -122,13 +130,13 @@ async def _main() -> int:
         config = load(
             config_argument("shared.bus.bootstrap", "Create the streams, or check them."), os.environ
         )
-        bus = await connect(config.nats.url, name="cutover-bootstrap", clock=SystemClock())
+        bus = await connect(config.nats, name="cutover-bootstrap", clock=SystemClock())
         try:
             await bootstrap(bus)
         finally:
             await bus.close()
     except (ConfigError, Refusal) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{plain_lines(str(error))}\n")
         return 1
     sys.stderr.write(
         f"The streams {Subjects.STREAM} and {PROGRESS_STREAM} are there, with the right settings.\n"

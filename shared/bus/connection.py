@@ -6,11 +6,12 @@ at once. nats-py would hold such messages back and send them later, when nobody 
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -18,10 +19,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shared.bus.answering import refusal_in
+from shared.bus.client import NoTls, SteadyClient
+from shared.bus.credentials import Credentials, read_credentials
+from shared.bus.denials import Denial, is_of_credentials, read_denial
 from shared.bus.interface import ServiceInstance, Told, Unanswered
 from shared.bus.micro import ERROR_CODE_HEADER
 from shared.clock import Clock
-from shared.config.urls import without_secrets
+from shared.config.model import NatsConfig
 from shared.messages.cloudevents import event_headers
 from shared.messages.codec import decode_reply, encode
 from shared.migration.refusals import Code, Refusal
@@ -35,6 +39,7 @@ CLOSE_TIMEOUT_S = 2.0
 PING_INTERVAL_S = 2  # two pings without an answer, and the connection counts as broken
 RECONNECT_WAIT_S = 0.25
 _INSTANCES_MAX = 1000
+_DENIALS_MAX = 1000  # that are remembered, so that each is logged once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +62,20 @@ class _Info:
 class Bus:
     """One connection. Implements `Requests`, `Discovery` and `Listening`."""
 
-    def __init__(self, client: Client, *, url: str, name: str, clock: Clock) -> None:
+    def __init__(self, client: Client, *, url: str, name: str, clock: Clock, who: str) -> None:
+        """`who` names the user that we are to the server, for people."""
         self.client = client
         self.url = url  # without secrets
         self.name = name
         self.clock = clock
+        self.who = who
         self.losses = (
             0  # how often the connection was lost: what was true of one server may not be of the next
         )
         self._is_closing = False
-        self._waiting: set[asyncio.Timeout] = set()
+        self._waiting: dict[asyncio.Timeout, str] = {}  # for an answer on that subject
+        self._denied_waits: dict[asyncio.Timeout, Denial] = {}
+        self._denials: set[Denial] = set()
         self._event_numbers = count(1)
         self._on_reconnect: list[Callable[[], None]] = []
 
@@ -105,15 +114,16 @@ class Bus:
     async def waiting(self, subject: str, timeout_s: float) -> AsyncIterator[None]:
         """Wait for an answer on the connection; raises as `request` does."""
         self._require_connection()
+        deadline = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s) as deadline:
-                self._waiting.add(deadline)
+            async with deadline:
+                self._waiting[deadline] = subject
                 try:
                     yield
                 finally:
-                    self._waiting.discard(deadline)
+                    del self._waiting[deadline]
         except TimeoutError:
-            raise self._unanswered(subject, timeout_s) from None
+            raise self._unanswered(deadline, subject, timeout_s) from None
         except nats.js.errors.APIError:
             raise  # JetStream's answer, for whoever asked JetStream
         except nats.errors.NoRespondersError:
@@ -153,6 +163,7 @@ class Bus:
         try:
             with heeding_cancellation():
                 await self.settle()
+            self.require_subscribed(subjects)
             yield _Heard(queue)
         finally:
             await unsubscribe(subscriptions)
@@ -160,18 +171,31 @@ class Bus:
     async def instances(self, service_name: str, *, timeout_s: float) -> Sequence[ServiceInstance]:
         """See `Discovery`."""
         self._require_connection()
-        inbox = self.client.new_inbox()
+        inbox, subject = self.client.new_inbox(), f"$SRV.INFO.{service_name}"
+        losses = self.losses
+        deadline = asyncio.timeout(timeout_s)
         found: list[ServiceInstance] = []
         async with self.listen(inbox) as answers:
-            await self.client.publish(f"$SRV.INFO.{service_name}", b"", reply=inbox)
-            with suppress(TimeoutError):  # everyone who answers had the time to
-                async with asyncio.timeout(timeout_s):
-                    async for told in answers:
-                        if not told.payload:
-                            break  # the server's word that nobody answers there
-                        found.append(_instance(told.payload))
-                        if len(found) >= _INSTANCES_MAX:
-                            break
+            self._waiting[deadline] = subject
+            try:
+                with suppress(TimeoutError):  # everyone who answers had the time to
+                    async with deadline:
+                        await self.client.publish(subject, b"", reply=inbox)
+                        async for told in answers:
+                            if not told.payload:
+                                break  # the server's word that nobody answers there
+                            found.append(_instance(told.payload))
+                            if len(found) >= _INSTANCES_MAX:
+                                break
+            finally:
+                del self._waiting[deadline]
+        if (denial := self._denied_waits.pop(deadline, None)) is not None:
+            raise Refusal(Code.NOT_PERMITTED, denial.sentence(self.who, subject))
+        if losses != self.losses:
+            raise Refusal(
+                Code.JOURNAL_AWAY,
+                f"The connection to NATS at {self.url} broke while services were looked for.",
+            )
         return found
 
     async def settle(self) -> None:
@@ -204,12 +228,58 @@ class Bus:
     def connection_lost(self) -> None:
         """Wake everyone who waits for an answer: none will come on this connection."""
         self.losses += 1
+        self._denials.clear()  # another server may permit more, and says so anew if not
         if not self._is_closing:
             _log.warning("The connection to NATS at %s is lost", self.url)
         for deadline in tuple(self._waiting):
-            if deadline.expired():
-                continue
-            deadline.reschedule(asyncio.get_running_loop().time())
+            _end_now(deadline)
+
+    @property
+    def denials(self) -> frozenset[Denial]:
+        """What the server has not permitted on this connection so far."""
+        return frozenset(self._denials)
+
+    def denied(self, denial: Denial) -> None:
+        """Tell those who wait for what the server does not permit, and the log."""
+        if denial not in self._denials and len(self._denials) < _DENIALS_MAX:
+            _log.warning(denial.sentence(self.who))
+            self._denials.add(denial)
+        if not denial.is_publish:
+            return
+        for deadline, subject in tuple(self._waiting.items()):
+            if denial.is_of(subject):
+                self._denied_waits[deadline] = denial
+                _end_now(deadline)
+
+    def require_subscribed(self, subjects: Sequence[str]) -> None:
+        """Check, once the server has taken subscriptions, that it has permitted them.
+
+        Raises:
+            Refusal: (`not-permitted`) one of them it has not.
+        """
+        denied = {each.subject: each for each in self._denials if not each.is_publish}
+        for subject in subjects:
+            if (denial := denied.get(subject.lower())) is not None:
+                raise Refusal(Code.NOT_PERMITTED, denial.sentence(self.who, subject))
+
+    async def require_inbox(self) -> None:
+        """See that answers to us can be heard at all.
+
+        Raises:
+            Refusal: `not-permitted`.
+        """
+        inbox = self.client.new_inbox()
+        subscription = await self.client.subscribe(inbox)
+        try:
+            await self.settle()
+            self.require_subscribed([inbox])
+        except Refusal as refusal:
+            raise Refusal(
+                refusal.code,
+                f"{refusal.message} Answers are sent there: nats.inbox_prefix has to be the one that the user may hear.",
+            ) from None
+        finally:
+            await unsubscribe([subscription])
 
     def connection_back(self) -> None:
         """Tell those who asked to be told."""
@@ -221,7 +291,10 @@ class Bus:
         if not self.is_connected:
             raise Refusal(Code.JOURNAL_AWAY, f"There is no connection to NATS at {self.url}.")
 
-    def _unanswered(self, subject: str, timeout_s: float) -> Unanswered:
+    def _unanswered(self, deadline: asyncio.Timeout, subject: str, timeout_s: float) -> Refusal:
+        denial = self._denied_waits.pop(deadline, None)
+        if denial is not None:
+            return Refusal(Code.NOT_PERMITTED, denial.sentence(self.who, subject))
         if not self.is_connected:
             return Unanswered(
                 f"The connection to NATS at {self.url} broke while waiting for an answer on {subject}; "
@@ -230,56 +303,122 @@ class Bus:
         return Unanswered(f"No answer on {subject} within {timeout_s:g} s; it may or may not have been done.")
 
 
-async def connect(url: str, *, name: str, clock: Clock, timeout_s: float = CONNECT_TIMEOUT_S) -> Bus:
-    """Connect, and stay connected from then on.
+async def connect(
+    server: NatsConfig | str, *, name: str, clock: Clock, timeout_s: float = CONNECT_TIMEOUT_S
+) -> Bus:
+    """Connect, and stay connected from then on. A URL alone is a server that asks for no credentials.
 
     Raises:
-        Refusal: (`journal-away`) there was no connection within `timeout_s`; names the URL and the last reason.
+        ConfigError: a file that the configuration names is no use.
+        Refusal: `journal-away` when there was no connection within `timeout_s`, naming the URL and the last reason;
+            `not-permitted` when the server refuses the credentials.
     """
-    client = Client()
-    bus = Bus(client, url=without_secrets(url), name=name, clock=clock)
-    reasons: list[str] = []
-
-    async def on_error(error: Exception) -> None:
-        reason = str(error) or type(error).__name__
-        if reasons != [reason]:  # one line for a server that is away, not four a second
-            _log.warning("NATS at %s: %s", bus.url, reason)
-        reasons[:] = [reason]
-
-    async def on_disconnected() -> None:
-        bus.connection_lost()
-
-    async def on_reconnected() -> None:
-        reasons.clear()
-        bus.connection_back()
-
+    config = NatsConfig(url=server) if isinstance(server, str) else server
+    credentials = read_credentials(config)
+    client = SteadyClient(credentials, demands_tls=config.demands_tls)
+    bus = Bus(client, url=config.shown_url, name=name, clock=clock, who=credentials.who)
+    trouble = _Trouble(bus, config)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as deadline:
+            trouble.deadline = deadline
             await client.connect(
-                url,
+                config.url,
                 name=name,
-                error_cb=on_error,
-                disconnected_cb=on_disconnected,
-                reconnected_cb=on_reconnected,
+                error_cb=trouble.on_error,
+                disconnected_cb=trouble.on_disconnected,
+                reconnected_cb=trouble.on_reconnected,
+                signature_cb=client.signing,
+                inbox_prefix=config.inbox_prefix,
                 connect_timeout=max(1, int(timeout_s)),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type] # a float does
                 ping_interval=PING_INTERVAL_S,
                 pending_size=0,  # nothing is held back for a later connection
+                **_tls_options(credentials),
             )
+            trouble.deadline = None  # whatever comes now is not the end
+            await bus.require_inbox()
     except TimeoutError:
         await bus.close()
-        because = f": {reasons[0]}" if reasons else ""
-        raise Refusal(Code.JOURNAL_AWAY, f"NATS at {bus.url} cannot be reached{because}.") from None
+        await client.abandon()
+        raise trouble.refusal() from None
     except (nats.errors.Error, ValueError) as error:
+        await client.abandon()
         raise Refusal(Code.JOURNAL_AWAY, f"NATS at {bus.url} cannot be reached: {error}.") from error
+    except Refusal:
+        await bus.close()
+        raise
     return bus
 
 
+def _tls_options(credentials: Credentials) -> dict[str, Any]:
+    return {} if credentials.tls is None else {"tls": credentials.tls}
+
+
+class _Trouble:
+    """What goes wrong with one connection, for those who wait for it, and for the log."""
+
+    def __init__(self, bus: Bus, config: NatsConfig) -> None:
+        self.deadline: asyncio.Timeout | None = None  # of the first connection, while there is none
+        self._bus = bus
+        self._config = config
+        self._reason = ""
+        self._refused = False
+
+    async def on_error(self, error: Exception) -> None:
+        """Take what nats-py has to say."""
+        if (denial := read_denial(error)) is not None:
+            self._bus.denied(denial)
+            return
+        self._refused = is_of_credentials(error)
+        reason = self._words(error)
+        if self._reason != reason:  # one line for a server that is away, not four a second
+            _log.warning("NATS at %s: %s", self._bus.url, reason)
+        self._reason = reason
+        is_final = self._refused or isinstance(error, (ssl.SSLError, NoTls))
+        if self.deadline is not None and is_final:
+            _end_now(self.deadline)  # asking again would only bring the same
+
+    async def on_disconnected(self) -> None:
+        """The connection is lost."""
+        self._bus.connection_lost()
+
+    async def on_reconnected(self) -> None:
+        """The connection is there again."""
+        self._reason = ""
+        self._bus.connection_back()
+
+    def refusal(self) -> Refusal:
+        """Why there is no connection."""
+        if self._refused:
+            return Refusal(Code.NOT_PERMITTED, f"NATS at {self._bus.url}: {self._reason}.")
+        because = f": {self._reason}" if self._reason else ""
+        return Refusal(Code.JOURNAL_AWAY, f"NATS at {self._bus.url} cannot be reached{because}.")
+
+    def _words(self, error: Exception) -> str:
+        if is_of_credentials(error):
+            named = (
+                ""
+                if self._config.nkey_seed_file
+                else "; nats.nkey_seed_file names the file with a user's key"
+            )
+            return f"the NATS server refuses these credentials ({self._bus.who}){named}"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            file = self._config.tls_ca_file
+            judge = file or "this machine's own authorities (nats.tls_ca_file names another)"
+            return f"its certificate is not accepted by {judge}: {error.verify_message}"
+        return str(error) or type(error).__name__
+
+
+def _end_now(deadline: asyncio.Timeout) -> None:
+    if not deadline.expired():
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+
 @asynccontextmanager
-async def connected(url: str, *, name: str, clock: Clock) -> AsyncIterator[Bus]:
+async def connected(server: NatsConfig | str, *, name: str, clock: Clock) -> AsyncIterator[Bus]:
     """A connection for as long as the context is open; raises as `connect` does."""
-    bus = await connect(url, name=name, clock=clock)
+    bus = await connect(server, name=name, clock=clock)
     try:
         yield bus
     finally:

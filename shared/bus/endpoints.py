@@ -24,6 +24,7 @@ from shared.messages.codec import encode
 _log = logging.getLogger(__name__)
 
 CONCURRENCY_MAX = 32
+_NO_INBOXES = ("cutover.", "$")  # subjects of Cutover's own, and of the server's
 FINISH_TIMEOUT_S = 10.0  # for the answers that are under way when a service stops
 
 
@@ -51,6 +52,7 @@ class NatsEndpoints:
                 subscriptions += [await self._listen(endpoint, micro, running)]
             subscriptions += await self._describe(micro)
             await self._bus.settle()
+            self._bus.require_subscribed([subscription.subject for subscription in subscriptions])
             yield
 
     async def _listen(self, endpoint: Endpoint, micro: MicroService, running: "_Running") -> Subscription:
@@ -111,6 +113,12 @@ class _Running:
 
 async def _send(bus: Bus, message: Msg, payload: bytes, headers: dict[str, str] | None) -> None:
     if not message.reply:
+        return
+    if message.reply.startswith(_NO_INBOXES):
+        # Whoever asks names the subject, and we may publish where he may not: to a host, or to the journal.
+        _log.warning(
+            "A request on %s wants its answer on %s, which is no inbox", message.subject, message.reply
+        )
         return
     try:
         await bus.client.publish(message.reply, payload, headers=headers)

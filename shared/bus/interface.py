@@ -39,7 +39,7 @@ class Requests(Protocol):
         Raises:
             Unanswered: no answer came in time, or the connection broke while waiting.
             Refusal: the other side's refusal, as it was; `service-away` when nobody serves the subject; `journal-away`
-                when there is no connection to the bus. With these nothing was done.
+                when there is no connection to the bus; `not-permitted`. With these nothing was done.
         """
 
     async def publish(self, subject: str, payload: object) -> None:
@@ -141,7 +141,7 @@ class Discovery(Protocol):
         """The instances of a service that made themselves known within the time.
 
         Raises:
-            Refusal: `journal-away` when there is no connection to the bus.
+            Refusal: `journal-away` when there is no connection to the bus, or it broke meanwhile; `not-permitted`.
         """
 
 

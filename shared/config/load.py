@@ -20,7 +20,8 @@ _PREFIX = "CUTOVER_"
 _SECTIONS: Mapping[str, type] = {"nats": NatsConfig, "host": HostConfig, "nbd": NbdConfig}
 _LISTS = frozenset({"host.allowed_devices", "nbd.listen"})
 _STRINGS = frozenset({
-    "nats.url", "nats.monitor_url", "host.name", "host.state_dir", "host.io_engine", "host.direct_io",
+    "nats.url", "nats.monitor_url", "nats.nkey_seed_file", "nats.tls_ca_file", "nats.inbox_prefix",
+    "host.name", "host.state_dir", "host.io_engine", "host.direct_io",
     "nbd.tls_certificate_file", "nbd.tls_key_file", "nbd.tls_client_ca_file", "nbd.unencrypted_tcp",
     "nbd.socket_owner", "nbd.socket_group",
 })  # fmt: skip
@@ -57,6 +58,19 @@ def check(given: Mapping[str, Any], file: Path | None, environment: Mapping[str,
     if wrong := (*unknown, *exposure_mistakes(config.nbd)):
         raise ConfigError(_text(file, wrong))
     return config
+
+
+def load_nats(file: Path | None, environment: Mapping[str, str]) -> NatsConfig:
+    """The section `[nats]` alone, for those who are no service: what else the file and the environment hold is not looked at.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    given = _read(file).get("nats", {}) if file else {}
+    prefix = environment_name("nats.")
+    return check(
+        {"nats": given}, file, {name: value for name, value in environment.items() if name.startswith(prefix)}
+    ).nats
 
 
 def known_keys() -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """What can be configured. Every key has its unit in its name, and a default where there is a safe one."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -19,6 +20,9 @@ REGION_BYTES_MAX = 64 * MIB
 
 OPEN_TO_EVERYONE = "everyone on the network may read and write these volumes"
 """What has to be written where TCP shall be served to whoever comes: nobody writes it by accident."""
+
+INBOX_PREFIX = "_INBOX"  # of every stock client of NATS
+_INBOX_PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 def _a_name(value: str) -> str:
@@ -51,6 +55,14 @@ def _a_nats_url(value: str) -> str:
     return value
 
 
+def _an_inbox_prefix(value: str) -> str:
+    if _INBOX_PREFIX.fullmatch(value) is None or value.split(".", maxsplit=1)[0] == "cutover":
+        raise ValueError(
+            f"{value!r} is no prefix of inboxes: letters, digits, _ and -, with dots between words"
+        )
+    return value
+
+
 def _a_monitor_url(value: str) -> str:
     if not value.startswith("http://"):
         raise ValueError("begins with http://")
@@ -78,12 +90,21 @@ Account = Annotated[str | int, PlainValidator(_an_account)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsConfig:
-    """`[nats]`: where the bus is, and what its word is worth."""
+    """`[nats]`: where the bus is, who we are to it, and what its word is worth."""
 
     # Not in the object's text: it may hold a password.
     url: Annotated[str, AfterValidator(_a_nats_url)] = field(default="nats://127.0.0.1:4222", repr=False)
     monitor_url: Annotated[str, AfterValidator(_a_monitor_url)] | None = None
     accept_unsynced_journal: bool = False
+    nkey_seed_file: Annotated[str, AfterValidator(_an_absolute_path)] | None = None
+    # The authority that the server's certificate is checked against; with it, a connection without TLS is refused.
+    tls_ca_file: Annotated[str, AfterValidator(_an_absolute_path)] | None = None
+    inbox_prefix: Annotated[str, AfterValidator(_an_inbox_prefix)] = INBOX_PREFIX  # of the answers to us
+
+    @property
+    def demands_tls(self) -> bool:
+        """Whether a connection that is not encrypted is none."""
+        return self.tls_ca_file is not None or self.url.startswith("tls://")
 
     @property
     def shown_url(self) -> str:

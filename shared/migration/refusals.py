@@ -44,6 +44,7 @@ class Code(StrEnum):
     NOT_ADMITTED = "not-admitted"
     SHUTTING_DOWN = "shutting-down"
     INTERNAL = "internal"
+    NOT_PERMITTED = "not-permitted"  # the NATS server does not let this user do it, or does not know the user
 
 
 class Refusal(Exception):

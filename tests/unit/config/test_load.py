@@ -37,6 +37,9 @@ VALUES = {
     "nats.url": "nats://n:1",
     "nats.monitor_url": "http://n:2",
     "nats.accept_unsynced_journal": "true",
+    "nats.nkey_seed_file": "/secrets/a.nk",
+    "nats.tls_ca_file": "/tls/ca.pem",
+    "nats.inbox_prefix": "_INBOX_a",
     "host.name": "7",  # a name, though TOML would read a number
     "host.state_dir": "/s",
     "host.allowed_devices": "/a/*,/b/*",

@@ -1,0 +1,72 @@
+"""nats-py's client, without three of its habits that a service cannot live with.
+
+- It goes on without TLS when the server offers none, whoever that server is.
+- It gives up for good when the server ends the connection with an error other than a denied subject: a key that was
+  replaced, a limit that was reached. Such a connection has to come back by itself when the reason is gone.
+- It takes a key only from a package that cannot be installed here (see `shared.bus.nkeys`).
+"""
+
+import base64
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+
+from shared.bus.credentials import Credentials
+from shared.bus.denials import read_denial
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # What the loop says whenever a server ends a connection with TLS, because of how nats-py has set it up.
+    return "eof_received() has no effect when using ssl" not in str(record.msg)
+
+
+logging.getLogger("asyncio").addFilter(_is_news)
+
+
+class NoTls(nats.errors.Error):
+    """The server offers no TLS, and nothing else will do."""
+
+    def __str__(self) -> str:
+        return "it offers no TLS, which the configuration demands"
+
+
+class SteadyClient(Client):
+    """One client. It is connected by `connect`, as nats-py's is."""
+
+    def __init__(self, credentials: Credentials, *, demands_tls: bool) -> None:
+        """Nothing is connected yet."""
+        super().__init__()
+        self._demands_tls = demands_tls
+        self._key = credentials.key
+        self._public_nkey = self._key.public_key if self._key is not None else None
+
+    @property
+    def signing(self) -> Callable[[str], bytes] | None:
+        """What signs the server's nonce, for `connect`; nothing where there is no key."""
+        key = self._key
+        if key is None:
+            return None
+        return lambda nonce: base64.b64encode(key.sign(nonce.encode()))
+
+    async def abandon(self) -> None:
+        """Close, also when a close was interrupted half-way: nats-py then takes it for done, and keeps the socket."""
+        await self.close()
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # Before anything is sent: neither a subject nor a message leaves on a line that is not encrypted.
+        if initial_connection and self._demands_tls and not info.get("tls_required"):
+            raise NoTls
+        await super()._process_info(info, initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        error = nats.errors.Error(f"nats: {err_msg}")
+        if read_denial(error) is not None:
+            await self._error_cb(error)
+            return
+        await self._error_cb(error)
+        await self._process_op_err(error)
