@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from services.console.comparing import comparing
 from services.console.failures import ConsoleError, Exit, usage
+from services.console.initializing import initializing
 from services.console.looking import looking
 from services.console.moving import moving
 from services.console.options import DEFAULT_SERVER, SERVER_VARIABLE
@@ -59,6 +60,7 @@ def _before_any_command(
 
 
 application.add_typer(running)
+application.add_typer(initializing)
 application.add_typer(migrating)
 application.add_typer(moving)
 application.add_typer(comparing)

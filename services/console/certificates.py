@@ -1,0 +1,147 @@
+"""Certificates for the parts of one installation, signed by an authority of its own. The package `cryptography` makes them.
+
+What a certificate is for stands in it (the extended key usage), so that a client's is no good for a server, and a
+server's none for a client, though one authority signs both.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+AUTHORITY_LIFETIME = timedelta(days=3650)
+LIFETIME = timedelta(days=825)  # the longest that common clients take
+_CLOCKS_DIFFER = timedelta(hours=1)
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_DNS_NAME_LENGTH_MAX = 253
+_COMMON_NAME_LENGTH_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate and its key, in PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """What signs, for one installation."""
+
+    issued: Issued
+    _certificate: x509.Certificate
+    _key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    def for_server(self, name: str, alternatives: Sequence[str], now: datetime) -> Issued:
+        """For a server that is reached under any of these names and addresses."""
+        names = x509.SubjectAlternativeName([general_name(each) for each in dict.fromkeys(alternatives)])
+        return self._issue(name, ExtendedKeyUsageOID.SERVER_AUTH, names, now)
+
+    def for_client(self, name: str, now: datetime) -> Issued:
+        """For a client, which no name is checked of."""
+        return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, None, now)
+
+    def _issue(
+        self,
+        name: str,
+        usage: x509.ObjectIdentifier,
+        names: x509.SubjectAlternativeName | None,
+        now: datetime,
+    ) -> Issued:
+        key = _new_key()
+        builder = (
+            _begun(name, key, now, LIFETIME)
+            .issuer_name(self._certificate.subject)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+        )
+        if names is not None:
+            builder = builder.add_extension(names, critical=False)
+        return _issued(builder.sign(self._key, hashes.SHA256()), key)
+
+
+def new_authority(name: str, now: datetime) -> Authority:
+    """An authority that nobody knows yet."""
+    key = _new_key()
+    certificate = (
+        _begun(name, key, now, AUTHORITY_LIFETIME)
+        .issuer_name(_subject(name))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(_issued(certificate, key), certificate, key)
+
+
+def general_name(text: str) -> x509.GeneralName:
+    """A name or an address as a certificate has it.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        pass
+    if len(text) > _DNS_NAME_LENGTH_MAX or not all(_LABEL.fullmatch(label) for label in text.split(".")):
+        raise ValueError(f"{text!r} is neither a host's name nor an address")
+    return x509.DNSName(text)
+
+
+def _begun(
+    name: str, key: ec.EllipticCurvePrivateKey, now: datetime, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_subject(name))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _CLOCKS_DIFFER)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Cutover"),
+        x509.NameAttribute(NameOID.COMMON_NAME, name[:_COMMON_NAME_LENGTH_MAX]),
+    ])  # fmt: skip
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _issued(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Issued:
+    return Issued(
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )

@@ -1,0 +1,226 @@
+"""What `cutover init` makes: every file of an installation with its content and mode. And writing all of them, or none.
+
+```
+nats/nats-server.conf        the server
+services/SERVICE.toml        a configuration for each service, bootstrap and monitoring included
+hosts/NAME.toml              one for each host
+operator.toml                for the `cutover` command: CUTOVER_CONFIG names it
+secrets/ROLE.nk              the seed of each role's key
+tls/ca.pem, ca-key.pem       the authority, and what signs for it: needed again only for more certificates
+tls/nats.pem, nats-key.pem   the NATS server's
+tls/nbd-NAME.pem, -key.pem   an NBD server's, for each host
+tls/nbd-client/              an NBD client's, under the names that libnbd and QEMU look for
+```
+
+Nothing here knows where the files will be used: paths in them begin with `installed_at`.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from services.console.certificates import LOOPBACK_NAMES, Issued, new_authority
+from services.console.failures import ConsoleError
+from services.console.server_file import ServerPlan, server_text
+from services.console.service_files import NatsPlan, host_text, nats_text
+from shared.bus.nkeys import KEY_BYTES, KeyPair, new_key_pair
+from shared.bus.permissions import (
+    BOOTSTRAP,
+    CONTROL,
+    MONITOR,
+    OPERATOR,
+    RECORDING,
+    STARTUP,
+    Role,
+    cloning_role,
+    roles,
+)
+
+SECRET, OPEN = 0o600, 0o644
+SECRET_FOLDER, OPEN_FOLDER = 0o700, 0o755
+SECRETS = "secrets"
+ANY_ADDRESS, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - where other machines are to reach it, it listens for them
+_OF_SERVICES = {
+    BOOTSTRAP: BOOTSTRAP,
+    RECORDING: RECORDING,
+    CONTROL: CONTROL,
+    STARTUP: STARTUP,
+    "monitoring": MONITOR,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPlan:
+    """One host, and the names and addresses that clients of its volumes reach it under, besides its own."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the operator wants."""
+
+    installed_at: PurePosixPath
+    hosts: tuple[HostPlan, ...]
+    nats_hosts: tuple[str, ...] = ()  # none: only this machine reaches it
+    nats_port: int = 4222
+    monitor: str = "127.0.0.1:8222"
+    store: PurePosixPath | None = None  # of the journal
+    state_dir: PurePosixPath  # of each host, a folder in it
+    allow: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file's content and mode."""
+
+    content: bytes = field(repr=False)
+    mode: int = OPEN
+
+
+def files_of(plan: Plan, now: datetime) -> dict[PurePosixPath, File]:
+    """Every file, by its path in the installation. Keys and certificates are new each time."""
+    everyone = roles([host.name for host in plan.hosts])
+    keys = {role.name: new_key_pair(secrets.token_bytes(KEY_BYTES)) for role in everyone}
+    return {
+        **_secrets(keys),
+        **_certificates(plan, now),
+        **_server(plan, everyone, keys),
+        **_configurations(plan, {role.name: role for role in everyone}),
+    }
+
+
+def write(folder: Path, files: Mapping[PurePosixPath, File]) -> None:
+    """Write all of them, or nothing: they are made beside the folder, which then takes its name at once.
+
+    Raises:
+        ConsoleError: (`not-empty`) the folder holds something; `not-written`.
+    """
+    refuse_filled(folder)
+    made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
+    try:
+        made.mkdir(mode=SECRET_FOLDER)
+        for path, file in files.items():
+            _write(made, path, file)
+        _open(made)
+        made.rename(folder)
+    except OSError as error:
+        raise ConsoleError(
+            "not-written", f"{folder} cannot be made: {error.strerror}; nothing was written."
+        ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)  # there only if something went wrong
+
+
+def refuse_filled(folder: Path) -> None:
+    """Refuse a folder that holds anything, and a name that cannot become one.
+
+    Raises:
+        ConsoleError: `not-empty`.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ConsoleError("not-empty", f"{folder} is there, and is no folder; nothing was written.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConsoleError(
+            "not-empty",
+            f"{folder} is not empty, and nothing in it is overwritten: name another folder; nothing was written.",
+        )
+
+
+def _open(made: Path) -> None:
+    """Let others in where there is no secret. The umask had no say in it."""
+    for folder in made.rglob("*"):
+        if folder.is_dir():
+            folder.chmod(SECRET_FOLDER if folder.name == SECRETS else OPEN_FOLDER)
+    made.chmod(OPEN_FOLDER)
+
+
+def _write(made: Path, path: PurePosixPath, file: File) -> None:
+    target = made / path
+    target.parent.mkdir(mode=SECRET_FOLDER, parents=True, exist_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET)
+    with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor, which was made with its mode
+        opened.write(file.content)
+        os.fchmod(descriptor, file.mode)
+
+
+def _secrets(keys: Mapping[str, KeyPair]) -> dict[PurePosixPath, File]:
+    return {
+        PurePosixPath(SECRETS) / f"{name}.nk": File(f"{key.seed}\n".encode(), SECRET)
+        for name, key in keys.items()
+    }
+
+
+def _certificates(plan: Plan, now: datetime) -> dict[PurePosixPath, File]:
+    authority = new_authority("Cutover's authority", now)
+    tls, client = PurePosixPath("tls"), PurePosixPath("tls/nbd-client")
+    files = {
+        **_pair(tls / "ca.pem", tls / "ca-key.pem", authority.issued),
+        **_pair(
+            tls / "nats.pem",
+            tls / "nats-key.pem",
+            authority.for_server("NATS", [*LOOPBACK_NAMES, *plan.nats_hosts], now),
+        ),
+        **_pair(
+            client / "client-cert.pem", client / "client-key.pem", authority.for_client("NBD client", now)
+        ),
+        client / "ca-cert.pem": File(authority.issued.certificate),
+    }
+    for host in plan.hosts:
+        names = [*LOOPBACK_NAMES, host.name, *host.addresses]
+        issued = authority.for_server(host.name, names, now)
+        files |= _pair(tls / f"nbd-{host.name}.pem", tls / f"nbd-{host.name}-key.pem", issued)
+    return files
+
+
+def _pair(certificate: PurePosixPath, key: PurePosixPath, issued: Issued) -> dict[PurePosixPath, File]:
+    return {certificate: File(issued.certificate), key: File(issued.key, SECRET)}
+
+
+def _server(plan: Plan, everyone: Sequence[Role], keys: Mapping[str, KeyPair]) -> dict[PurePosixPath, File]:
+    server = ServerPlan(
+        host=ANY_ADDRESS if plan.nats_hosts else LOOPBACK,
+        port=plan.nats_port,
+        monitor=plan.monitor,
+        certificate=str(plan.installed_at / "tls/nats.pem"),
+        key=str(plan.installed_at / "tls/nats-key.pem"),
+        store=str(plan.store or plan.installed_at / "nats/jetstream"),
+    )
+    text = server_text(server, everyone, {name: key.public_key for name, key in keys.items()})
+    return {PurePosixPath("nats/nats-server.conf"): File(text.encode())}
+
+
+def _configurations(plan: Plan, everyone: Mapping[str, Role]) -> dict[PurePosixPath, File]:
+    nats = NatsPlan(
+        url=nats_url(plan), monitor_url=_monitor_url(plan), folder=plan.installed_at, secrets=SECRETS
+    )
+    files = {
+        PurePosixPath("services") / f"{service}.toml": nats_text(nats, everyone[role])
+        for service, role in _OF_SERVICES.items()
+    }
+    files[PurePosixPath("operator.toml")] = nats_text(nats, everyone[OPERATOR])
+    for host in plan.hosts:
+        text = host_text(nats, everyone[cloning_role(host.name)], host.name, plan.state_dir, plan.allow)
+        files[PurePosixPath("hosts") / f"{host.name}.toml"] = text
+    return {path: File(text.encode()) for path, text in files.items()}
+
+
+def nats_url(plan: Plan) -> str:
+    """Where everyone finds the server."""
+    return f"tls://{_bracketed(plan.nats_hosts[0] if plan.nats_hosts else LOOPBACK)}:{plan.nats_port}"
+
+
+def _monitor_url(plan: Plan) -> str:
+    host, _, port = plan.monitor.rpartition(":")
+    everywhere = host in {"", ANY_ADDRESS, "[::]"}
+    reached = (_bracketed(plan.nats_hosts[0]) if plan.nats_hosts else LOOPBACK) if everywhere else host
+    return f"http://{reached}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host.strip('[]')}]" if ":" in host else host

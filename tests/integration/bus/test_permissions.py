@@ -1,0 +1,400 @@
+"""Who may do what: every role against every subject that matters, on a real server with what `cutover init` wrote.
+
+The tables here are written down by hand, and not taken from the data that the server's file is made of: what they do
+not name has to be denied.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from shared.bus.bootstrap import bootstrap
+from shared.bus.chain import ChainJournal
+from shared.bus.connection import Bus
+from shared.bus.endpoints import NatsEndpoints
+from shared.bus.interface import Endpoint, ServiceDescription
+from shared.bus.jetstream import JetStreamStream
+from shared.bus.permissions import meet
+from shared.messages.control import PlainRequest
+from shared.migration.ledger import Tail
+from shared.migration.refusals import Code, Refusal
+from tests.support.installations import FILES, Installation, make_installation
+from tests.support.records import flag_set, state_record
+
+ROLES = tuple(FILES)
+RECORDING, CONTROL, STARTUP, MONITOR, OPERATOR = (
+    "fault_recording", "state_control", "startup", "monitor", "operator",
+)  # fmt: skip
+H1, H2 = "write_cloning-h1", "write_cloning-h2"
+HOSTS = {H1, H2}
+CORE = {RECORDING, CONTROL, STARTUP}
+READERS = CORE | HOSTS
+LOOKERS = {MONITOR, OPERATOR}
+EVERYONE = set(ROLES)
+NOBODY: set[str] = set()
+
+COMMANDS = (
+    "setup", "sync", "pause", "resume", "throttle", "select-target", "select-source", "commit", "abort", "cleanup",
+    "verify", "vouch", "adopt", "try-again", "give-up",
+)  # fmt: skip
+
+MAY_PUBLISH: dict[str, set[str]] = {
+    "cutover.journal.v1.state": {CONTROL},
+    "cutover.journal.v1.flag": {RECORDING},
+    "cutover.journal.v1.fault.source": {RECORDING},
+    "cutover.journal.v1.fault.target": {RECORDING},
+    "cutover.journal.v1.other": NOBODY,
+    "cutover.progress.v1": HOSTS,
+    **{f"cutover.control.{command}.v1": {OPERATOR} for command in COMMANDS},
+    **{f"cutover.control.{looking}.v1": LOOKERS for looking in ("query", "faults", "recover")},
+    "cutover.control.list": LOOKERS,
+    "cutover.control.faults": LOOKERS,
+    "cutover.decision.v1": {STARTUP, *HOSTS},
+    "cutover.decision.repair.v1": {STARTUP},
+    "cutover.record.flag-set.v1": {CONTROL, STARTUP},
+    "cutover.record.flag-clear.v1": {CONTROL, STARTUP, *HOSTS},
+    "cutover.record.fault.v1": {CONTROL, STARTUP, *HOSTS},
+    "cutover.startup.admit.h1": {H1},
+    "cutover.startup.admit.h2": {H2},
+    "cutover.host.h1.commit.v1": {CONTROL},
+    "cutover.host.h1.status": {CONTROL},
+    "cutover.anything": NOBODY,
+    "anything": NOBODY,
+    "$SRV.PING": {OPERATOR, MONITOR, "bootstrap"},
+    "$SRV.STATS.cutover-startup": {OPERATOR, MONITOR, "bootstrap"},
+    "$SRV.INFO.cutover-write-cloning": {OPERATOR, MONITOR, "bootstrap", CONTROL, STARTUP},
+    "$SRV.INFO.cutover-startup": {OPERATOR, MONITOR, "bootstrap"},
+    "$JS.API.INFO": {OPERATOR},
+    "$JS.API.STREAM.NAMES": {OPERATOR},
+    "$JS.API.STREAM.LIST": {OPERATOR},
+    "$JS.API.STREAM.INFO.CUTOVER_JOURNAL": {"bootstrap", CONTROL, STARTUP, *LOOKERS},
+    "$JS.API.STREAM.INFO.CUTOVER_PROGRESS": {"bootstrap", *LOOKERS},
+    "$JS.API.STREAM.MSG.GET.CUTOVER_JOURNAL": READERS | LOOKERS,
+    "$JS.API.STREAM.MSG.GET.CUTOVER_PROGRESS": LOOKERS,
+    "$JS.API.DIRECT.GET.CUTOVER_PROGRESS": NOBODY,
+    "$JS.API.STREAM.CREATE.CUTOVER_JOURNAL": {"bootstrap"},
+    "$JS.API.STREAM.UPDATE.CUTOVER_JOURNAL": {"bootstrap"},
+    "$JS.API.STREAM.CREATE.OTHER": NOBODY,
+    "$JS.API.STREAM.DELETE.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.PURGE.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.MSG.DELETE.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.SNAPSHOT.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.RESTORE.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.DELETE.CUTOVER_PROGRESS": NOBODY,
+    "$JS.API.STREAM.PURGE.CUTOVER_PROGRESS": NOBODY,
+    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c": NOBODY,
+    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>": READERS,
+    "$JS.API.CONSUMER.CREATE.CUTOVER_PROGRESS.c.cutover.progress.v1": NOBODY,
+    "$JS.API.CONSUMER.DURABLE.CREATE.CUTOVER_JOURNAL.c": NOBODY,
+    "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c": READERS,
+    "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.c": READERS,
+    "$JS.API.CONSUMER.LIST.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.CONSUMER.NAMES.CUTOVER_JOURNAL": NOBODY,
+    "$SYS.REQ.SERVER.PING": NOBODY,
+    # Answers: to those alone that may ask.
+    "_INBOX.x": READERS,  # the operator's
+    "_INBOX_monitor.x": READERS,
+    "_INBOX_bootstrap.x": READERS,
+    "_INBOX_state_control.x": {RECORDING, *HOSTS},
+    "_INBOX_startup.x": {RECORDING, CONTROL, *HOSTS},
+    "_INBOX_write_cloning.h1.x": CORE,
+    "_INBOX_fault_recording.x": NOBODY,
+}
+
+MAY_SUBSCRIBE: dict[str, set[str]] = {
+    "cutover.>": LOOKERS,
+    "cutover.journal.>": LOOKERS,
+    "cutover.progress.*": LOOKERS,
+    "cutover.control.>": LOOKERS | {CONTROL},
+    "cutover.control.commit.*": LOOKERS | {CONTROL},
+    "cutover.decision.>": LOOKERS | {CONTROL},
+    "cutover.record.>": LOOKERS | {RECORDING},
+    "cutover.startup.admit.*": LOOKERS | {STARTUP},
+    "cutover.host.h1.>": LOOKERS | {H1},
+    "cutover.host.h2.status": LOOKERS | {H2},
+    "cutover.host.>": LOOKERS,
+    ">": NOBODY,
+    "*.>": NOBODY,
+    "_INBOX.>": {OPERATOR},
+    "_INBOX.*": {OPERATOR},
+    "_INBOX_monitor.>": {MONITOR},
+    "_INBOX_bootstrap.>": {"bootstrap"},
+    "_INBOX_fault_recording.>": {RECORDING},
+    "_INBOX_state_control.>": {CONTROL},
+    "_INBOX_startup.>": {STARTUP},
+    "_INBOX_write_cloning.>": NOBODY,
+    "_INBOX_write_cloning.h1.>": {H1},
+    "_INBOX_write_cloning.h2.*": {H2},
+    "$SRV.>": NOBODY,
+    "$SRV.PING": READERS,
+    "$SRV.INFO.cutover-startup": {STARTUP},
+    "$SRV.INFO.cutover-state-control.abc": {CONTROL},
+    "$SRV.STATS.cutover-fault-recording": {RECORDING},
+    "$SRV.INFO.cutover-write-cloning": HOSTS,
+    "$JS.>": NOBODY,
+    "$JS.API.>": NOBODY,
+    "$JS.EVENT.ADVISORY.>": NOBODY,
+    "$SYS.>": NOBODY,
+}
+
+# With a queue group a subscriber takes messages away from others.
+MAY_TAKE_AWAY: dict[str, set[str]] = {
+    "cutover.>": NOBODY,
+    "cutover.journal.>": NOBODY,
+    "cutover.control.>": {CONTROL},
+    "cutover.record.>": {RECORDING},
+    "cutover.host.h1.>": {H1},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    installation: Installation
+    buses: dict[str, Bus]
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return make_installation(tmp_path_factory.mktemp("init") / "etc")
+
+
+@pytest.fixture
+async def running(installation: Installation) -> AsyncIterator[Running]:
+    """The server, its streams, and every role's connection."""
+    async with installation.server(), AsyncExitStack() as stack:
+        buses = {role: await stack.enter_async_context(installation.connect(role)) for role in ROLES}
+        await bootstrap(buses["bootstrap"])
+        yield Running(installation, buses)
+
+
+def table(found: Iterable[tuple[str, str]], subjects: Iterable[str]) -> dict[str, set[str]]:
+    permitted: dict[str, set[str]] = {subject: set() for subject in subjects}
+    for subject, role in found:
+        permitted[subject].add(role)
+    return permitted
+
+
+async def permitted(bus: Bus, subjects: Iterable[str], *, publish: bool) -> set[str]:
+    """Those that the server has said nothing against."""
+    await bus.settle()
+    denied = {each.subject for each in bus.denials if each.is_publish is publish}
+    return {subject for subject in subjects if subject.lower() not in denied}
+
+
+async def test_every_role_may_publish_what_it_has_to_and_nothing_else(running: Running) -> None:
+    found = []
+    for role, bus in running.buses.items():
+        for subject in MAY_PUBLISH:
+            await bus.client.publish(subject, b"")
+        found += [(subject, role) for subject in await permitted(bus, MAY_PUBLISH, publish=True)]
+    assert table(found, MAY_PUBLISH) == MAY_PUBLISH
+
+
+async def test_every_role_may_hear_what_it_has_to_and_nothing_else(running: Running) -> None:
+    found = []
+    for role, bus in running.buses.items():
+        for subject in MAY_SUBSCRIBE:
+            await bus.client.subscribe(subject)
+        found += [(subject, role) for subject in await permitted(bus, MAY_SUBSCRIBE, publish=False)]
+    assert table(found, MAY_SUBSCRIBE) == MAY_SUBSCRIBE
+
+
+async def test_whoever_only_looks_takes_no_message_away_from_others(running: Running) -> None:
+    found = []
+    for role, bus in running.buses.items():
+        for subject in MAY_TAKE_AWAY:
+            await bus.client.subscribe(subject, queue="cutover-state-control")
+        found += [(subject, role) for subject in await permitted(bus, MAY_TAKE_AWAY, publish=False)]
+    assert table(found, MAY_TAKE_AWAY) == MAY_TAKE_AWAY
+
+
+# ------------------------------------------------------------------ told to whoever was denied
+
+
+async def refusal_of(bus: Bus, subject: str) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await bus.request(subject, PlainRequest(), PlainRequest, timeout_s=30)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("role", "subject"),
+    [
+        (MONITOR, "cutover.control.commit.v1"),
+        (H1, "cutover.startup.admit.h2"),
+        (H1, "cutover.host.h2.status"),
+    ],
+)
+async def test_who_asks_what_he_may_not_is_refused_at_once_by_the_subject_and_the_user(
+    running: Running, role: str, subject: str
+) -> None:
+    began = time.monotonic()
+    refusal = await refusal_of(running.buses[role], subject)
+    assert time.monotonic() - began < 5
+    assert refusal.code is Code.NOT_PERMITTED
+    assert subject in refusal.message
+    assert f"/secrets/{role}.nk" in refusal.message
+
+
+async def test_of_two_that_wait_only_the_denied_one_is_refused(running: Running) -> None:
+    async with NatsEndpoints(running.buses[CONTROL]).serve(SERVICE, [LIST]), asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(
+            running.buses[MONITOR].request("cutover.control.list", PlainRequest(), PlainRequest, timeout_s=20)
+        )
+        refused = tasks.create_task(refusal_of(running.buses[MONITOR], "cutover.control.sync.v1"))
+    assert (await refused).code is Code.NOT_PERMITTED
+    assert (await asked).operation_id == "answered"
+
+
+async def _answer(_about: str, _request: PlainRequest) -> PlainRequest:
+    return PlainRequest(operation_id="answered")
+
+
+SERVICE = ServiceDescription(name="cutover-state-control", description="of a test")
+LIST = Endpoint(name="list", subject="cutover.control.list", request=PlainRequest, handler=_answer)
+
+
+async def test_who_listens_or_answers_where_he_may_not_is_refused(running: Running) -> None:
+    bus = running.buses[STARTUP]
+    with pytest.raises(Refusal) as caught:
+        async with bus.listen("cutover.progress.*"):
+            pass
+    assert caught.value.code is Code.NOT_PERMITTED
+    assert "cutover.progress.*" in caught.value.message
+    with pytest.raises(BaseExceptionGroup) as group:
+        async with NatsEndpoints(bus).serve(SERVICE, [LIST]):
+            pass
+    assert group.group_contains(Refusal, match=r"cutover\.control\.list")
+
+
+async def test_a_journal_that_may_not_be_written_or_read_says_so(running: Running) -> None:
+    with pytest.raises(Refusal) as caught:
+        await ChainJournal(JetStreamStream(running.buses[STARTUP])).append(state_record(), Tail())
+    assert caught.value.code is Code.NOT_PERMITTED
+    monitor = JetStreamStream(running.buses[MONITOR])
+    await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
+    with pytest.raises(Refusal) as caught:
+        await monitor.read("cutover.journal.vol1.>")
+    assert caught.value.code is Code.NOT_PERMITTED
+    assert "consumer.create" in caught.value.message
+    with pytest.raises(Refusal) as caught:
+        await bootstrap(running.buses[H1])
+    assert caught.value.code is Code.NOT_PERMITTED
+
+
+@pytest.mark.parametrize("role", sorted(READERS))
+async def test_those_who_rely_on_the_journal_can_read_it(running: Running, role: str) -> None:
+    await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
+    ledger = await ChainJournal(JetStreamStream(running.buses[role])).read("vol1")
+    assert [entry.record.kind for entry in ledger.entries] == ["state"]
+    assert not running.buses[role].denials
+
+
+async def test_a_search_for_hosts_that_is_denied_does_not_find_none(running: Running) -> None:
+    with pytest.raises(Refusal) as caught:
+        await running.buses[RECORDING].instances("cutover-write-cloning", timeout_s=5)
+    assert caught.value.code is Code.NOT_PERMITTED
+
+
+async def test_progress_that_may_not_be_told_is_logged_once(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = running.buses[CONTROL]
+    for _ in range(3):
+        await bus.publish("cutover.progress.v1", PlainRequest())
+    await bus.settle()
+    told = [each.getMessage() for each in caplog.records if "cutover.progress.v1" in each.getMessage()]
+    assert len(told) == 1
+    assert "does not permit" in told[0]
+
+
+# ------------------------------------------------------------------ around the permissions
+
+
+async def test_an_answer_is_never_sent_where_the_asker_may_not_publish(running: Running) -> None:
+    """Whoever asks names the subject of the answer, and a service may publish more than he: to a host, to the journal."""
+    served: list[str] = []
+    control, monitor = running.buses[CONTROL], running.buses[MONITOR]
+
+    async def carry_out(about: str, _request: PlainRequest) -> PlainRequest:
+        served.append(about)
+        return PlainRequest()
+
+    commit = Endpoint(
+        name="commit", subject="cutover.host.h1.commit.*", request=PlainRequest, handler=carry_out
+    )
+    host = ServiceDescription(name="cutover-write-cloning", description="of a test")
+    async with (
+        NatsEndpoints(control).serve(SERVICE, [LIST]),
+        NatsEndpoints(running.buses[H1]).serve(host, [commit]),
+        running.buses[OPERATOR].listen("cutover.host.>", "cutover.journal.>") as heard,
+    ):
+        for reply in (
+            "cutover.host.h1.commit.v1",
+            "cutover.journal.v1.state",
+            "$JS.API.STREAM.INFO.CUTOVER_JOURNAL",
+        ):
+            await monitor.client.publish("cutover.control.list", b"", reply=reply)
+        await monitor.request("cutover.control.list", PlainRequest(), PlainRequest, timeout_s=10)
+        await control.request("cutover.host.h1.commit.last", PlainRequest(), PlainRequest, timeout_s=10)
+        told = await anext(heard)
+    assert told.subject == "cutover.host.h1.commit.last"
+    assert served == ["last"]
+
+
+async def test_an_answer_of_the_server_that_is_sent_to_the_journal_does_no_harm(running: Running) -> None:
+    """The server sends its answers to whatever subject the asker names, and asks nobody's permission."""
+    journal = ChainJournal(JetStreamStream(running.buses[CONTROL]))
+    first = await journal.append(state_record(), Tail())
+    for role, question in (
+        (MONITOR, "$JS.API.STREAM.INFO.CUTOVER_JOURNAL"),
+        (MONITOR, "$JS.API.STREAM.MSG.GET.CUTOVER_JOURNAL"),
+        (H1, "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.none"),
+        (H1, "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.none"),
+        (H1, "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>"),
+    ):
+        await running.buses[role].client.publish(question, b"", reply="cutover.journal.vol1.state")
+        await running.buses[role].settle()
+    ledger = await journal.read("vol1")
+    assert ledger.entries == (first,)
+    assert ledger.broken is None
+    await ChainJournal(JetStreamStream(running.buses[RECORDING])).append(flag_set(), ledger.tail)
+    assert (await journal.read("vol1")).broken is None
+
+
+async def test_nobody_hears_the_answers_to_another(running: Running) -> None:
+    """A host listens where another's answers go: it is denied, and hears nothing."""
+    listener = running.buses[H2]
+    subscription = await listener.client.subscribe("_INBOX_write_cloning.h1.>")
+    await listener.settle()
+    async with NatsEndpoints(running.buses[CONTROL]).serve(SERVICE, [_DECISION]):
+        await running.buses[H1].request("cutover.decision.v1", PlainRequest(), PlainRequest, timeout_s=10)
+        await listener.settle()
+    assert subscription.pending_msgs == 0
+    assert any(each.subject == "_inbox_write_cloning.h1.>" for each in listener.denials)
+
+
+_DECISION = Endpoint(name="decision", subject="cutover.decision.*", request=PlainRequest, handler=_answer)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("a.b", "a.b", True),
+        ("a.b", "a.c", False),
+        ("a.*", "a.c", True),
+        ("a.*", "a.c.d", False),
+        ("a.>", "a.c.d", True),
+        ("a.>", "a", False),
+        ("a.*.c", "a.b.*", True),
+        ("*.b", "a.>", True),
+    ],
+)
+def test_two_patterns_meet_where_one_subject_is_covered_by_both(one: str, other: str, *, both: bool) -> None:
+    assert meet(one, other) is both
+    assert meet(other, one) is both

@@ -1,0 +1,294 @@
+"""`cutover init`: which files with which content and modes; nothing overwritten, and nothing half-done."""
+
+import ipaddress
+import os
+import ssl
+import stat
+import subprocess
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+
+import pytest
+from cryptography import x509
+
+from services.console import installation
+from services.console.application import run
+from services.console.certificates import general_name
+from services.console.failures import ConsoleError
+from services.console.initializing import next_commands
+from services.console.installation import File, HostPlan, Plan, files_of, write
+from shared.bus.nkeys import key_pair
+from shared.config.load import load
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+AT = PurePosixPath("/etc/cutover")
+PLAN = Plan(
+    installed_at=AT,
+    hosts=(HostPlan(name="h1", addresses=("storage.example", "10.0.0.7")), HostPlan(name="h2")),
+    nats_hosts=("nats.example", "fd00::1"),
+    state_dir=PurePosixPath("/var/lib/cutover"),
+    allow=("/srv/*", "/dev/vg0/*"),
+)
+ROLES = {
+    "bootstrap", "fault_recording", "state_control", "startup", "monitor", "operator", "write_cloning-h1", "write_cloning-h2",
+}  # fmt: skip
+CONFIGURATIONS = {
+    "services/bootstrap.toml": "bootstrap",
+    "services/fault_recording.toml": "fault_recording",
+    "services/state_control.toml": "state_control",
+    "services/startup.toml": "startup",
+    "services/monitoring.toml": "monitor",
+    "operator.toml": "operator",
+    "hosts/h1.toml": "write_cloning-h1",
+    "hosts/h2.toml": "write_cloning-h2",
+}
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, File]:
+    return {str(path): file for path, file in files_of(PLAN, NOW).items()}
+
+
+def text(files: dict[str, File], path: str) -> str:
+    return files[path].content.decode()
+
+
+def certificate(files: dict[str, File], path: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(files[path].content)
+
+
+def names(of: x509.Certificate) -> set[str]:
+    found = of.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {str(each.value) for each in found}
+
+
+# ------------------------------------------------------------------ what is made
+
+
+def test_every_role_has_a_key_of_its_own_that_the_server_knows(files: dict[str, File]) -> None:
+    seeds = {Path(path).stem: file for path, file in files.items() if path.startswith("secrets/")}
+    assert set(seeds) == ROLES
+    assert all(file.mode == 0o600 for file in seeds.values())
+    server = text(files, "nats/nats-server.conf")
+    public = {name: key_pair(file.content.decode().strip()).public_key for name, file in seeds.items()}
+    assert len(set(public.values())) == len(ROLES)
+    assert all(server.count(f"nkey: {key}\n") == 1 for key in public.values())
+
+
+def test_no_secret_stands_in_a_file_that_others_may_read(files: dict[str, File]) -> None:
+    for path, file in files.items():
+        is_secret = b"PRIVATE KEY" in file.content or path.endswith(".nk")
+        assert file.mode == (0o600 if is_secret else 0o644), path
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS)
+def test_every_configuration_is_one_and_names_what_its_role_has(
+    files: dict[str, File], path: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(files[path].content)
+    config = load(file, {})
+    assert config.nats.url == "tls://nats.example:4222"
+    assert config.nats.nkey_seed_file == f"/etc/cutover/secrets/{CONFIGURATIONS[path]}.nk"
+    assert config.nats.tls_ca_file == "/etc/cutover/tls/ca.pem"
+    assert (config.host is not None) == path.startswith("hosts/")
+
+
+def test_a_host_has_its_name_its_state_and_its_devices(files: dict[str, File]) -> None:
+    host = tomllib.loads(text(files, "hosts/h2.toml"))["host"]
+    assert host == {
+        "name": "h2",
+        "state_dir": "/var/lib/cutover/h2",
+        "allowed_devices": ["/srv/*", "/dev/vg0/*"],
+    }
+
+
+def test_paths_are_those_of_where_it_will_be_used(files: dict[str, File]) -> None:
+    server = text(files, "nats/nats-server.conf")
+    for path in ("tls/nats.pem", "tls/nats-key.pem", "nats/jetstream"):
+        assert f'"{AT / path}"' in server
+    assert "sync_interval: always" in server
+    assert 'http: "127.0.0.1:8222"' in server
+
+
+def test_without_a_name_for_others_nats_listens_for_this_machine_alone() -> None:
+    alone = Plan(installed_at=AT, hosts=(HostPlan(name="h1"),), state_dir=AT)
+    made = {str(path): file for path, file in files_of(alone, NOW).items()}
+    assert 'host: "127.0.0.1"' in text(made, "nats/nats-server.conf")
+    assert 'url = "tls://127.0.0.1:4222"' in text(made, "operator.toml")
+
+
+# ------------------------------------------------------------------ certificates
+
+
+def test_certificates_name_loopback_and_what_was_given(files: dict[str, File]) -> None:
+    loopback = {"localhost", "127.0.0.1", "::1"}
+    assert names(certificate(files, "tls/nats.pem")) == {*loopback, "nats.example", "fd00::1"}
+    assert names(certificate(files, "tls/nbd-h1.pem")) == {*loopback, "h1", "storage.example", "10.0.0.7"}
+    assert names(certificate(files, "tls/nbd-h2.pem")) == {*loopback, "h2"}
+
+
+def test_certificates_live_as_long_as_they_should(files: dict[str, File]) -> None:
+    for path, days in (("tls/ca.pem", 3650), ("tls/nats.pem", 825), ("tls/nbd-client/client-cert.pem", 825)):
+        found = certificate(files, path)
+        assert found.not_valid_before_utc <= NOW - timedelta(minutes=5), "a clock that is slow"
+        assert found.not_valid_after_utc == NOW + timedelta(days=days)
+
+
+@pytest.mark.parametrize(
+    ("path", "purpose"),
+    [
+        ("tls/nats.pem", "sslserver"),
+        ("tls/nbd-h1.pem", "sslserver"),
+        ("tls/nbd-client/client-cert.pem", "sslclient"),
+    ],
+)
+def test_openssl_accepts_a_certificate_for_its_purpose_and_no_other(
+    files: dict[str, File], path: str, purpose: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(files["tls/ca.pem"].content)
+    (tmp_path / "c.pem").write_bytes(files[path].content)
+    for asked in ("sslserver", "sslclient"):
+        at = str(int((NOW + timedelta(days=1)).timestamp()))
+        done = subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-attime", at, "-purpose", asked, "-CAfile", "ca.pem", "c.pem"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode == 0) is (asked == purpose), done.stdout + done.stderr
+
+
+def test_a_key_fits_its_certificate(files: dict[str, File], tmp_path: Path) -> None:
+    for pair in (("tls/nats.pem", "tls/nats-key.pem"), ("tls/nbd-h1.pem", "tls/nbd-h1-key.pem")):
+        for path in pair:
+            (tmp_path / Path(path).name).write_bytes(files[path].content)
+        made, key = (tmp_path / Path(path).name for path in pair)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(made, key)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a..b", "-a", "a/b", "x" * 64, "ö", "a\n", "*.example"])
+def test_what_is_neither_a_name_nor_an_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is neither"):
+        general_name(text)
+
+
+def test_an_address_is_one() -> None:
+    assert general_name("[::1]") == x509.IPAddress(ipaddress.ip_address("::1"))
+
+
+# ------------------------------------------------------------------ all or nothing
+
+
+def contents(folder: Path) -> list[str]:
+    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*"))
+
+
+def test_modes_are_right_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write(tmp_path / "etc", files_of(PLAN, NOW))
+    finally:
+        os.umask(before)
+    modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in (tmp_path / "etc").rglob("*")}
+    assert modes["secrets"] == 0o700
+    assert (modes["tls"], modes["services"], modes["operator.toml"], modes["ca.pem"]) == (
+        0o755,
+        0o755,
+        0o644,
+        0o644,
+    )
+    assert (modes["ca-key.pem"], modes["operator.nk"], modes["client-key.pem"]) == (0o600, 0o600, 0o600)
+    assert contents(tmp_path)[0] == "etc"
+    assert [each.name for each in tmp_path.iterdir()] == ["etc"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    write(tmp_path / "etc", files_of(PLAN, NOW))
+    assert (tmp_path / "etc/operator.toml").is_file()
+
+
+@pytest.mark.parametrize("what", ["a file in it", "a file", "a link"])
+def test_nothing_is_overwritten(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "etc"
+    if what == "a file in it":
+        folder.mkdir()
+        (folder / "mine").write_text("mine")
+    elif what == "a file":
+        folder.write_text("mine")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path)
+    assert run(["init", str(folder)]) == 1
+    assert capsys.readouterr().err.startswith("not-empty: ")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 15])
+def test_nothing_half_done_stays_when_writing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    writes = iter(range(100))
+    real = installation._write
+
+    def full(*arguments: object) -> None:
+        if next(writes) == number:
+            raise OSError(28, "No space left on device")
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(installation, "_write", full)
+    with pytest.raises(ConsoleError) as caught:
+        write(tmp_path / "etc", files_of(PLAN, NOW))
+    assert "No space left on device; nothing was written" in caught.value.message
+    assert contents(tmp_path) == []
+
+
+def test_nothing_half_done_stays_when_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_made: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(installation, "_open", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "etc", files_of(PLAN, NOW))
+    assert contents(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConsoleError) as caught:
+        write(tmp_path / "no/etc", files_of(PLAN, NOW))
+    assert caught.value.code == "not-written"
+    assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--host", "Not A Name"), "--host: 'Not A Name' cannot name a host"),
+        (("--host", "a", "--host", "a"), "one name is given twice"),
+        (("--host", "a=b c"), "--host: 'b c' is neither"),
+        (("--nats-host", "x\ny"), "--nats-host: 'x\\ny' is neither"),
+        (("--nats-monitor", "8222"), "--nats-monitor: '8222' is no ADDRESS:PORT"),
+        (("--installed-at", "etc"), "--installed-at: 'etc' is no absolute path"),
+        (("--nats-port", "0"), "--nats-port"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_told(
+    tmp_path: Path, arguments: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", str(tmp_path / "etc"), *arguments]) == 2
+    assert why in capsys.readouterr().err
+    assert contents(tmp_path) == []
+
+
+def test_the_commands_that_come_next_are_told_in_their_order() -> None:
+    told = next_commands(PLAN)
+    assert told[0] == "nats-server --config /etc/cutover/nats/nats-server.conf"
+    assert told[1].startswith("python -m shared.bus.bootstrap ")
+    assert told[5:7] == [
+        "python -m services.write_cloning --config /etc/cutover/hosts/h1.toml",
+        "python -m services.write_cloning --config /etc/cutover/hosts/h2.toml",
+    ]
+    assert told[7] == "CUTOVER_CONFIG=/etc/cutover/operator.toml cutover list"
