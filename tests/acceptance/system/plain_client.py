@@ -3,13 +3,12 @@
 import json
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
@@ -75,13 +74,12 @@ class Recorded:
 class PlainClient:
     """One connection."""
 
-    def __init__(self, background: Background, url: str) -> None:
+    def __init__(
+        self, background: Background, url: str, connect: Callable[[], Coroutine[Any, Any, Client]]
+    ) -> None:
         self._background = background
         self.url = url
-        self._client: Client = background.run(self._connect(), timeout_s=PATIENCE_S)
-
-    async def _connect(self) -> Client:
-        return await nats.connect(self.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        self._client: Client = background.run(connect(), timeout_s=PATIENCE_S)
 
     def close(self) -> None:
         self._background.run(self._client.close(), timeout_s=PATIENCE_S)

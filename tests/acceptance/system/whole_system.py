@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nats
 import nats.errors
+from nats.aio.client import Client
 
 from shared.bus.bootstrap import bootstrap
 from shared.bus.connection import connected
@@ -57,7 +58,7 @@ class System:
         """Start everything, and return when it serves."""
         self.start_nats()
         self._background.run(self._create_streams(), timeout_s=READY_TIMEOUT_S)
-        self._client = PlainClient(self._background, self.url)
+        self._client = PlainClient(self._background, self.url, self.connect_plainly)
         self._write_config()
         for service in SERVICES:
             self.start_service(service, wait=False)
@@ -143,7 +144,14 @@ class System:
         name = name or service
         with (self.folder / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [*under, sys.executable, "-m", f"services.{service}", "--config", str(self.config)],
+                [
+                    *under,
+                    sys.executable,
+                    "-m",
+                    f"services.{service}",
+                    "--config",
+                    str(self.config_of(service)),
+                ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -157,12 +165,8 @@ class System:
         self._background.run(self._until_ready(service), timeout_s=READY_TIMEOUT_S + 5)
 
     async def _until_ready(self, service: str) -> None:
-        subject = (
-            f"cutover.host.{HOST}.status"
-            if service == CLONING
-            else f"$SRV.PING.cutover-{service.replace('_', '-')}"
-        )
-        client = await nats.connect(self.url)
+        subject = self.subject_when_ready(service)
+        client = await self.connect_plainly()
         try:
             end = time.monotonic() + READY_TIMEOUT_S
             while time.monotonic() < end:
@@ -176,6 +180,14 @@ class System:
         finally:
             await client.close()
         raise AssertionError(f"{service} is not ready: {self.log(service)}")
+
+    def subject_when_ready(self, service: str) -> str:
+        """What a service answers once it is ready."""
+        return (
+            f"cutover.host.{HOST}.status"
+            if service == CLONING
+            else f"$SRV.PING.cutover-{service.replace('_', '-')}"
+        )
 
     def stop_service(self, service: str) -> int:
         """SIGTERM; the exit status."""
@@ -229,6 +241,19 @@ class System:
 
     # ------------------------------------------------------------------ what it has
 
+    def config_of(self, service: str) -> Path:
+        """The configuration that a service is started with."""
+        assert service in SERVICES
+        return self.config
+
+    def environment(self) -> dict[str, str]:
+        """Of the operator."""
+        return {"CUTOVER_NATS_URL": self.url}
+
+    async def connect_plainly(self) -> Client:
+        """A connection of a stock client."""
+        return await nats.connect(self.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+
     @property
     def config(self) -> Path:
         return self.folder / "services.toml"
@@ -277,7 +302,7 @@ class System:
         return subprocess.run(
             [sys.executable, "-m", "services.console", *arguments],
             cwd=ROOT,
-            env=os.environ | {"CUTOVER_NATS_URL": self.url, "COLUMNS": "200"},
+            env=os.environ | self.environment() | {"COLUMNS": "200"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,0 +1,196 @@
+"""The whole system with credentials and TLS, from the files of `cutover init`: it works, and what is not meant to, does not."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.system.application import Application
+from tests.acceptance.system.background import Background
+from tests.acceptance.system.devices import MIB, digest
+from tests.acceptance.system.pairs import make_pair
+from tests.acceptance.system.remote import faulty
+from tests.acceptance.system.secured import SecuredSystem, secured_system
+from tests.acceptance.system.whole_system import CLONING, HOST, ROOT, SERVICES
+
+
+@pytest.fixture(scope="module")
+def secured(background: Background) -> Iterator[SecuredSystem]:
+    with secured_system(background) as system:
+        yield system
+
+
+@pytest.fixture
+def system(secured: SecuredSystem) -> Iterator[SecuredSystem]:
+    """Whatever a test does, nobody was denied anything that he has to do, and no log holds a secret."""
+    yield secured
+    secured.mend()
+    secured.clean_up_all()
+    logs = [secured.log(service) for service in SERVICES]
+    assert not [line for log in logs for line in log.splitlines() if "does not permit" in line]
+    assert not [seed for log in logs for seed in secured.seeds() if seed in log]
+
+
+def test_whole_life_with_a_kill_a_clean_stop_and_a_commit(system: SecuredSystem) -> None:
+    pair = make_pair(system, size_bytes=8 * MIB)
+    system.operate("setup", "vol1", "--source", str(pair.source), "--target", str(pair.target))
+    system.client.command("sync", "vol1")
+    system.client.until_state("vol1", "source-selected")
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    status = system.operate("query", "vol1")
+    assert (status["state"], status["error_flag"]) == ("setup", False)
+    assert [fault["cause"] for fault in status["faults"]] == ["unclean-shutdown"]  # type: ignore[attr-defined]
+
+    with Application(system.export("vol1"), blocks=1024) as application:
+        system.client.command("sync", "vol1")
+        system.client.until_state("vol1", "source-selected")
+        system.client.command("select-target", "vol1")
+        application.until_operations(100)
+        assert system.stop_service(CLONING) == 0
+        report = application.stop()
+    assert report.differences(pair.target) == []
+    system.start_service(CLONING)
+    assert system.client.query("vol1")["state"] == "target-selected"
+    system.operate("commit", "vol1", "--yes", "--verify")
+    system.client.until("vol1", lambda each: not each["error_flag"])
+    system.operate("cleanup", "vol1", "--yes")
+    assert digest(pair.source) == digest(pair.target)
+    assert system.client.refused("query", "vol1").code == "unknown-migration"
+
+
+def test_target_fault_is_recorded(system: SecuredSystem) -> None:
+    pair = make_pair(system)
+    with faulty(pair.target, "pwrite") as target:
+        system.set_up("vol1", pair.source, target.uri)
+        system.client.command("sync", "vol1")
+        system.client.until_state("vol1", "source-selected")
+        target.fail()
+        with Application(system.export("vol1")) as application:
+            application.until_operations(100)
+            report = application.stop()
+        assert report.errors == []
+        system.client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+        assert system.client.words("vol1")[-3:] == ["fault target", "state setup", "flag-clear"]
+        system.clean_up("vol1")
+
+
+@pytest.mark.nats_cli
+def test_the_stock_program_is_an_operator_with_two_options(system: SecuredSystem, nats_cli: Path) -> None:
+    pair = make_pair(system)
+
+    def nats(*arguments: str) -> str:
+        done = system.nats_program(nats_cli, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    devices = json.dumps({"source": str(pair.source), "target": str(pair.target)})
+    assert json.loads(nats("req", "--raw", "cutover.control.setup.vol1", devices))["state"] == "setup"
+    assert json.loads(nats("req", "--raw", "cutover.control.query.vol1", ""))["name"] == "vol1"
+    listed = nats("micro", "ls")
+    assert all(f"cutover-{service.replace('_', '-')}" in listed for service in SERVICES)
+    assert "cutover.control.commit.*" in nats("micro", "info", "cutover-state-control")
+    last = ("stream", "get", "CUTOVER_JOURNAL", "--last-for=cutover.journal.vol1.state", "--json")
+    assert json.loads(nats(*last))["subject"] == "cutover.journal.vol1.state"
+    assert "CUTOVER_PROGRESS" in nats("stream", "ls", "--all")
+
+
+@pytest.mark.nats_cli
+def test_an_operator_neither_writes_nor_empties_the_journal_nor_speaks_to_hosts(
+    system: SecuredSystem, nats_cli: Path
+) -> None:
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    before = system.client.journal("vol1")
+    for arguments in (
+        ("req", "--timeout=1s", "cutover.journal.vol1.state", "{}"),
+        ("req", "--timeout=1s", f"cutover.host.{HOST}.abort.vol1", "{}"),
+        ("stream", "purge", "CUTOVER_JOURNAL", "--force", "--timeout=1s"),
+        ("stream", "rm", "CUTOVER_JOURNAL", "--force", "--timeout=1s"),
+    ):
+        done = system.nats_program(nats_cli, *arguments)
+        assert "permissions violation" in done.stderr.lower(), (arguments, done)
+    assert system.client.journal("vol1") == before
+
+
+def test_command_without_credentials_is_refused_in_a_sentence(system: SecuredSystem) -> None:
+    done = _cutover(system, CUTOVER_NATS_URL=system.installation.config("operator").url)
+    assert done.returncode == 1
+    assert "is not accepted by this machine's own authorities (nats.tls_ca_file names another)" in done.stderr
+    operator = system.installation.config("operator")
+    done = _cutover(system, CUTOVER_NATS_URL=operator.url, CUTOVER_NATS_TLS_CA_FILE=str(operator.tls_ca_file))
+    assert done.returncode == 1
+    assert done.stderr.startswith("not-permitted: ")
+    assert "the NATS server refuses these credentials" in done.stderr
+    done = _cutover(system, CUTOVER_CONFIG=str(system.etc / "services/monitoring.toml"))
+    assert done.returncode == 0, done.stderr  # to look on is what the monitor is for
+    done = _cutover(
+        system,
+        CUTOVER_NATS_URL=operator.url,
+        CUTOVER_NATS_TLS_CA_FILE=str(operator.tls_ca_file),
+        CUTOVER_NATS_NKEY_SEED_FILE=str(operator.nkey_seed_file),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_monitor_who_gives_a_command_is_refused_by_its_subject(system: SecuredSystem) -> None:
+    done = _cutover(
+        system, "--json", "sync", "vol1", CUTOVER_CONFIG=str(system.etc / "services/monitoring.toml")
+    )
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "not-permitted"
+    assert "monitor.nk to publish to cutover.control.sync.vol1" in error["message"]
+
+
+def test_wrong_file_ends_the_command_by_key_and_file(system: SecuredSystem) -> None:
+    done = _cutover(
+        system,
+        CUTOVER_CONFIG=str(system.etc / "operator.toml"),
+        CUTOVER_NATS_NKEY_SEED_FILE=str(system.etc / "tls/ca.pem"),
+    )
+    assert done.returncode == 2
+    assert "nats.nkey_seed_file: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_with_the_key_of_another_ends_with_a_sentence(
+    system: SecuredSystem, service: str, tmp_path: Path
+) -> None:
+    seeds = system.etc / "secrets"
+    foreign = {
+        "CUTOVER_NATS_NKEY_SEED_FILE": str(seeds / "monitor.nk"),
+        "CUTOVER_NATS_INBOX_PREFIX": "_INBOX_monitor",
+    }
+    unknown = tmp_path / "unknown.nk"
+    unknown.write_text("SUAKTTOGFFI4IXSNZRFKRXWUV6LXR4FLJXQ24CVLZYD4UPPLBB333J6FCI\n")
+    elsewhere = {"CUTOVER_HOST_STATE_DIR": str(tmp_path / "state")} if service == CLONING else {}
+    for changed, sentence in (
+        (foreign, "does not permit the user of"),
+        (
+            {"CUTOVER_NATS_NKEY_SEED_FILE": str(unknown)},
+            "the NATS server refuses these credentials (the user of",
+        ),
+    ):
+        done = subprocess.run(
+            ["env", *(f"{name}={value}" for name, value in (changed | elsewhere).items()),
+             sys.executable, "-m", f"services.{service}", "--config", str(system.config_of(service))],
+            cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stderr
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def _cutover(
+    system: SecuredSystem, *arguments: str, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["env", "-u", "CUTOVER_NATS_URL", *(f"{name}={value}" for name, value in environment.items()),
+         sys.executable, "-m", "services.console", *(arguments or ("list",))],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
