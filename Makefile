@@ -65,8 +65,9 @@ bench-map: $(INSTALLED) packages-bench ## Measure what the region map saves afte
 
 venv: $(INSTALLED) ## Only make .venv, with the `cutover` command in .venv/bin
 
-docs: $(INSTALLED) ## Bring the generated parts of docs/ARCHITECTURE.md up to date
+docs: $(INSTALLED) ## Bring the generated parts of docs/ up to date
 	@PYTHONPATH=. $(BIN)/python docs/generate.py
+	@PYTHONPATH=. $(BIN)/python docs/security.py
 
 lock: ## Renew requirements.lock; LOCK_ARGS=--upgrade takes the newest versions
 	@PYTHON="$(PYTHON)" tools/lock $(LOCK_ARGS)
