@@ -16,7 +16,8 @@ from shared.migration.states import State
 
 log = logging.getLogger(__name__)
 
-# Of one attempt; what a device fails beyond that adds nothing, and is not even logged.
+# Of one attempt; what a device fails beyond that adds nothing, and is not even logged, unless it is the first failure of an
+# operation: what may be decided depends on whether a flush has failed, however many writes did before it.
 FAULTS_PER_SIDE_MAX = 32
 
 
@@ -47,9 +48,15 @@ class Faults:
         on_the_way = sum(fault.side is side for fault in self._undecided)
         return self._keeper.witness.fault_count(side) + on_the_way
 
+    def _has_noted(self, failure: Failure) -> bool:
+        return any(
+            (fault.side, fault.operation) == (failure.side, failure.operation)
+            for fault in (*self._keeper.witness.faults, *self._undecided)
+        )
+
     def note(self, failure: Failure) -> None:
         """Take note of what a device did not do."""
-        if self.count(failure.side) >= FAULTS_PER_SIDE_MAX:
+        if self.count(failure.side) >= FAULTS_PER_SIDE_MAX and self._has_noted(failure):
             return
         witness = self._keeper.witness
         log.error(

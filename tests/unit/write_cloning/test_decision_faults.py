@@ -341,6 +341,18 @@ async def test_source_that_keeps_failing_is_recorded_so_many_times_and_no_more()
         assert house.witness.fault_count(Side.TARGET) == 1
 
 
+async def test_flush_that_fails_after_ever_so_many_writes_is_recorded_all_the_same() -> None:
+    """It was one fault too many, and the copy of what the source may have forgotten passed for in sync."""
+    async with standing_host(State.SYNCING) as house:
+        house.source.failing["write"] = errno.EIO
+        for _ in range(FAULTS_PER_SIDE_MAX + 1):
+            assert await house.answer(house.write()) == errno.EIO
+        house.source.failing["flush"] = errno.EIO
+        assert await house.answer(house.flush()) == errno.EIO
+        ledger = await house.settled(State.SYNCING)
+        assert ledger.facts.source_flush_faults == 1
+
+
 async def test_fault_that_a_decision_takes_along_is_reported() -> None:
     """A row without a step for it took the fault into the witness, and nobody told the journal."""
     async with standing_host(State.SOURCE_SELECTED) as house:
