@@ -22,6 +22,7 @@ from shared.messages.recording import (
 )
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, Ledger
+from shared.migration.records import UNCLEAN_SHUTDOWN
 from shared.migration.refusals import InvariantError
 from shared.migration.states import State
 from shared.migration.verdicts import Verdict
@@ -116,7 +117,7 @@ class Owners:
             state=ledger.state,
             attempt=ledger.attempt,
             operation="shutdown",
-            cause="unclean-shutdown",
+            cause=UNCLEAN_SHUTDOWN,
             detected_at=self._clock.now_rfc3339(),
         )
         await self.record_fault(fault, ledger)

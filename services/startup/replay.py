@@ -23,7 +23,7 @@ from shared.bus.interface import Journal
 from shared.messages.admission import Admission, WitnessView
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
-from shared.migration.records import Kind
+from shared.migration.records import UNCLEAN_SHUTDOWN, Kind
 from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import CLONING_STATES, Flag
 from shared.migration.verdicts import Remedy, Verdict, VerdictFacts, judge
@@ -165,7 +165,11 @@ def _admission(ledger: Ledger, verdict: Verdict) -> Admission:
         tail_digest=ledger.tail.digest,
         flag_digest=ledger.flag_entry.digest if is_set and ledger.flag_entry is not None else "",
         source_faults=ledger.fault_count(Side.SOURCE),
-        target_faults=ledger.fault_count(Side.TARGET),
+        target_faults=ledger.fault_count(Side.TARGET) - _unclean_stops(ledger),
         devices=ledger.devices,
         reason=verdict.reason,
     )
+
+
+def _unclean_stops(ledger: Ledger) -> int:
+    return sum(fault.cause == UNCLEAN_SHUTDOWN for fault in ledger.faults)

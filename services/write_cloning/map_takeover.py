@@ -69,8 +69,8 @@ def why_full(admission: Admission, earlier: Witness | None) -> str:
     if admission.attempt != earlier.attempt:
         return f"the region map is of attempt {earlier.attempt}"
     stopped_cloning = earlier.state in CLONING_STATES and admission.state is State.SETUP
-    had_faults = bool(earlier.faults or admission.source_faults or admission.target_faults > 1)
-    if stopped_cloning and had_faults:  # besides the one that an unclean stop is
+    had_faults = bool(earlier.faults or admission.source_faults or admission.target_faults)
+    if stopped_cloning and had_faults:
         return "a device failed in the last attempt"
     return ""
 

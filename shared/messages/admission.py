@@ -74,7 +74,7 @@ class Admission:
     tail_digest: str
     flag_digest: str  # of the flag-set record now in force; empty when the flag is clear
     source_faults: int
-    target_faults: int
+    target_faults: int  # without the one that an unclean stop is
     devices: DevicePair
     reason: str
 

@@ -14,6 +14,7 @@ from shared.migration.states import State
 
 VERSION = 1
 ADOPTED = "adopt"  # the trigger of the one decision that is an operator's word, and not a host's or startup's
+UNCLEAN_SHUTDOWN = "unclean-shutdown"  # the cause of the one target fault that no device has caused
 GENESIS_DIGEST = ""  # what the first record of a chain names as the one before
 
 
