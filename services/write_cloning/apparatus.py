@@ -70,6 +70,7 @@ class Apparatus:
             listener=listener,
             source=source,
             target=target,
+            patience_s=around.limits.io_timeout_s,
         )
         self.maps = maps
         self.due_regions: bytes | None = None  # those that the attempt has to copy; None: all

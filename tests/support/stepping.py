@@ -40,7 +40,9 @@ class Heard:
 class Bench:
     """A volume over two devices, and what the application asked of it."""
 
-    def __init__(self, state: State, *, alignment: int = 1, pool_bytes: int = 8 << 20) -> None:
+    def __init__(
+        self, state: State, *, alignment: int = 1, pool_bytes: int = 8 << 20, patience_s: float | None = None
+    ) -> None:
         self.pool = BufferPool(pool_bytes)
         self.client_pool = BufferPool(8 << 20)
         self.source = MemoryDevice("source", bytes(SIZE), alignment)
@@ -55,6 +57,7 @@ class Bench:
             listener=self.heard,
             source=self.source,
             target=self.target,
+            patience_s=patience_s,
         )
         self.volume.route(state, routing_of(state, Side.SOURCE))
         self.volume.open()

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Device, ZeroMode
+from services.write_cloning.volume.allocation import Allocation
 from services.write_cloning.volume.exclusion import Exclusion
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
 from services.write_cloning.volume.flushes import Flushes
@@ -58,8 +59,12 @@ class Volume:
         listener: FailureListener,
         source: Device,
         target: Device,
+        patience_s: float | None = None,
     ) -> None:
-        """Begin closed: every request is refused with ESHUTDOWN until `route` and `open`."""
+        """Begin closed: every request is refused with ESHUTDOWN until `route` and `open`.
+
+        `patience_s` is how long a device may take to tell of its holes.
+        """
         self.size_bytes = size_bytes
         self.alignment_bytes = alignment_bytes
         self.state: State | None = None
@@ -73,6 +78,7 @@ class Volume:
         self._leave_order = self._order.leave
         self._listener = listener
         self._route = Route(source, target)
+        self._allocation = Allocation(self._route, patience_s)
         self._orphans = Orphans()
         self._stillness = Stillness()
         self._waiters = self._stillness.waiters
@@ -172,6 +178,7 @@ class Volume:
         if withhold:
             self._withheld = WITNESS
         self._reads.leave(bit)
+        self._allocation.leave(bit)
         for request in list(self._active):
             self._forget_side(request, bit)
         self._failed_on_source.clear()
@@ -398,7 +405,7 @@ class Volume:
         """
         if context == REGION_CONTEXT:
             return self.region_status(offset, length)
-        extents = await self._route.reader().extents(offset, length, most)
+        extents = await self._allocation.extents(offset, length, most)
         return [(extent.length, _HOLE_AND_ZERO if extent.is_hole else 0) for extent in extents]
 
     def _zeroes_fast(self) -> bool:
