@@ -53,7 +53,8 @@ class Knowledge:
         """Why the witness does not count as the newest; empty when it does."""
         witness, ledger = self.witness, self.ledger
         if self.examined is None:
-            return "its host does not answer"
+            is_open = self.standing is Standing.OPEN
+            return "its host has it in use, and is not asked" if is_open else "its host does not answer"
         if witness is None:
             return self.examined.unreadable or "there is none"
         if witness.host != self.host or (ledger.exists and ledger.host != self.host):

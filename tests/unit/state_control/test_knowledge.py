@@ -61,6 +61,16 @@ async def test_the_newest_witness_proves_who_holds_what(services: Services, stor
     assert knowledge.held is held
 
 
+async def test_the_witness_of_an_open_volume_is_not_looked_at_and_its_host_is_not_called_away(
+    services: Services,
+) -> None:
+    host = services.host()
+    await stories.source_selected(host)
+    knowledge = replace(await know(services, host, None, standing=Standing.OPEN), examined=None)
+    assert knowledge.doubt == "its host has it in use, and is not asked"
+    assert replace(knowledge, standing=Standing.AWAY).doubt == "its host does not answer"
+
+
 async def test_a_commit_that_the_journal_never_heard_of_counts(services: Services) -> None:
     host = services.host()
     await stories.target_selected(host)
