@@ -220,7 +220,13 @@ async def _connected(ensemble: Ensemble) -> Bus:
         )
     except Refusal as refusal:
         nats = ensemble.children.get("nats")
-        if nats is not None and nats.pid is None:
+        if nats is None:
+            raise ConsoleError(
+                refusal.code,
+                f"{refusal.message} It is used because nats.url or CUTOVER_NATS_URL names it; where neither does, a server of "
+                "our own is started.",
+            ) from refusal
+        if nats.pid is None:
             raise ChildError(
                 f"The NATS server {await nats.ended()}; its log is {nats.plan.log}."
             ) from refusal

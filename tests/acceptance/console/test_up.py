@@ -224,6 +224,9 @@ async def test_nats_that_is_away_is_told(short_path: Path) -> None:
         "up", "--json", "--state-dir", str(short_path / "state"), server="nats://127.0.0.1:9"
     )
     assert (ended.status, ended.json["error"]["code"]) == (FAILED, "journal-away")
+    assert (
+        "CUTOVER_NATS_URL names it" in ended.json["error"]["message"]
+    )  # and not that `cutover up` would start one
 
 
 @pytest.mark.parametrize(
