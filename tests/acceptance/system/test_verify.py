@@ -93,7 +93,9 @@ def test_commit_with_verify_is_not_done_where_something_differs(system: System, 
     assert f"{4 * MIB - BLOCK}" in done.stderr
     status = system.client.until_state("vol1", "setup")
     assert status["authority"] == "source"
-    records = [recorded.record for recorded in system.client.journal("vol1")]  # of all that had the name before, too
+    records = [
+        recorded.record for recorded in system.client.journal("vol1")
+    ]  # of all that had the name before, too
     assert "intent" not in {record["kind"] for record in records if record["uuid"] == status["uuid"]}
 
 
