@@ -28,6 +28,7 @@ class MemoryDevice:
     """See `Device`. `fails` decides, when a request is done, whether it fails: given its operation, it returns an errno or 0."""
 
     can_zero_fast = True
+    flush_error = 0
     engine_name = "memory"
 
     def __init__(self, name: str, content: bytes, alignment_bytes: int = 1) -> None:

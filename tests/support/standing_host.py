@@ -252,8 +252,9 @@ class StandingHost:
         assert self.witness.state is state
         self.steps.clear()
 
-    def write(self, value: int = 1, *, offset: int = 0, length: int = 4096) -> Request:
+    def write(self, value: int = 1, *, offset: int = 0, length: int = 4096, durable: bool = False) -> Request:
         request = Request(Kind.WRITE, offset, length, self._written)
+        request.durable = durable
         request.buffer = self.pool.take(length)
         request.buffer.view[:length] = bytes([value]) * length
         self.exports.volumes[NAME].submit(request)

@@ -14,6 +14,7 @@ class AbsentDevice:
     alignment_bytes = 1
     outstanding = 0
     can_zero_fast = False
+    flush_error = 0
     engine_name = "closed"
 
     def __init__(self, identity: DeviceIdentity) -> None:

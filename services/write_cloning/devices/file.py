@@ -116,6 +116,11 @@ class FileDevice:
         return self._zeroing.is_fast
 
     @property
+    def flush_error(self) -> int:
+        """Of the flush that has failed, since when none is believed."""
+        return self._syncs.error
+
+    @property
     def fd(self) -> int:
         """The open descriptor, for whoever inspects what is on the device. It stays the device's."""
         return self._open.fd

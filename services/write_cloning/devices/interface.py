@@ -63,6 +63,10 @@ class Device(Protocol):
     def can_zero_fast(self) -> bool:
         """Whether `zero` is known not to fall back to writing zeroes."""
 
+    @property
+    def flush_error(self) -> int:
+        """The errno of the flush that has failed, be it a durable write's; 0 while none has."""
+
     def read(
         self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object, /
     ) -> None:

@@ -106,6 +106,11 @@ class RemoteDevice:
         return self._connection.error != 0
 
     @property
+    def flush_error(self) -> int:
+        """Of the flush that has failed, since when none is believed."""
+        return self._syncs.error
+
+    @property
     def can_zero_fast(self) -> bool:
         """Whether the server has offered fast zeroes, and has not refused one."""
         return _FAST in self._zero_ways

@@ -43,6 +43,12 @@ class Failure:
             length=None if is_flush else request.length,
         )
 
+    @classmethod
+    def of_flush(cls, side: Side, error: int) -> "Failure":
+        """Tell of a flush that a device has done for a request of another kind, and that has failed."""
+        cause = errno_names.errorcode.get(error, str(error))
+        return cls(side=side, operation="flush", cause=cause, errno=error)
+
 
 class SideFailedError(Exception):
     """A side failed, or left the routing, while something waited that the decision about it must not wait for."""

@@ -561,6 +561,9 @@ class Volume:
             if request.kind is not Kind.FLUSH and request.sides & TARGET:
                 request.waiting |= RECOPY
             self._listener.source_failed(failure)
+            if request.durable and route.source.flush_error:
+                # What was cached before may be lost as well, and the copier would lay what is left over it on the target.
+                self._listener.source_failed(Failure.of_flush(Side.SOURCE, route.source.flush_error))
         self._advance(request)
 
     def _target_trouble(self, request: Request, error: int) -> None:

@@ -167,6 +167,15 @@ async def test_a_durable_cached_write_is_a_write_and_then_a_sync(harness: Harnes
     assert harness.lane.asked[0].flags == 0
 
 
+async def test_a_device_tells_that_the_flush_of_a_durable_write_has_failed(harness: Harness) -> None:
+    harness.script(-errno.ENOSPC)
+    assert await harness.write(4096, durable=True) == errno.ENOSPC
+    assert harness.device.flush_error == 0
+    harness.script(4096, -errno.EIO)
+    assert await harness.write(4096, durable=True) == errno.EIO
+    assert harness.device.flush_error == errno.EIO
+
+
 async def test_a_durable_direct_write_is_one_request(direct: Harness) -> None:
     assert await direct.write(4096, durable=True) == 0
     assert [(asked.operation, asked.flags) for asked in direct.lane.asked] == [(Operation.WRITE, RWF_DSYNC)]

@@ -341,6 +341,30 @@ async def test_source_that_keeps_failing_is_recorded_so_many_times_and_no_more()
         assert house.witness.fault_count(Side.TARGET) == 1
 
 
+async def test_durable_write_that_fails_in_its_flush_counts_as_a_failed_flush() -> None:
+    """Its flush was that of all writes before it: what they have lost the copier would have laid over the target."""
+    async with standing_host(State.SYNCING) as house:
+        house.source.failing["durable write"] = house.source.flush_error = errno.EIO
+        assert await house.answer(house.write(durable=True)) == errno.EIO
+        ledger = await house.settled(State.SYNCING)
+        assert [fault.operation for fault in ledger.faults] == ["write", "flush"]
+        await house.ask("resume")
+        await house.until(
+            lambda: (
+                house.migration.apparatus.copier is None
+                or house.migration.apparatus.copier.synced_bytes == house.source.size_bytes
+            )
+        )
+        assert (await house.settled(State.SYNCING)).facts.source_flush_faults == 1
+
+
+async def test_durable_write_that_fails_by_itself_is_no_failed_flush() -> None:
+    async with standing_host(State.SYNCING) as house:
+        house.source.failing["durable write"] = errno.ENOSPC
+        assert await house.answer(house.write(durable=True)) == errno.ENOSPC
+        assert [fault.operation for fault in (await house.settled(State.SYNCING)).faults] == ["write"]
+
+
 async def test_flush_that_fails_after_ever_so_many_writes_is_recorded_all_the_same() -> None:
     """It was one fault too many, and the copy of what the source may have forgotten passed for in sync."""
     async with standing_host(State.SYNCING) as house:
