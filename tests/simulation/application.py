@@ -30,8 +30,11 @@ _KINDS = (
 class Application:
     """`volume` is the one that it is connected to, None while there is none."""
 
-    def __init__(self, rng: random.Random, model: Model, answered: Callable[[Request, float], None]) -> None:
+    def __init__(
+        self, rng: random.Random, model: Model, answered: Callable[[Request, float], None], *, is_local: bool
+    ) -> None:
         self._rng = rng
+        self._moving, self._near = (0.01, 0.98) if is_local else (0.05, 0.6)
         self.model = model
         self._answered = answered
         self.volume: Volume | None = None
@@ -70,7 +73,7 @@ class Application:
         rng = self._rng
         count = rng.choice((1, 1, 2, 4))
         self._left[writer] = count
-        if rng.random() < 0.05:
+        if rng.random() < self._moving:
             self._hot = int(rng.random() * len(self.model.now))
         for _ in range(count):
             self._submit(writer, rng.choice(_KINDS))
@@ -78,7 +81,11 @@ class Application:
     def _range(self) -> tuple[int, int]:
         rng, sectors = self._rng, len(self.model.now)
         length = 1 + int(rng.random() * SECTORS_MAX)
-        low = self._hot + int(rng.random() * 8) - 4 if rng.random() < 0.6 else int(rng.random() * sectors)
+        low = (
+            self._hot + int(rng.random() * 8) - 4
+            if rng.random() < self._near
+            else int(rng.random() * sectors)
+        )
         low = min(max(low, 0), sectors - length)
         return low, low + length
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from services.fault_recording.service import SERVICE_NAME as RECORDING
@@ -50,6 +51,9 @@ SHUTDOWN_TIMEOUT_S = 30.0
 LIMITS = Limits(
     io_timeout_s=IO_TIMEOUT_S, target_flush_interval_s=3.0, journal_wait_s=6.0, region_size_bytes=REGION_BYTES
 )
+
+# Where the application keeps to few regions: the others grow clean before it is elsewhere.
+LOCAL_LIMITS = replace(LIMITS, target_flush_interval_s=0.5)
 
 
 class HostProcess(Process):
@@ -108,7 +112,7 @@ class HostProcess(Process):
             requests=bus,
             opener=Opener(self),
             exports=exports,
-            limits=LIMITS,
+            limits=LOCAL_LIMITS if self.world.plan.is_local else LIMITS,
             maps=OpenMaps(self.world.maps, self) if self.world.plan.has_maps else None,
             hook=self._hook,
         )

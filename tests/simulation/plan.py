@@ -50,6 +50,9 @@ class Plan:
     does_sync: bool = field(init=False)
     alignments: tuple[int, int] = field(init=False)
     has_maps: bool = field(init=False)
+    is_local: bool = field(
+        init=False
+    )  # the application keeps to few regions for a while, so that others grow clean
 
     def __post_init__(self) -> None:
         rng = self.rng
@@ -70,5 +73,6 @@ class Plan:
         self.power_share = rng.choice((0.0, 0.5, 1.0))
         self.does_sync = rng.random() < 0.7 or "damage-witness" in self.troubles
         self.has_maps = rng.random() < 0.6
+        self.is_local = self.has_maps and self.seed % 10 in {3, 6, 8}
         alignment = rng.choice((512, 512, 1024))
         self.alignments = (alignment, rng.choice((512, alignment)))

@@ -85,7 +85,9 @@ class World:
         self.disks["disk-a"].fill(first)
         self.disks["disk-b"].fill([stamp(STALE, sector) for sector in range(SECTORS)])
         self.model = Model(first)
-        self.application = Application(_rng(seed, "application"), self.model, self._request_answered)
+        self.application = Application(
+            _rng(seed, "application"), self.model, self._request_answered, is_local=self.plan.is_local
+        )
         self.operator = Operator(self, _rng(seed, "operator"))
         self.chaos = Chaos(self, _rng(seed, "chaos"))
 
@@ -323,9 +325,16 @@ class World:
     def step(self, row: Transition, step: Step, process: Process) -> None:
         """The executor is about to perform a step."""
         self.note("step", point_of(row, step))
+        if step is Step.START_COPYING:
+            self._count_resync()
         if step is row.steps[-1]:
             self.count(f"row:{row.before}/{row.trigger}")
         self.point(point_of(row, step), process)
+
+    def _count_resync(self) -> None:
+        due_regions = self.host.find(NAME).apparatus.due_regions if self.host is not None else None
+        if due_regions is not None and 0 in due_regions:
+            self.count("resync:narrow")  # there is something that the map says need not be copied
 
     # ------------------------------------------------------------------ what the product tells
 
