@@ -23,6 +23,7 @@ from shared.config.load import ConfigError, load
 from shared.config.model import Config
 from shared.migration.refusals import Refusal
 from shared.plain import plain
+from shared.supervision.supervisor import supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +105,8 @@ async def _serve(name: str, service: Service, config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, name, stop, number)
-    status = await service(config, stop)
+    async with supervisor.supervising(os.environ):
+        status = await service(config, stop)
     _log.info("%s has stopped", name)
     return status
 
@@ -122,4 +124,5 @@ def _ask_to_stop(name: str, stop: asyncio.Event, number: signal.Signals) -> None
         _log.info("%s is stopping already", name)
         return
     _log.info("%s stops on %s", name, number.name)
+    supervisor.stopping(f"It stops on {number.name}.")
     stop.set()

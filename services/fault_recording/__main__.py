@@ -13,6 +13,7 @@ from shared.bus.jetstream import JetStreamStream
 from shared.clock import SystemClock
 from shared.config.model import Config
 from shared.process import EXIT_DONE, run_service
+from shared.supervision.supervisor import supervisor
 
 _DESCRIPTION = "Records error flags and device faults, and is the only one to do so."
 
@@ -26,6 +27,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         )
         description = ServiceDescription(name=SERVICE_NAME, description=_DESCRIPTION)
         async with NatsEndpoints(bus).serve(description, service.endpoints()):
+            supervisor.ready("It records flags and faults.", unless=bus.trouble)
             await stop.wait()
     return EXIT_DONE
 

@@ -12,6 +12,7 @@ from shared.bus.jetstream import JetStreamStream
 from shared.clock import SystemClock
 from shared.config.model import Config
 from shared.process import EXIT_DONE, run_service
+from shared.supervision.supervisor import supervisor
 
 _DESCRIPTION = "Replays the journal and admits hosts before they open a volume."
 
@@ -25,6 +26,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         )
         description = ServiceDescription(name=SERVICE_NAME, description=_DESCRIPTION)
         async with NatsEndpoints(bus).serve(description, service.endpoints()):
+            supervisor.ready("It admits hosts.", unless=bus.trouble)
             await stop.wait()
     return EXIT_DONE
 

@@ -40,6 +40,7 @@ from shared.config.model import Config, HostConfig
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.migration.refusals import Code, Refusal
 from shared.process import EXIT_DONE, EXIT_FAILED
+from shared.supervision.supervisor import supervisor
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,8 @@ async def _serve_host(
             )
             async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):
                 log.info("host %s serves %s", host_config.name, first.address)
+                # Ready also while NATS is away: applications are served then, and whoever restarted it would close their volumes.
+                supervisor.ready(f"Host {host_config.name} serves {first.address}.")
                 await stop.wait()
             progress.cancel()  # what is being closed makes none
             vigil.cancel()
@@ -181,6 +184,7 @@ async def _admitted(host: Host, stop: asyncio.Event) -> None:
                 raise
             if refusal.message != trouble:
                 log.warning("not admitted yet: %s", refusal.message)
+                supervisor.status(f"Not admitted yet: {refusal.message}")
                 trouble = refusal.message
         else:
             return
@@ -198,6 +202,7 @@ async def _bus(config: Config, stop: asyncio.Event) -> AsyncIterator[Bus]:
             if stop.is_set() or refusal.code is Code.NOT_PERMITTED:
                 raise
             log.warning("waiting for NATS: %s", refusal.message)
+            supervisor.status(f"Waiting for NATS: {refusal.message}")
             await _pause(stop)
     try:
         yield bus

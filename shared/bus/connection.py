@@ -287,9 +287,13 @@ class Bus:
         for callback in self._on_reconnect:
             callback()
 
+    def trouble(self) -> str | None:
+        """Why nothing can be asked, told or heard right now, as a sentence; None when it can."""
+        return None if self.is_connected else f"There is no connection to NATS at {self.url}."
+
     def _require_connection(self) -> None:
-        if not self.is_connected:
-            raise Refusal(Code.JOURNAL_AWAY, f"There is no connection to NATS at {self.url}.")
+        if trouble := self.trouble():
+            raise Refusal(Code.JOURNAL_AWAY, trouble)
 
     def _unanswered(self, deadline: asyncio.Timeout, subject: str, timeout_s: float) -> Refusal:
         denial = self._denied_waits.pop(deadline, None)
