@@ -6,13 +6,14 @@ closing line for more than it is; and CI's `--nothing-left-out` fails on it.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-_BUILT_HERE = ".cache/nats-cli/*/nats"  # by tools/nats-cli
+_NATS_CLI = ".cache/nats-cli/*/nats"  # built by tools/nats-cli
+_COMPOSE_CLI = ".cache/compose-cli/*/compose-check"  # built by tools/compose-cli
 
 
 class Need(NamedTuple):
@@ -25,11 +26,24 @@ class Need(NamedTuple):
 
 def find_nats_cli(root: Path) -> Path | None:
     """The stock `nats` program: the pinned one that `make test` builds, or none. Never just any that is on PATH."""
-    built = sorted(root.glob(_BUILT_HERE))
-    return built[-1] if built else None
+    return _last(root.glob(_NATS_CLI))
+
+
+def find_compose_cli(root: Path) -> Path | None:
+    """The judge of compose files that `make test` builds, or none."""
+    return _last(root.glob(_COMPOSE_CLI))
+
+
+def _last(built: Iterable[Path]) -> Path | None:
+    return max(built, default=None)
 
 
 NEEDS = (
+    Need(
+        "compose_cli",
+        lambda root: find_compose_cli(root) is not None,
+        "the judge of compose files is not there: `make test` builds it where there is a Go toolchain",
+    ),
     Need(
         "nats_cli",
         lambda root: find_nats_cli(root) is not None,
@@ -80,4 +94,12 @@ def nats_cli(pytestconfig: pytest.Config) -> Path:
     """The stock `nats` program; for tests marked `nats_cli`."""
     program = find_nats_cli(pytestconfig.rootpath)
     assert program is not None, "a test that uses this fixture carries the marker `nats_cli`"
+    return program
+
+
+@pytest.fixture(scope="session")
+def compose_cli(pytestconfig: pytest.Config) -> Path:
+    """The judge of compose files; for tests marked `compose_cli`."""
+    program = find_compose_cli(pytestconfig.rootpath)
+    assert program is not None, "a test that uses this fixture carries the marker `compose_cli`"
     return program

