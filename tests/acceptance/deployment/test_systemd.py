@@ -1,0 +1,129 @@
+"""The units of deploy/systemd: sound by systemd's own judgement, the volumes closed first, and run by a real systemd."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.deployment.machine import Machine, booted, lay_out
+
+ROOT = Path(__file__).parents[3]
+UNITS = ROOT / "deploy" / "systemd"
+EXPOSURE_MAX = "20"  # of 100, by `systemd-analyze security`
+MIB = 1 << 20
+OTHERS = ("nats", "bootstrap", "fault-recording", "state-control", "startup")
+STOP_MARGIN_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The units, with the programs where they are here."""
+    folder = tmp_path_factory.mktemp("units")
+    for unit in UNITS.iterdir():
+        text = unit.read_text().replace("/opt/cutover/bin", sysconfig.get_path("scripts"))
+        (folder / unit.name).write_text(text)
+    return folder
+
+
+def analyze(*words: str) -> str:
+    done = subprocess.run(
+        ["systemd-analyze", *words], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
+    files = [str(file) for file in units.iterdir() if file.suffix != ".conf"]
+    assert len(files) == 9
+    assert analyze("verify", "--man=no", *files) == ""
+
+
+def test_the_services_are_kept_in_bounds(units: Path) -> None:
+    for file in units.glob("*.service"):
+        analyze("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", "--no-pager", str(file))
+
+
+def test_the_volumes_are_closed_before_what_their_clean_stop_needs_and_have_the_time(units: Path) -> None:
+    text = (units / "cutover-write-cloning.service").read_text()
+    behind = {unit for line in re.findall(r"^After=(.*)$", text, re.MULTILINE) for unit in line.split()}
+    assert {f"cutover-{other}.service" for other in OTHERS} <= behind
+    found = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) >= 60.0 + STOP_MARGIN_S, "60 s is the default of host.shutdown_timeout_s"
+
+
+@pytest.fixture(scope="module")
+def machine(installed: Path, scratch: Path) -> Iterator[Machine]:
+    """A machine with a systemd of its own, on which everything but monitoring is enabled."""
+    folder = scratch / "machine"
+    lay_out(folder, UNITS)
+    host = socket.gethostname().partition(".")[0]
+    shutil.copytree(ROOT / "deploy" / "compose", folder / "etc", dirs_exist_ok=True)
+    for file in (folder / "etc").rglob("*.*"):
+        file.write_text(
+            file.read_text()
+            .replace("//nats:", "//127.0.0.1:")
+            .replace('"/data"', '"/var/lib/cutover-nats/journal"')
+        )
+    (folder / "etc/hosts/host1.toml").rename(folder / f"etc/hosts/{host}.toml")
+    for unit in (folder / "units").glob("cutover-*.service"):
+        lines = unit.read_text().splitlines(keepends=True)
+        unit.write_text("".join(line for line in lines if "nkey" not in line and "ca.pem" not in line))
+    for name in ("old.img", "new.img"):
+        with (folder / "volumes" / name).open("wb") as device:
+            device.truncate(16 * MIB)
+    with booted(folder, installed) as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.needs_root
+def test_a_real_systemd_runs_them(machine: Machine) -> None:
+    """Readiness, the inherited socket, users and credentials of each service, its bounds, and the order of the stop."""
+    services = [f"cutover-{name}.service" for name in (*OTHERS, "write-cloning")]
+    machine.until_active([*services, "cutover-nbd.socket"])
+    assert machine.show("cutover-write-cloning.service", "StatusText") == [
+        "Host host1 serves /run/cutover/nbd.sock."
+    ]
+    assert machine.show("cutover-startup.service", "StatusText", "NotifyAccess") == [
+        "It admits hosts.",
+        "main",
+    ]
+    assert machine.do("stat", "--format=%U %G %a", "/run/cutover/nbd.sock").split() == [
+        "root",
+        "cutover",
+        "660",
+    ]
+
+    def cutover(*words: str) -> str:
+        return machine.do("cutover", *words)
+
+    cutover("setup", "vol1", "--source", "/srv/volumes/old.img", "--target", "/srv/volumes/new.img")
+    cutover("sync", "vol1")
+    cutover("wait", "vol1", "source-selected")
+    status = json.loads(cutover("query", "vol1", "--json"))
+    assert status["error_flag"]
+    assert status["io_engine"] == "io_uring", "the filter of system calls is narrower than it should be"
+    uri = "nbd+unix:///vol1?socket=/run/cutover/nbd.sock"
+    assert machine.do("nbdinfo", "--size", uri) == f"{16 * MIB}\n"
+
+    machine.do("systemctl", "stop", "cutover*")
+    for unit in services:
+        assert machine.show(unit, "ActiveState", "Result", "ExecMainStatus") == [
+            "inactive",
+            "success",
+            "0",
+        ], machine.log()
+    assert machine.run("nbdinfo", "--size", uri).returncode != 0, "the socket would start the host again"
+    assert "the stop was clean" in machine.log()
+
+    machine.do("systemctl", "start", "cutover.target", "cutover-nbd.socket")
+    machine.until_active([*services, "cutover-nbd.socket"])
+    assert json.loads(cutover("query", "vol1", "--json"))["state"] == "source-selected"
