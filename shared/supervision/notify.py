@@ -21,15 +21,19 @@ class Notifier:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
     def send(self, *lines: str) -> None:
-        """Tell; one that cannot be told is no reason to stop."""
+        """Tell; one that cannot be told is no reason to stop. No value, wherever it is from, can begin a line of its own."""
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
                 telling.settimeout(_PATIENCE_S)
-                telling.sendto("\n".join(lines).encode(errors="replace"), self._address)
+                telling.sendto("\n".join(map(_one_line, lines)).encode(errors="replace"), self._address)
         except OSError as error:
             _log.warning("systemd was not told %s: %s", lines[0], error)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def take_notifier(environment: MutableMapping[str, str]) -> Notifier:

@@ -55,6 +55,15 @@ async def test_a_readiness_that_comes_after_the_stop_is_not_told(address: str) -
             listening.recv(1000)
 
 
+async def test_no_sentence_begins_a_line_of_its_own(address: str) -> None:
+    """A refusal may quote what came over the wire."""
+    supervisor = Supervisor()
+    with manager(address) as listening:
+        async with supervisor.supervising({"NOTIFY_SOCKET": address}):
+            supervisor.status("It waits:\nMAINPID=1")
+        assert listening.recv(1000) == b"STATUS=It waits: MAINPID=1"
+
+
 async def test_the_watchdog_hears_from_the_loop_until_the_end(address: str) -> None:
     environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"}
     with manager(address) as listening:
