@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, made safe to show: no escape sequence or line break in it is obeyed."""
+"""Text that came from elsewhere, made safe to show or to log: no escape sequence or line break in it is obeyed."""
 
 import unicodedata
 

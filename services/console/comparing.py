@@ -13,12 +13,12 @@ from services.console.asking import Link, check_name, command, operation_id
 from services.console.failures import ConsoleError
 from services.console.options import JsonOption, NameArgument, ServerOption, Session
 from services.console.output import Output
-from services.console.plain import plain
 from services.console.units import bytes_text
 from services.console.watching import follow
 from shared.bus.connection import Bus
 from shared.messages.control import PlainRequest
 from shared.messages.status import MigrationStatus, Outcome, VerificationView
+from shared.plain import plain
 
 comparing = typer.Typer()
 

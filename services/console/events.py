@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 from rich.text import Text
 
-from services.console.plain import plain
 from services.console.units import bytes_text, rate_text
 from shared.messages.status import PROGRESS_PREFIX
+from shared.plain import plain
 
 EVERYTHING = "cutover.>"
 PAYLOAD_CHARACTERS_MAX = 160  # of a message that this file has no words for

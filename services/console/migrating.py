@@ -18,7 +18,6 @@ from services.console.confirming import after_commit, agrees, can_ask, commit_qu
 from services.console.failures import ConsoleError
 from services.console.going_on import GoingOn
 from services.console.output import Output
-from services.console.plain import plain
 from services.console.views import current_faults, faults_table
 from services.console.watching import follow
 from shared.messages.control import CleanupRequest, PlainRequest, SetupRequest
@@ -26,6 +25,7 @@ from shared.messages.status import MigrationStatus
 from shared.migration.names import NAME_LENGTH_MAX
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
+from shared.plain import plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,6 @@ from services.console.confirming import (
 )
 from services.console.failures import ConsoleError, usage
 from services.console.options import JsonOption, NameArgument, ServerOption, Session, YesOption
-from services.console.plain import plain
 from services.console.units import RATE_RULE, UnitError, parse_rate, rate_text
 from services.console.views import reply_text
 from services.console.waiting import facts_of
@@ -36,6 +35,7 @@ from shared.messages.control import (
 from shared.messages.status import FaultView, MigrationStatus
 from shared.migration.states import State
 from shared.migration.table import Trigger, decide
+from shared.plain import plain
 
 moving = typer.Typer()
 _PANEL = "Migrate"

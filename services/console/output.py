@@ -10,8 +10,8 @@ import orjson
 from rich.console import Console, RenderableType
 
 from services.console.failures import ConsoleError, as_document, message_of
-from services.console.plain import plain
 from shared.migration.refusals import Code, Refusal
+from shared.plain import plain
 
 _HINTS = {
     Code.JOURNAL_AWAY: "`cutover up` starts one; --server or CUTOVER_NATS_URL names another.",

@@ -13,7 +13,6 @@ from services.console.asking import check_name, command, operation_id
 from services.console.confirming import confirm
 from services.console.failures import ConsoleError, usage
 from services.console.options import JsonOption, NameArgument, ServerOption, Session, YesOption
-from services.console.plain import plain
 from services.console.views import reply_text
 from shared.bus.connection import Bus
 from shared.messages.control import PlainRequest, control_subject
@@ -27,6 +26,7 @@ from shared.messages.recovery import (
     Telling,
 )
 from shared.migration.devices import Side
+from shared.plain import plain
 
 recovering = typer.Typer()
 _PANEL = "Recover"

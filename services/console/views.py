@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.console.plain import plain
 from services.console.units import bytes_text, duration_text, rate_text
 from shared.messages.control import CommandReply
 from shared.messages.status import FaultView, MigrationStatus, Outcome, RoutingView, VerificationView
 from shared.migration.devices import DeviceIdentity, Side
 from shared.migration.states import CLONING_STATES, State
+from shared.plain import plain
 
 BAR_CELLS = 24
 _STATE_STYLES = {

@@ -3,8 +3,8 @@
 import pytest
 
 from services.console.events import event_text, read_event
-from services.console.plain import plain
 from services.console.views import faults_table, list_table, status_line, status_view
+from shared.plain import plain
 from tests.support.drawing import drawn
 from tests.support.statuses import fault, status
 
