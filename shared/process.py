@@ -11,8 +11,6 @@ import logging
 import os
 import signal
 import sys
-import textwrap
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +19,7 @@ import uvloop
 
 from shared.config.load import ConfigError, load
 from shared.config.model import Config
+from shared.logs.handler import logging_to_stderr
 from shared.migration.refusals import Refusal
 from shared.plain import plain
 from shared.supervision.supervisor import supervisor
@@ -44,7 +43,11 @@ def run_service(name: str, description: str, service: Service) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{plain_lines(str(error))}\n")
         return EXIT_USAGE
-    set_up_logging()
+    with logging_to_stderr(config.log, name.rpartition(".")[2]):
+        return _run(name, service, config)
+
+
+def _run(name: str, service: Service, config: Config) -> int:
     status = EXIT_FAILED
     try:
         status = uvloop.run(_serve(name, service, config))
@@ -55,6 +58,8 @@ def run_service(name: str, description: str, service: Service) -> int:
         for mistake in _leaves(mistakes):
             _log.error("%s stops: %s", name, mistake)
         status = EXIT_USAGE
+    except* Exception:  # noqa: BLE001 - a defect of ours: told in the log's own form, and the process ends
+        _log.critical("%s ends by a defect", name, exc_info=True)
     return status
 
 
@@ -72,32 +77,9 @@ def config_argument(name: str, description: str) -> Path | None:
     return file
 
 
-class PlainFormatter(logging.Formatter):
-    """Lines in which no character of what was logged is obeyed by a terminal, or begins a line of its own."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """One line; a traceback follows it in lines of its own."""
-        return plain(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802, ANN401 - logging's name and type
-        """The traceback, indented: a line break in an exception's text begins nothing that looks like a line of the log."""
-        return textwrap.indent(plain_lines(super().formatException(ei)), "  ")
-
-
 def plain_lines(text: str) -> str:
     """Text of our own that has lines, with whatever else stands in them written out."""
     return "\n".join(plain(line) for line in text.split("\n"))
-
-
-def set_up_logging() -> None:
-    """To standard error, with the time in UTC."""
-    handler = logging.StreamHandler(sys.stderr)
-    formatter = PlainFormatter(
-        "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 async def _serve(name: str, service: Service, config: Config) -> int:

@@ -24,6 +24,7 @@ from services.console.services_config import (
     read_document,
     write_config,
 )
+from services.console.speaking import speaking
 from services.console.state_directory import StateDirectory, locked, place, prepare
 from shared.bus.bootstrap import bootstrap
 from shared.bus.connection import Bus, connect, heeding_cancellation
@@ -132,17 +133,18 @@ async def running(wish: Wish, tell: Callable[[str], None]) -> AsyncIterator[Ense
         config = write_config(document, directory, os.environ)
         if config.host is None:
             raise ConsoleError("usage", "The configuration names no host.")
-        ensemble = Ensemble(directory, config, config.host, tell)
-        try:
-            if ports is not None:
-                await ensemble.start(_nats_plan(ensemble, *ports, lock))
-            await _start_services(ensemble, _service_plans(ensemble, wish, lock))
-            async with _kept(ensemble):
-                yield ensemble
-        except ChildError as error:
-            raise ConsoleError("not-started", str(error)) from error
-        finally:
-            await ensemble.stop()
+        with speaking(config.log, config.host, tell) as tell_more:
+            ensemble = Ensemble(directory, config, config.host, tell_more)
+            try:
+                if ports is not None:
+                    await ensemble.start(_nats_plan(ensemble, *ports, lock))
+                await _start_services(ensemble, _service_plans(ensemble, wish, lock))
+                async with _kept(ensemble):
+                    yield ensemble
+            except ChildError as error:
+                raise ConsoleError("not-started", str(error)) from error
+            finally:
+                await ensemble.stop()
 
 
 @asynccontextmanager

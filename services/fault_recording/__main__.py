@@ -10,8 +10,10 @@ from shared.bus.durability import ServerDurability
 from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import ServiceDescription
 from shared.bus.jetstream import JetStreamStream
+from shared.bus.noting import NotingJournal
 from shared.clock import SystemClock
 from shared.config.model import Config
+from shared.logs.about import PROCESS
 from shared.process import EXIT_DONE, run_service
 from shared.supervision.supervisor import supervisor
 
@@ -22,9 +24,9 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
     async with connected(config.nats, name="fault_recording", clock=clock) as bus:
-        service = FaultRecording(
-            ChainJournal(JetStreamStream(bus)), ServerDurability(bus, config.nats), clock
-        )
+        journal = NotingJournal(ChainJournal(JetStreamStream(bus)))
+        PROCESS.whereabouts = journal.whereabouts
+        service = FaultRecording(journal, ServerDurability(bus, config.nats), clock)
         description = ServiceDescription(name=SERVICE_NAME, description=_DESCRIPTION)
         async with NatsEndpoints(bus).serve(description, service.endpoints()):
             supervisor.ready("It records flags and faults.", unless=bus.trouble)

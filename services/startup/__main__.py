@@ -9,8 +9,10 @@ from shared.bus.connection import connected
 from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import ServiceDescription
 from shared.bus.jetstream import JetStreamStream
+from shared.bus.noting import NotingJournal
 from shared.clock import SystemClock
 from shared.config.model import Config
+from shared.logs.about import PROCESS
 from shared.process import EXIT_DONE, run_service
 from shared.supervision.supervisor import supervisor
 
@@ -21,9 +23,9 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
     async with connected(config.nats, name="startup", clock=clock) as bus:
-        service = Startup(
-            journal=ChainJournal(JetStreamStream(bus)), requests=bus, discovery=bus, clock=clock
-        )
+        journal = NotingJournal(ChainJournal(JetStreamStream(bus)))
+        PROCESS.whereabouts = journal.whereabouts
+        service = Startup(journal=journal, requests=bus, discovery=bus, clock=clock)
         description = ServiceDescription(name=SERVICE_NAME, description=_DESCRIPTION)
         async with NatsEndpoints(bus).serve(description, service.endpoints()):
             supervisor.ready("It admits hosts.", unless=bus.trouble)

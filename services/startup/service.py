@@ -10,6 +10,7 @@ from services.startup.replay import Removed, Replay
 from shared.bounded import for_each
 from shared.bus.interface import Discovery, Endpoint, Journal, Requests
 from shared.clock import Clock
+from shared.logs.about import about, about_host
 from shared.messages.admission import (
     Admission,
     AdmissionReply,
@@ -74,9 +75,7 @@ class Startup:
             await self._refuse_another_run(request)
             _refuse_older_run(request, ledgers)
             outcomes = await self._judged(request, ledgers)
-        for outcome in outcomes:
-            if isinstance(outcome, Closed):
-                _log.warning("%s of host %s stays closed: %s", outcome.migration, host, outcome.message)
+        _tell(host, request.run, outcomes)
         return AdmissionReply(
             admitted=tuple(each for each in outcomes if isinstance(each, Admission)),
             closed=tuple(each for each in outcomes if isinstance(each, Closed)),
@@ -112,7 +111,7 @@ class Startup:
         except Refusal as refusal:
             if refusal.code in _TRANSIENT:
                 raise
-            _log.warning("The records of %s cannot be read: %s", name, refusal.message)
+            _log.warning("the records cannot be read: %s", refusal.message, extra=about(name))
             return None
 
     async def _judged(self, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> list[_Outcome]:
@@ -165,6 +164,24 @@ class _Judging:
             ledger = self._ledgers.get(name)
             uuid = witness.uuid if witness is not None else ledger.uuid if ledger is not None else None
             return Closed(migration=name, uuid=uuid, code=refusal.code, message=refusal.message)
+
+
+def _tell(host: str, run: int, outcomes: Sequence[_Outcome]) -> None:
+    for outcome in outcomes:
+        match outcome:
+            case Admission():
+                _log.info(
+                    "admitted as %s in %s: %s",
+                    outcome.label,
+                    outcome.state,
+                    outcome.reason,
+                    extra=about(outcome.migration, outcome.attempt, host=host),
+                )
+            case Closed():
+                _log.warning("stays closed: %s", outcome.message, extra=about(outcome.migration, host=host))
+            case Removed():
+                _log.info("was cleaned up", extra=about(outcome.migration, host=host))
+    _log.info("run %d of host %s has its answer", run, host, extra=about_host(host))
 
 
 def _is_asker(metadata: Mapping[str, str], request: AdmissionRequest) -> bool:

@@ -11,8 +11,10 @@ from shared.bus.durability import ServerDurability
 from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import ServiceDescription
 from shared.bus.jetstream import JetStreamStream
+from shared.bus.noting import NotingJournal
 from shared.clock import SystemClock
 from shared.config.model import Config
+from shared.logs.about import PROCESS
 from shared.process import EXIT_DONE, run_service
 from shared.supervision.supervisor import supervisor
 
@@ -23,8 +25,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
     async with connected(config.nats, name="state_control", clock=clock) as bus:
+        journal = NotingJournal(ChainJournal(JetStreamStream(bus)))
+        PROCESS.whereabouts = journal.whereabouts
         service = StateControl(
-            journal=ChainJournal(JetStreamStream(bus)),
+            journal=journal,
             requests=bus,
             discovery=bus,
             durability=ServerDurability(bus, config.nats),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from services.state_control.hosts import Hosts, UnknownOutcome
 from services.state_control.picture import Picture, picture_of
 from shared.bus.interface import Journal, Requests
+from shared.logs.about import about
 from shared.messages.host import DecidedReply, EnterRequest
 from shared.messages.recording import ClearFlagRequest, Origin, SetFlagRequest, StoredReply, record_subject
 from shared.migration.devices import DeviceKind
@@ -90,7 +91,9 @@ class Entering:
                 timeout_s=RECORD_TIMEOUT_S,
             )
         except Refusal as refusal:
-            _log.warning("The error flag of %s stays set: %s", origin.migration, refusal.message)
+            _log.warning(
+                "the error flag stays set: %s", refusal.message, extra=about(origin.migration, origin.attempt)
+            )
             return f" The error flag stays set for now ({refusal.message})"
         return ""
 

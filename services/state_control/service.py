@@ -8,6 +8,7 @@ from services.state_control.entering import Entering
 from services.state_control.hosts import Hosts
 from services.state_control.inquiries import Inquiries
 from services.state_control.recovery import Recovery
+from services.state_control.telling import told
 from shared.bus.appending import append_decided
 from shared.bus.interface import Discovery, Durability, Endpoint, Handler, Journal, Requests
 from shared.clock import Clock
@@ -35,6 +36,7 @@ from shared.migration.refusals import Code, Refusal
 from shared.migration.table import Trigger
 
 SERVICE_NAME = "cutover-state-control"
+_QUESTIONS = frozenset({"query", "recover", "faults"})  # they change nothing
 
 
 class StateControl:
@@ -83,7 +85,15 @@ class StateControl:
             ("faults", PlainRequest, inquiries.faults),
         )
         subjects: tuple[tuple[str, str, type, Handler], ...] = (
-            *((name, control_subject(name, "*"), request, handler) for name, request, handler in of_one),
+            *(
+                (
+                    name,
+                    control_subject(name, "*"),
+                    request,
+                    handler if name in _QUESTIONS else told(name, handler),
+                )
+                for name, request, handler in of_one
+            ),
             ("list", LIST_SUBJECT, PlainRequest, inquiries.list_all),
             ("all-faults", FAULTS_SUBJECT, PlainRequest, inquiries.faults),
             ("decision", decision_subject("*"), DecisionRequest, self.record_decision),

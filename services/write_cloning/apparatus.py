@@ -24,6 +24,7 @@ from services.write_cloning.volume.regions import everything_in_sync, nothing_in
 from services.write_cloning.volume.repair import copy_again
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.volume.volume import Volume
+from shared.logs.about import about
 from shared.messages.status import Outcome
 from shared.migration.devices import DeviceIdentity, Side
 from shared.migration.records import DevicePair
@@ -242,7 +243,7 @@ class Apparatus:
         except (
             OSError
         ) as error:  # closed all the same, and its lock is gone: that is the kernel's last word on it
-            log.warning("%s: closing %s: %s", self.name, device.identity.name, error)
+            log.warning("closing %s: %s", device.identity.name, error, extra=about(self.name))
         if device in self._retired and not (isinstance(device, Unfenced) and device.outstanding):
             self._retired.remove(device)
         await self.when_released()
@@ -381,16 +382,22 @@ class Apparatus:
     async def stop_verifying(self, why: str) -> None:
         """Compare no further, where a comparison is under way; returns when it touches no device any more."""
         task, self._verifying = self._verifying, None
-        if self.verification is not None:
+        if self.verification is not None and self.verification.outcome is None:
             self.verification.conclude(Outcome.INCOMPLETE, why)
+            self._tell_outcome(self.verification)
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
 
-    @staticmethod
-    async def _verify(verification: Verification, found_equal: Callable[[Verification], None]) -> None:
+    async def _verify(self, verification: Verification, found_equal: Callable[[Verification], None]) -> None:
         if await verification.run():
             found_equal(verification)
+        else:
+            self._tell_outcome(verification)
+
+    def _tell_outcome(self, verification: Verification) -> None:
+        view = verification.view()
+        log.warning("the comparison is %s: %s", view.outcome, view.detail, extra=about(self.name))
 
     def pause_jobs(self, *, paused: bool) -> None:
         """Hold whatever copies or compares, or let it go on."""

@@ -17,6 +17,7 @@ from services.write_cloning.map_decisions import MapDecisions
 from services.write_cloning.reporter import Reporter, origin_of
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
+from shared.logs.about import about
 from shared.messages.recording import DecisionRequest, FaultReport
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
@@ -199,6 +200,15 @@ class Executor:
         else:
             await self._try(row, changes)
         self._faults.taken_along(faults)
+        log.info(
+            "decided: %s → %s by %s, decision %d%s",
+            row.before or "(none)",
+            row.after or "(removed)",
+            row.trigger,
+            self._witness.decision,
+            f" ({decision.detail})" if decision.detail else "",
+            extra=about(self._witness.migration, decision.attempt),
+        )
         await self._map_decisions.follow(row)
 
     async def _try(self, row: Transition, changes: dict[str, Any]) -> None:
@@ -222,4 +232,6 @@ class Executor:
             await self._keeper.amend()
         except OSError as error:
             # Harmless: whatever is decided next overwrites it, and until then both sides get every write.
-            log.warning("%s: a decision that was not made may be on disk: %s", self._witness.migration, error)
+            log.warning(
+                "a decision that was not made may be on disk: %s", error, extra=about(self._witness.migration)
+            )

@@ -10,9 +10,11 @@ from services.write_cloning.keeper import Keeper
 from services.write_cloning.reporter import Reporter
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.volume.failures import Failure
+from shared.logs.about import about
 from shared.messages.recording import FaultReport
 from shared.migration.devices import Side
 from shared.migration.states import State
+from shared.migration.telling import fault_words
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,10 @@ class Faults:
             return
         witness = self._keeper.witness
         log.error(
-            "%s: the %s failed: %s %s", witness.migration, failure.side, failure.operation, failure.cause
+            "the %s failed: %s",
+            failure.side,
+            fault_words(failure.operation, failure.cause, failure.offset),
+            extra=about(witness.migration, witness.attempt),
         )
         self._number += 1
         self._undecided.append(

@@ -16,6 +16,7 @@ from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.views import view_of
 from services.write_cloning.witness import Witness
 from shared.bus.interface import Unanswered
+from shared.logs.about import Whereabouts, about
 from shared.messages.admission import (
     Admission,
     AdmissionReply,
@@ -165,7 +166,13 @@ class Host:
         migration = Migration(witness=witness, source=source, target=target, maps=maps, around=self._around)
         self._migrations[admission.migration] = migration
         migration.begin(target_missing=target_missing)
-        log.info("%s: admitted in %s: %s", admission.migration, admission.state, admission.reason)
+        log.info(
+            "admitted as %s and open in %s: %s",
+            admission.label,
+            admission.state,
+            admission.reason,
+            extra=about(migration.name),
+        )
 
     async def _open_devices(self, admission: Admission) -> tuple[Device, Device, str]:
         """Open both sides, or the authority alone, and tell why a target that the state needs is not open.
@@ -185,12 +192,16 @@ class Host:
             if admission.state is not State.SETUP and refusal.code in _MISTAKES:
                 await source.close()
                 raise
-            log.warning("%s: the target is not open: %s", admission.migration, refusal.message)
+            log.warning(
+                "the target is not open: %s",
+                refusal.message,
+                extra=about(admission.migration, admission.attempt),
+            )
             missing = "" if admission.state is State.SETUP else str(refusal.code)
             return source, AbsentDevice(devices.target), missing
 
     def _keep_closed(self, name: str, uuid: str | None, code: str, message: str) -> None:
-        log.error("%s stays closed: %s", name, message)
+        log.error("%s stays closed: %s", name, message, extra=about(name))
         self._closed[name] = ClosedView(name=name, uuid=uuid, code=code, message=message)
 
     # ------------------------------------------------------------------ set-up and clean-up
@@ -238,6 +249,7 @@ class Host:
         migration = Migration(witness=witness, source=source, target=target, maps=maps, around=self._around)
         self._migrations[name] = migration
         migration.begin()
+        log.info("set up, and open", extra=about(name))
         migration.reporter.want_decision(
             DecisionRequest(
                 origin=origin_of(witness),
@@ -314,6 +326,7 @@ class Host:
         if self._migrations.get(migration.name) is migration:
             del self._migrations[migration.name]
             await migration.release()
+            log.info("closed, and let go", extra=about(migration.name, migration.witness.attempt))
             await self._forget(migration.name, migration.witness.uuid)
 
     async def _forget(self, name: str, uuid: str | None) -> None:
@@ -352,6 +365,11 @@ class Host:
         for migration in tuple(self._migrations.values()):
             await migration.look_at_journal()
 
+    def whereabouts(self, name: str) -> Whereabouts:
+        """Which attempt an open migration is in, for the log."""
+        migration = self._migrations.get(name)
+        return Whereabouts(None if migration is None else migration.witness.attempt, self._around.host)
+
     def views(self) -> list[HostView]:
         """Every open migration, right now."""
         return [view_of(migration, self._around) for migration in self._migrations.values()]
@@ -365,10 +383,12 @@ class Host:
     @staticmethod
     async def _stop(migration: Migration) -> bool:
         try:
-            return await migration.stop()
+            is_clean = await migration.stop()
         except (Refusal, OSError, InvariantError):
-            log.exception("%s was not stopped cleanly", migration.name)  # the others shall be
+            log.exception("not stopped cleanly", extra=about(migration.name))  # the others shall be
             return False
+        log.info("closed%s", "" if is_clean else ", but not cleanly", extra=about(migration.name))
+        return is_clean
 
     def busy_devices(self) -> list[str]:
         """Those of all migrations, see `Apparatus`."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.write_cloning.witness import Witness, Witnesses
+from shared.logs.about import about
 from shared.migration.refusals import Code, Refusal
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,22 @@ class Keeper:
             try:
                 await self.amend(**changes)
             except OSError as error:
-                name = self.witness.migration
-                log.critical("%s: the witness cannot be written, I/O waits for it: %s", name, error)
-                self.trouble = error.strerror or str(error)
+                self._note(error.strerror or str(error))
                 await asyncio.sleep(WITNESS_RETRY_S)
             else:
-                self.trouble = ""
+                self._note("")
                 return
+
+    def _note(self, trouble: str) -> None:
+        """Tell when the trouble begins, becomes another, and is over; not each time that it is met."""
+        if trouble and trouble != self.trouble:
+            log.critical("the witness cannot be written, I/O waits for it: %s", trouble, extra=self._about())
+        elif self.trouble and not trouble:
+            log.warning("the witness can be written again", extra=self._about())
+        self.trouble = trouble
+
+    def _about(self) -> dict[str, object]:
+        return about(self.witness.migration, self.witness.attempt)
 
     async def rely_on(self, index: int, digest: str) -> None:
         """Note that this record is in the journal. One that is found there again says nothing of those after it."""

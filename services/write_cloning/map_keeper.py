@@ -21,6 +21,7 @@ from services.write_cloning.region_map import (
     full_bits,
 )
 from services.write_cloning.volume.marks import DUE, HOT, Marks
+from shared.logs.about import about
 from shared.migration.refusals import InvariantError
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class MapKeeper:
                 await self.release()
                 file = await self._files.create(f"{self.name}.{header.map_id}", encode_map(header, bits))
         except (OSError, UntrustedMapError) as error:
-            log.warning("%s: no region map is kept: %s", self.name, error)
+            log.warning("no region map is kept: %s", error, extra=about(self.name))
             self.full_because = f"{UNWRITABLE} ({error})"
             return
         self._file, self._header = file, header
@@ -160,7 +161,7 @@ class MapKeeper:
                 marks.end_round()
 
     async def _give_up(self, error: OSError, distrust: Distrust) -> None:
-        log.error("%s: %s: %s", self.name, UNWRITABLE, error)
+        log.error("%s: %s", UNWRITABLE, error, extra=about(self.name))
         because = f"{UNWRITABLE} ({error.strerror or error})"
         if self._header is not None:  # else a decision has said so before
             await distrust(because)

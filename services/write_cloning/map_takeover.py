@@ -16,6 +16,7 @@ from services.write_cloning.region_map import (
     trusted_bits,
 )
 from services.write_cloning.witness import Witness
+from shared.logs.about import about
 from shared.messages.admission import Admission
 from shared.migration.devices import Side
 from shared.migration.states import CLONING_STATES, State
@@ -46,7 +47,9 @@ async def taken_over(
             bits = await _read(earlier, admission, files, region_size_bytes)
         except UntrustedMapError as error:
             because = f"the region map is not trusted: {error}"
-            log.warning("%s: %s", admission.migration, because)
+            log.warning(
+                "a full copy is needed: %s", because, extra=about(admission.migration, admission.attempt)
+            )
     keeper.full_because = because
     is_cloning = admission.state in CLONING_STATES and admission.authority is Side.SOURCE
     if bits is not None or is_cloning:

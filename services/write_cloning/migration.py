@@ -25,6 +25,7 @@ from services.write_cloning.verifying import ATTACHED, Verifying
 from services.write_cloning.volume.failures import Failure
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.witness import Witness
+from shared.logs.about import about
 from shared.messages.host import DecidedReply, EnterRequest, HostCommand
 from shared.messages.recording import FaultReport
 from shared.migration.devices import Side
@@ -152,7 +153,7 @@ class Migration:
                 await self.apparatus.maps.save(self._map_decisions.distrust)
             await self._faults.keep()
             if failure is not None:
-                log.error("%s: the authority could not be flushed: %s", self.name, failure.cause)
+                log.error("the authority could not be flushed: %s", failure.cause, extra=about(self.name))
                 return False
             if self.witness.state in CLONING_STATES:
                 self.reporter.want_clear()
@@ -174,7 +175,7 @@ class Migration:
         try:
             await self._sound_ledger()
         except Refusal as refusal:  # of one that is away nothing is known, and decisions do not wait for it
-            log.debug("%s: %s", self.name, refusal.message)
+            log.debug("the journal is not looked at: %s", refusal.message, extra=about(self.name))
 
     async def _sound_ledger(self) -> Ledger:
         try:
@@ -182,9 +183,11 @@ class Migration:
         except Refusal as refusal:
             if refusal.code is Code.JOURNAL_UNSOUND:
                 if not self.journal_trouble:
-                    log.critical("%s: %s", self.name, refusal.message)
+                    log.critical(refusal.message, extra=about(self.name))
                 self.journal_trouble = refusal.message
             raise
+        if self.journal_trouble:
+            log.warning("the journal is whole again", extra=about(self.name))
         self.journal_trouble = ""
         return ledger
 
@@ -358,7 +361,7 @@ class Migration:
         try:
             await self._keeper.amend(unfenced=sides)
         except OSError as error:  # at worst the operator is asked for a word that was not needed
-            log.warning("%s: that a device was let go of could not be noted: %s", self.name, error)
+            log.warning("that a device was let go of could not be noted: %s", error, extra=about(self.name))
 
     async def _remember(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
         try:
@@ -441,7 +444,7 @@ class Migration:
                 detail = f"{failure.operation}: {failure.cause}"
                 await self._executor.carry_out(self._decision(row, self._next_operation_id(), detail=detail))
             except Refusal as refusal:
-                log.info("%s: %s", self.name, refusal.message)
+                log.info("nothing is decided: %s", refusal.message, extra=about(self.name))
                 self._executor.give_up()
                 await self._faults.keep()
 
@@ -459,7 +462,7 @@ class Migration:
                 row = decide(self._facts(), Trigger.COPIED)
                 await self._executor.carry_out(self._decision(row, self._next_operation_id()))
             except Refusal as refusal:
-                log.warning("%s: copied, but not in sync: %s", self.name, refusal.message)
+                log.warning("copied, but not in sync: %s", refusal.message, extra=about(self.name))
                 return refusal.code is not Code.INTERNAL  # the witness may become writable again
             return True
 

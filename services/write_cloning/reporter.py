@@ -12,6 +12,7 @@ from dataclasses import replace
 from services.write_cloning.keeper import Keeper
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
+from shared.logs.about import about
 from shared.messages.recording import (
     ClearFlagRequest,
     DecisionRequest,
@@ -107,7 +108,7 @@ class Reporter:
         else:  # what is stored is told again until the witness knows it, too: that is harmless
             message = f"the witness cannot be written: {trouble.strerror or trouble}"
         if self.trouble != message:
-            log.warning("%s: not in the journal yet: %s", self._keeper.witness.migration, message)
+            log.warning("not in the journal yet: %s", message, extra=self._about())
         self.trouble = message
 
     async def _pause(self, delay_s: float) -> None:
@@ -127,6 +128,8 @@ class Reporter:
             await self._clear_flag()
             self._clear = False
             return
+        if self.trouble is not None:
+            log.info("the journal holds everything again", extra=self._about())
         self.trouble = None
         self._wake.clear()
         self._settled.set()
@@ -164,6 +167,9 @@ class Reporter:
             faults=witness.faults,
         )
         await self._store(record_subject("flag-clear", witness.migration), request)
+
+    def _about(self) -> dict[str, object]:
+        return about(self._keeper.witness.migration, self._keeper.witness.attempt)
 
     def _origin(self, operation_id: str) -> Origin:
         return origin_of(replace(self._keeper.witness, operation_id=operation_id))

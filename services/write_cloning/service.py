@@ -37,6 +37,7 @@ from shared.bus.interface import ServiceDescription
 from shared.bus.jetstream import JetStreamStream
 from shared.clock import SystemClock
 from shared.config.model import Config, HostConfig
+from shared.logs.about import PROCESS
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.migration.refusals import Code, Refusal
 from shared.process import EXIT_DONE, EXIT_FAILED
@@ -65,7 +66,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         storage_dir = state_dir / "witnesses"
         storage_dir.mkdir(mode=0o700, exist_ok=True)
         run = await next_run(Directory(state_dir))
-        log.info("host %s, run %d", config.host.name, run)
+        PROCESS.host, PROCESS.run = config.host.name, run
+        log.info("run %d of host %s begins", run, config.host.name)
         async with _bus(config, stop) as bus, _engine(config.host) as engine:
             return await _serve_host(config, config.host, run, bus, engine, tls, stop)
 
@@ -106,6 +108,7 @@ async def _serve_host(
                 maps=_maps(host_config),
             )
             host = Host(around)
+            PROCESS.whereabouts = host.whereabouts
             await _admitted(host, stop)
             for listener in listeners:
                 exports.listen(listener, tls if listener.is_tcp else None)
@@ -119,6 +122,7 @@ async def _serve_host(
                     "run": str(run),
                     "pid": str(os.getpid()),
                     "life": around.life,
+                    "io_engine": engine.name,
                 },
             )
             async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):

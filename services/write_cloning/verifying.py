@@ -10,6 +10,7 @@ from services.write_cloning.executor import Executor
 from services.write_cloning.keeper import Keeper
 from services.write_cloning.verification import Verification
 from shared.clock import Clock
+from shared.logs.about import about
 from shared.messages.status import Outcome
 from shared.migration.table import Facts
 from shared.migration.verifying import require_verifiable
@@ -41,7 +42,7 @@ class Verifying:
             Refusal: the sides need not be the same now.
         """
         require_verifiable(facts)
-        log.info("%s: comparing source and target", self._keeper.witness.migration)
+        log.info("comparing source and target", extra=about(self._keeper.witness.migration))
         return self._apparatus.prepare_verification(operation_id, paused=self._keeper.witness.paused)
 
     async def record(self, verification: Verification) -> None:
@@ -58,4 +59,4 @@ class Verifying:
             verification.conclude(Outcome.INCOMPLETE, detail)
             return
         verification.conclude(Outcome.EQUAL)
-        log.info("%s: source and target are equal", self._keeper.witness.migration)
+        log.info("source and target are equal", extra=about(self._keeper.witness.migration))

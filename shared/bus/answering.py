@@ -34,7 +34,7 @@ async def answer(endpoint: Endpoint, subject: str, payload: bytes) -> Answer:
     except Refusal as refusal:
         return refused(refusal)
     except Exception:  # noqa: BLE001 # logged, and told as `internal`
-        _log.exception("A request on %s failed", subject)
+        _log.exception("a request on %s failed", subject)
         return refused(_INTERNAL)
 
 

@@ -1,11 +1,16 @@
 """Appending what is decided on the chain as it is: read, decide, append; all again when somebody was faster."""
 
+import logging
 from collections.abc import Callable
 
 from shared.bus.interface import Journal
+from shared.logs.about import about
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import AnyRecord
 from shared.migration.refusals import Code, Refusal
+from shared.migration.telling import words_of
+
+_log = logging.getLogger(__name__)
 
 ROUNDS_MAX = 8
 
@@ -26,8 +31,12 @@ async def append_decided(
         if isinstance(decided, Entry):
             return decided, ledger
         try:
-            return await journal.append(decided, ledger.tail), ledger
+            entry = await journal.append(decided, ledger.tail)
         except Refusal as refusal:
             if refusal.code is not Code.BUSY:
                 raise
+        else:
+            about_it = about(migration, decided.attempt, host=decided.host)
+            _log.info("recorded: %s", words_of(decided), extra=about_it)
+            return entry, ledger
     raise Refusal(Code.BUSY, f"Others keep recording of {migration!r}; ask again.")

@@ -13,17 +13,18 @@ from typing import Any
 import orjson
 
 from shared.config.exposure import exposure_mistakes
-from shared.config.model import Config, HostConfig, NatsConfig, NbdConfig
+from shared.config.model import Config, HostConfig, LogConfig, NatsConfig, NbdConfig
 from shared.strict import Mistakes, read_json
 
 _PREFIX = "CUTOVER_"
-_SECTIONS: Mapping[str, type] = {"nats": NatsConfig, "host": HostConfig, "nbd": NbdConfig}
+_SECTIONS: Mapping[str, type] = {"nats": NatsConfig, "host": HostConfig, "nbd": NbdConfig, "log": LogConfig}
 _LISTS = frozenset({"host.allowed_devices", "nbd.listen"})
 _STRINGS = frozenset({
     "nats.url", "nats.monitor_url", "nats.nkey_seed_file", "nats.tls_ca_file", "nats.inbox_prefix",
     "host.name", "host.state_dir", "host.io_engine", "host.direct_io",
     "nbd.tls_certificate_file", "nbd.tls_key_file", "nbd.tls_client_ca_file", "nbd.unencrypted_tcp",
     "nbd.socket_owner", "nbd.socket_group",
+    "log.format", "log.level",
 })  # fmt: skip
 _FILE_BYTES_MAX = 1024 * 1024
 

@@ -147,9 +147,18 @@ class NbdConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """`[log]`: how a service tells what it does, on its standard error."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole file. A service is handed the sections that it needs, and no other."""
 
     nats: NatsConfig = field(default_factory=NatsConfig)
     host: HostConfig | None = None
     nbd: NbdConfig = field(default_factory=NbdConfig)
+    log: LogConfig = field(default_factory=LogConfig)

@@ -25,6 +25,7 @@ from services.write_cloning.export.negotiation import Negotiated, negotiate
 from services.write_cloning.export.sweeps import Sweeps
 from services.write_cloning.export.tls import Tls
 from shared.clock import Clock
+from shared.logs.about import about
 from shared.nbd.constants import (
     ALLOCATION_CONTEXT,
     DEFAULT_PREFERRED_BLOCK_BYTES,
@@ -243,11 +244,16 @@ class ExportServer:
         name = entered.agreement.name
         export = self._exports.get(name)
         if export is None or export.description.size_bytes != entered.agreement.size_bytes:
-            log.info("%s came to %s when it was being removed", client.name, name)
+            log.info("%s came to %s when it was being removed", client.name, name, extra=about(name))
             wire.close()
             return
         if len(export.connections) >= self._limits.connections:  # others came while it was told that it may
-            log.warning("%s was turned away: %s has all the clients that it may have", client.name, name)
+            log.warning(
+                "%s was turned away: %s has all the clients that it may have",
+                client.name,
+                name,
+                extra=about(name),
+            )
             wire.close()
             return
         serving = Connection(
@@ -260,13 +266,13 @@ class ExportServer:
             self._sweeps.begin,
         )
         export.connections[serving] = client
-        log.info("%s is connected to %s", client.name, name)
+        log.info("%s is connected to %s", client.name, name, extra=about(name))
         try:
             await serving.run()
         finally:
             del export.connections[serving]
             export.left.set()
-            log.info("%s is gone from %s: %s", client.name, name, serving.reason)
+            log.info("%s is gone from %s: %s", client.name, name, serving.reason, extra=about(name))
 
     def _catalogue(self) -> Sequence[ExportDescription]:
         return [self._tell(export) for export in self._exports.values()]

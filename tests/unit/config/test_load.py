@@ -58,6 +58,8 @@ VALUES = {
     "nbd.unencrypted_tcp": IN_WORDS,
     "nbd.socket_owner": "alice",
     "nbd.socket_group": "1000",
+    "log.format": "json",
+    "log.level": "warning",
 }
 
 
@@ -119,6 +121,7 @@ def test_every_key_can_be_overridden(tmp_path: Path) -> None:
     assert not config.host.region_map
     assert config.nbd.listen == ("unix:///a",)
     assert (config.nbd.socket_owner, config.nbd.socket_group) == ("alice", "1000")
+    assert (config.log.format, config.log.level) == ("json", "warning")
 
 
 def test_all_mistakes_are_told_at_once_by_their_keys(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""A journal that notes what it reads for the log: of each migration, which attempt it is in and which host has it."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from shared.bus.interface import Journal
+from shared.logs.about import Whereabouts
+from shared.migration.ledger import Entry, Ledger, Tail
+from shared.migration.records import AnyRecord
+
+NOTED_MAX = 10_000  # migrations; beyond that the one that was noted first is forgotten
+
+
+class NotingJournal:
+    """Implements `Journal` over another one. Nothing is decided on what it notes."""
+
+    def __init__(self, journal: Journal) -> None:
+        """Begin with nothing noted."""
+        self._journal = journal
+        self._noted: OrderedDict[str, Whereabouts] = OrderedDict()
+
+    def whereabouts(self, migration: str) -> Whereabouts:
+        """What was noted last."""
+        return self._noted.get(migration, Whereabouts())
+
+    async def read(self, migration: str) -> Ledger:
+        """See `Journal`."""
+        ledger = await self._journal.read(migration)
+        if ledger.exists:
+            self._note(migration, Whereabouts(ledger.attempt, ledger.host))
+        return ledger
+
+    async def append(self, record: AnyRecord, tail: Tail) -> Entry:
+        """See `Journal`."""
+        return await self._journal.append(record, tail)
+
+    async def migrations(self) -> Sequence[str]:
+        """See `Journal`."""
+        return await self._journal.migrations()
+
+    def _note(self, migration: str, whereabouts: Whereabouts) -> None:
+        self._noted.pop(migration, None)
+        if len(self._noted) >= NOTED_MAX:
+            self._noted.popitem(last=False)
+        self._noted[migration] = whereabouts

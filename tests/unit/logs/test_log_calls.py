@@ -1,0 +1,61 @@
+"""Every line of the log that is about a migration says of which: found in the code, so that no new one can forget it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
+
+# Lines that are about no migration; with the reason where it is not plain.
+ABOUT_NO_MIGRATION = {
+    "run %d of host %s begins",
+    "host %s serves %s",
+    "the stop was %s",
+    "the stop took longer than %g s; devices with requests out: %s",
+    "no region maps are kept: %s: %s",
+    "not admitted yet: %s",
+    "waiting for NATS: %s",
+    "device I/O is done by threads: %s",
+    "%d devices are locked until the kernel has done their last requests: so is this process",
+    "it is not known when volumes were opened last: %s",
+    "progress is not told: %s",
+    "%s was removed by somebody else",
+    # A device does not know whose it is; the fault that follows has the migration.
+    "%s: the connection is broken: %s; %d requests were under way, %d of them may still land",
+    "%s: closing: %s",
+    # A client that has not said yet what it wants, or cannot.
+    "a client gave way in its handshake: %d others are in theirs",
+    "%s: %s",
+    "%s took too long over its handshake",
+    "%s broke the protocol in its handshake: %s",
+    "%s was lost during its handshake: %s",
+    "no client can be accepted on %s: %s",
+    "%s",  # `cutover up`, of its services
+}
+
+
+def log_calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a logger's method in a file, with its text."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        logger = node.func.value
+        if isinstance(logger, ast.Name) and logger.id in {"log", "_log"} and node.func.attr in LEVELS:
+            text = node.args[0]
+            yield str(text.value) if isinstance(text, ast.Constant) else "", node
+
+
+def test_every_line_about_a_migration_says_of_which() -> None:
+    silent = [
+        f"{file.relative_to(ROOT)}:{call.lineno}: {text}"
+        for file in sorted((ROOT / "services").rglob("*.py"))
+        for text, call in log_calls(file)
+        if not any(keyword.arg == "extra" for keyword in call.keywords) and text not in ABOUT_NO_MIGRATION
+    ]
+    assert not silent, "give them extra=about(…), or name them here"
+
+
+def test_no_exception_is_outdated() -> None:
+    texts = {text for file in (ROOT / "services").rglob("*.py") for text, _call in log_calls(file)}
+    assert not ABOUT_NO_MIGRATION - texts
