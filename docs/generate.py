@@ -1,10 +1,11 @@
-"""Writes the parts of ARCHITECTURE.md that are the code's own tables, between their markers. `make docs` runs it."""
+"""Writes the parts of the documents that are the code's own tables, and the events' reference. `make docs` runs it."""
 
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from docs.reference import files
 from shared.migration.devices import Side
 from shared.migration.states import State, routing_of
 from shared.migration.table import TRANSITIONS, Transition
@@ -102,9 +103,11 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def main() -> int:
-    """Bring the document up to date."""
+    """Bring the documents up to date."""
     DOCUMENT.write_text(generated(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
+    broken = files.write()
+    sys.stderr.writelines(f"{each}\n" for each in broken)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

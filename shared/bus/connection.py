@@ -77,6 +77,7 @@ class Bus:
         self._denied_waits: dict[asyncio.Timeout, Denial] = {}
         self._denials: set[Denial] = set()
         self._event_numbers = count(1)
+        self._event_prefix = ""  # of the ids of what this connection tells; unlike any other connection's
         self._on_reconnect: list[Callable[[], None]] = []
 
     @property
@@ -96,7 +97,8 @@ class Bus:
 
     async def request(self, subject: str, payload: object, reply: type[Reply], *, timeout_s: float) -> Reply:
         """See `Requests`."""
-        message = await self.request_bytes(subject, encode(payload), timeout_s=timeout_s)
+        headers = self._headers(subject)
+        message = await self.request_bytes(subject, encode(payload), timeout_s=timeout_s, headers=headers)
         if message.headers and ERROR_CODE_HEADER in message.headers:
             raise refusal_in(message.data)
         return decode_reply(reply, message.data)
@@ -134,16 +136,9 @@ class Bus:
     async def publish(self, subject: str, payload: object) -> None:
         """See `Requests`."""
         self._require_connection()
-        identifier = f"{self.name}-{self.client.client_id}-{next(self._event_numbers)}"
-        headers = event_headers(
-            identifier=identifier,
-            source=f"/cutover/{self.name}",
-            nats_subject=subject,
-            at=self.clock.now_rfc3339(),
-        )
         try:
             with heeding_cancellation():
-                await self.client.publish(subject, encode(payload), headers=headers)
+                await self.client.publish(subject, encode(payload), headers=self._headers(subject))
         except nats.errors.Error as error:
             raise _refusal_of(error, subject, self.url) from error
 
@@ -290,6 +285,16 @@ class Bus:
     def trouble(self) -> str | None:
         """Why nothing can be asked, told or heard right now, as a sentence; None when it can."""
         return None if self.is_connected else f"There is no connection to NATS at {self.url}."
+
+    def _headers(self, subject: str) -> dict[str, str]:
+        if not self._event_prefix:
+            self._event_prefix = self.client.new_inbox().rpartition(".")[2]
+        return event_headers(
+            identifier=f"{self._event_prefix}-{next(self._event_numbers)}",
+            source=f"/cutover/{self.name}",
+            nats_subject=subject,
+            at=self.clock.now_rfc3339(),
+        )
 
     def _require_connection(self) -> None:
         if trouble := self.trouble():

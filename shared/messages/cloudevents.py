@@ -6,6 +6,7 @@ reads these headers.
 
 from urllib.parse import quote
 
+from shared.messages.channels import channel_of
 from shared.migration.records import AnyRecord
 
 _SPECIFICATION = "1.0"
@@ -25,11 +26,16 @@ def record_headers(record: AnyRecord) -> dict[str, str]:
 
 
 def event_headers(*, identifier: str, source: str, nats_subject: str, at: str) -> dict[str, str]:
-    """Of something told to whoever listens on `cutover.WHAT.ABOUT`."""
-    _, _, rest = nats_subject.partition(".")
-    what, _, about = rest.partition(".")
+    """Of anything else that is told or asked. Its type is the subject's, without the names; the migration is its subject."""
+    found = channel_of(nats_subject)
+    if found is None:  # none of the documented ones: the first word is all that is known of it
+        _, _, rest = nats_subject.partition(".")
+        topic, _, about = rest.partition(".")
+    else:
+        channel, names = found
+        topic, about = channel.topic, names.get("migration") or names.get("host", "")
     return _headers(
-        identifier=identifier, source=source, kind=f"{_TYPE_PREFIX}.{what}.v1", at=at, subject=about
+        identifier=identifier, source=source, kind=f"{_TYPE_PREFIX}.{topic}.v1", at=at, subject=about
     )
 
 

@@ -86,7 +86,9 @@ def decode_record(payload: bytes) -> AnyRecord:
     """
     head = _record_head(payload)
     version, kind = head.get("version"), head.get("kind")
-    if isinstance(version, int) and version > VERSION:
+    if not isinstance(version, int):
+        raise Refusal(Code.JOURNAL_UNSOUND, "The journal holds a record without a version.")
+    if version > VERSION:
         raise Refusal(
             Code.NEWER_VERSION,
             f"The journal holds a record of version {version}; this program reads up to version {VERSION}.",

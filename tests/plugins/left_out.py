@@ -6,6 +6,7 @@ closing line for more than it is; and CI's `--nothing-left-out` fails on it.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import pytest
 
 _NATS_CLI = ".cache/nats-cli/*/nats"  # built by tools/nats-cli
 _COMPOSE_CLI = ".cache/compose-cli/*/compose-check"  # built by tools/compose-cli
+_ASYNCAPI_CHECK = ".cache/asyncapi/*/check.cjs"  # installed by tools/asyncapi-parser
 
 
 class Need(NamedTuple):
@@ -38,7 +40,17 @@ def _last(built: Iterable[Path]) -> Path | None:
     return max(built, default=None)
 
 
+def find_asyncapi_check(root: Path) -> Path | None:
+    """The program that has npm's parser judge a document: the pinned one that `make test` installs, or none."""
+    return _last(root.glob(_ASYNCAPI_CHECK)) if shutil.which("node") else None
+
+
 NEEDS = (
+    Need(
+        "asyncapi_parser",
+        lambda root: find_asyncapi_check(root) is not None,
+        "npm's AsyncAPI parser is not there: `make test` installs it where there is Node",
+    ),
     Need(
         "compose_cli",
         lambda root: find_compose_cli(root) is not None,
@@ -102,4 +114,12 @@ def compose_cli(pytestconfig: pytest.Config) -> Path:
     """The judge of compose files; for tests marked `compose_cli`."""
     program = find_compose_cli(pytestconfig.rootpath)
     assert program is not None, "a test that uses this fixture carries the marker `compose_cli`"
+    return program
+
+
+@pytest.fixture(scope="session")
+def asyncapi_check(pytestconfig: pytest.Config) -> Path:
+    """The program that judges an AsyncAPI document; for tests marked `asyncapi_parser`."""
+    program = find_asyncapi_check(pytestconfig.rootpath)
+    assert program is not None, "a test that uses this fixture carries the marker `asyncapi_parser`"
     return program
