@@ -32,7 +32,9 @@ class NotingJournal:
 
     async def append(self, record: AnyRecord, tail: Tail) -> Entry:
         """See `Journal`."""
-        return await self._journal.append(record, tail)
+        entry = await self._journal.append(record, tail)
+        self._note(record.migration, Whereabouts(record.attempt, record.host))
+        return entry
 
     async def migrations(self) -> Sequence[str]:
         """See `Journal`."""

@@ -7,6 +7,7 @@ import pytest
 
 from tests.acceptance.system.background import Background
 from tests.acceptance.system.devices import MIB
+from tests.acceptance.system.everything import Lived, live
 from tests.acceptance.system.pairs import Pair, make_pair
 from tests.acceptance.system.remote import clean_up_all
 from tests.acceptance.system.whole_system import System, running_system
@@ -60,6 +61,16 @@ def impatient_system(_impatient: System) -> Iterator[System]:
     yield _impatient
     _impatient.mend()
     clean_up_all(_impatient)
+
+
+@pytest.fixture(scope="session")
+def lived(background: Background) -> Lived:
+    """A life in which everything happens, and what is left of it; its services log as JSON."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CUTOVER_LOG_FORMAT", "json")
+        with running_system(background) as system:
+            left = live(system)
+    return left
 
 
 @pytest.fixture
