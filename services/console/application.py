@@ -10,6 +10,7 @@ from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
 from services.console.comparing import comparing
+from services.console.diagnosing import diagnosing
 from services.console.failures import ConsoleError, Exit, usage
 from services.console.initializing import initializing
 from services.console.looking import looking
@@ -66,6 +67,7 @@ application.add_typer(moving)
 application.add_typer(comparing)
 application.add_typer(looking)
 application.add_typer(recovering)
+application.add_typer(diagnosing)
 
 
 def command_tree() -> TyperGroup:

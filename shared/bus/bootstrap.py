@@ -100,11 +100,7 @@ async def _ensure(bus: Bus, demand: _Demand) -> None:
         raise Refusal(Code.JOURNAL_AWAY, f"JetStream at {bus.url} does not answer.") from unanswered
     except nats.js.errors.Error as error:
         raise Refusal(Code.JOURNAL_AWAY, f"JetStream at {bus.url} does not answer: {error}.") from error
-    differing = [
-        f"{setting} is {_shown(found)}, not {_shown(wanted)}"
-        for setting in demand.checked
-        if (found := getattr(info.config, setting)) != (wanted := getattr(demand.config, setting))
-    ]
+    differing = _differing(demand, info.config)
     if differing:
         raise Refusal(
             Code.JOURNAL_UNSOUND,
@@ -119,6 +115,20 @@ async def _found_or_made(bus: Bus, config: StreamConfig) -> StreamInfo:
             return await jetstream.stream_info(str(config.name))
         except nats.js.errors.NotFoundError:
             return await jetstream.add_stream(config=config)
+
+
+def differing_settings(config: StreamConfig) -> tuple[str, ...]:
+    """What one of our streams has otherwise than it has to, a clause each. Changes nothing, and asks nobody."""
+    demand = next(each for each in (_JOURNAL, _PROGRESS) if each.config.name == config.name)
+    return tuple(_differing(demand, config))
+
+
+def _differing(demand: _Demand, present: StreamConfig) -> list[str]:
+    return [
+        f"{setting} is {_shown(found)}, not {_shown(wanted)}"
+        for setting in demand.checked
+        if (found := getattr(present, setting)) != (wanted := getattr(demand.config, setting))
+    ]
 
 
 def _shown(value: object) -> str:

@@ -57,6 +57,7 @@ class _Info:
     name: str
     id: str
     metadata: dict[str, str]
+    version: str = ""
 
 
 class Bus:
@@ -475,7 +476,7 @@ class _Heard:
 
 def _instance(payload: bytes) -> ServiceInstance:
     info = decode_reply(_Info, payload)
-    return ServiceInstance(name=info.name, instance_id=info.id, metadata=info.metadata)
+    return ServiceInstance(name=info.name, instance_id=info.id, metadata=info.metadata, version=info.version)
 
 
 def _refusal_of(error: nats.errors.Error, subject: str, url: str) -> Refusal:

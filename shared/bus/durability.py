@@ -62,7 +62,7 @@ class ServerDurability:
         if not self._bus.is_connected:
             raise Refusal(Code.JOURNAL_AWAY, f"There is no connection to NATS at {self._bus.url}.")
         server = self._bus.server
-        if _version(server.version) < SERVER_VERSION_MIN:
+        if version_of(server.version) < SERVER_VERSION_MIN:
             return f"the NATS server is of version {server.version}, older than 2.15"
         if self._monitor_url is None:
             return (
@@ -88,7 +88,8 @@ class ServerDurability:
         return None
 
 
-def _version(text: str) -> tuple[int, ...]:
+def version_of(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version."""
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 

@@ -15,6 +15,8 @@ from shared.migration.refusals import Code, Refusal
 
 Reply = TypeVar("Reply")
 
+SERVICE_VERSION = "0.1.0"  # of every service of this program
+
 Handler = Callable[[str, Any], Awaitable[object]]
 """Takes the last token of the subject (a migration, or empty where the subject has none) and the decoded request.
 
@@ -108,7 +110,7 @@ class ServiceDescription:
 
     name: str
     description: str
-    version: str = "0.1.0"
+    version: str = SERVICE_VERSION
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -132,6 +134,7 @@ class ServiceInstance:
     name: str
     instance_id: str
     metadata: Mapping[str, str]
+    version: str = ""
 
 
 class Discovery(Protocol):

@@ -1,0 +1,104 @@
+"""`cutover doctor`: looks at configuration, NATS, services and this machine, and says what goes wrong, or will."""
+
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.text import Text
+
+from services.console.doctor.facts import Facts
+from services.console.doctor.findings import Outcome
+from services.console.doctor.looking_at_bus import look_at_bus
+from services.console.doctor.looking_at_machine import look_at_machine
+from services.console.doctor.table import Line, lines
+from services.console.failures import Exit
+from services.console.options import JsonOption, ServerOption, Session
+from services.console.running import usual_state_dir
+from services.console.state_directory import StateDirectory
+from shared.clock import SystemClock
+from shared.config.load import ConfigError, load
+from shared.config.model import Config, NatsConfig
+from shared.migration.refusals import Refusal
+from shared.plain import plain
+
+diagnosing = typer.Typer()
+CONFIG_VARIABLE = "CUTOVER_CONFIG"
+
+_STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILURE: "bold red"}
+_NAME_COLUMNS = 16
+
+
+@diagnosing.command(rich_help_panel="Look")
+def doctor(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar=CONFIG_VARIABLE,
+            help="The configuration of a service or a host; that of the last `cutover up` here unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look for what goes wrong on real machines: server, permissions, clocks, devices, space, limits. Changes nothing.
+
+    One line each: ok, warning or failure, and what to do. Exit status 1 when there is a failure.
+    """
+    session = Session(context, server, json)
+    found = list(lines(uvloop.run(_facts(config or _last_config(), session))))
+    counts = Counter(line.outcome for line in found)
+    session.out.result({
+        "ok": not counts[Outcome.FAILURE],
+        "checks": [
+            {"check": line.check, "outcome": line.outcome, "message": line.message, "todo": line.todo}
+            for line in found
+        ],
+    })  # fmt: skip
+    for line in found:
+        session.out.people.print(_text(line), soft_wrap=True)  # a line each, however wide the terminal is
+    session.out.say(", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome) + ".")
+    if counts[Outcome.FAILURE]:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _last_config() -> Path | None:
+    """What `cutover up` has run with on this machine, if it ever did."""
+    file = StateDirectory(usual_state_dir()).config
+    return file if file.is_file() else None
+
+
+async def _facts(file: Path | None, session: Session) -> Facts:
+    name = f"{file} and the environment" if file else "the environment"
+    config: Config | None = None
+    mistakes: tuple[str, ...] = ()
+    try:
+        config = load(file, os.environ)
+    except ConfigError as error:
+        mistakes = tuple(line.strip() for line in str(error).splitlines()[1:]) or (str(error),)
+    nats = config.nats if config is not None else NatsConfig()
+    if session.server_was_named:
+        nats = replace(nats, url=session.server)
+    facts = Facts(config=config, config_name=name, mistakes=mistakes)
+    try:
+        facts = replace(facts, bus=await look_at_bus(nats, SystemClock()))
+    except Refusal as refusal:
+        facts = replace(facts, bus_trouble=refusal.message)
+    return facts if config is None else replace(facts, machine=look_at_machine(config))
+
+
+def _text(line: Line) -> Text:
+    """`OUTCOME  CHECK  MESSAGE`, and behind an arrow what to do."""
+    words = Text()
+    words.append(f"{line.outcome:<8}", _STYLES[line.outcome])
+    words.append(f"{line.check:<{_NAME_COLUMNS}}", "bold")
+    words.append(plain(line.message))
+    if line.todo:
+        words.append(f"  → {plain(line.todo)}", "italic")
+    return words

@@ -1,0 +1,109 @@
+"""Everything that the checks are made on, as it was found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from shared.bus.interface import ServiceInstance
+from shared.config.model import Config, HostConfig
+from shared.messages.status import MigrationStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFacts:
+    """What JetStream has left on disk; None where there is no limit."""
+
+    used_bytes: int
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusFacts:
+    """A NATS server that can be reached, and who answers there. What could not be asked has its reason in `troubles`."""
+
+    url: str
+    version: str
+    is_local: bool
+    asks_for_credentials: bool
+    lacking: str = ""  # why an acknowledged record may be lost in a power cut
+    accepted: tuple[str, ...] = ()  # the same, where the configuration accepts it
+    streams: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)  # None: it is not there
+    storage: StorageFacts | None = None
+    denied: tuple[str, ...] = ()
+    server_ahead_s: float | None = None
+    hosts_ahead_s: Mapping[str, float] = field(default_factory=dict)
+    clock_doubt_s: float = 0.0  # what the way of an answer may account for
+    instances: tuple[ServiceInstance, ...] = ()
+    migrations: tuple[MigrationStatus, ...] = ()
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLook:
+    """One file or block device that a pattern covers."""
+
+    path: str
+    trouble: str = ""  # why it cannot be opened
+    use: str = ""  # what else uses it
+    sector_bytes: int = 512
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternLook:
+    """What a pattern of `host.allowed_devices` covers. `links` lead to what it does not cover: real paths are compared."""
+
+    pattern: str
+    is_remote: bool = False
+    devices: tuple[DeviceLook, ...] = ()
+    links: tuple[str, ...] = ()
+    has_more: bool = False  # than are looked at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateLook:
+    """The folder of the host's witnesses."""
+
+    path: str
+    is_there: bool = True
+    trouble: str = ""  # why it cannot be used
+    mode: int = 0o700
+    is_in_memory: bool = False
+    free_bytes: int = 0
+    sync_s: float | None = (
+        None  # how long it took to make a small file durable; None where that was not tried
+    )
+    sync_trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketLook:
+    """Where volumes are exported."""
+
+    address: str
+    trouble: str = ""
+    is_taken: bool = False  # somebody listens there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFacts:
+    """This machine, for the host that its configuration makes of it."""
+
+    host: HostConfig
+    why_not_io_uring: str = ""
+    patterns: tuple[PatternLook, ...] = ()
+    state: StateLook
+    sockets: tuple[SocketLook, ...] = ()
+    memory_bytes: int
+    descriptors_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All of it. Without `bus` nobody could be reached (`bus_trouble`); without `machine` there is no host here."""
+
+    config: Config | None
+    config_name: str
+    mistakes: tuple[str, ...] = ()
+    bus: BusFacts | None = None
+    bus_trouble: str = ""
+    machine: MachineFacts | None = None

@@ -1,0 +1,194 @@
+"""Asks the NATS server and whoever answers there, as an operator may. What is denied or unanswered is a fact, too."""
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+from nats.js.api import StreamConfig, StreamInfo
+
+from services.console.asking import list_migrations
+from services.console.doctor.facts import BusFacts, StorageFacts
+from services.console.doctor.of_bus import SERVICES
+from shared.bus.bootstrap import PROGRESS_STREAM, differing_settings
+from shared.bus.connection import Bus, connect
+from shared.bus.durability import ServerDurability
+from shared.bus.interface import ServiceInstance, Unanswered
+from shared.clock import Clock
+from shared.config.model import NatsConfig
+from shared.messages.status import MigrationStatus
+from shared.migration.records import Subjects
+from shared.migration.refusals import Code, Refusal
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 3.0
+ASK_TIMEOUT_S = 3.0
+DISCOVERY_TIMEOUT_S = 0.5
+_API = "$JS.API"
+_NOT_FOUND = 404
+_DENIED = "permissions violation"
+
+
+@dataclass(slots=True)
+class _Asking:
+    """What could not be asked, collected on the way."""
+
+    bus: Bus
+    denied: list[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+
+    async def ask(self, what: str, answer: Awaitable[T]) -> T | None:
+        """The answer; None where there is none, which is noted."""
+        before = self.bus.client.last_error
+        try:
+            return await answer
+        except Refusal as refusal:
+            why = self._denial(refusal, before)
+            if why is not None:
+                self.denied.append(f"{what} is not permitted: {why}")
+            elif refusal.code is not Code.SERVICE_AWAY or isinstance(refusal, Unanswered):
+                self.troubles.append(f"{what}: {refusal.message}")
+            return None  # that nobody serves it is told of where services are
+
+    def _denial(self, refusal: Refusal, before: Exception | None) -> str | None:
+        """The server's own words, which come beside the answer that does not come."""
+        last = self.bus.client.last_error
+        if last is not None and last is not before and _DENIED in str(last).lower():
+            return str(last)
+        return refusal.message if str(refusal.code) == "not-permitted" else None
+
+
+async def look_at_bus(config: NatsConfig, clock: Clock) -> BusFacts:
+    """Connect, and ask for everything that the checks need.
+
+    Raises:
+        Refusal: (`journal-away`) there is nobody.
+    """
+    bus = await connect(config.url, name="console", clock=clock, timeout_s=CONNECT_TIMEOUT_S)
+    try:
+        return await _looked(bus, config, clock)
+    finally:
+        await bus.close()
+
+
+async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
+    asking = _Asking(bus)
+    durability = ServerDurability(bus, config)
+    lacking = ""
+    try:
+        await durability.require()
+    except Refusal as refusal:
+        lacking = refusal.message
+    streams, server_ahead_s = await _streams(asking, clock)
+    storage = await asking.ask(f"{_API}.INFO", _storage(bus))
+    await asking.ask("hearing cutover.>", _hear(bus))
+    instances = await _instances(asking)
+    began = _now(clock)
+    migrations = await asking.ask("cutover.control.list", list_migrations(bus)) or ()
+    took_s = (_now(clock) - began).total_seconds()
+    return BusFacts(
+        url=bus.url,
+        version=bus.server.version,
+        is_local=_is_local(bus.url),
+        asks_for_credentials=bool(bus.client._server_info.get("auth_required")),  # noqa: SLF001 - nats-py tells it nowhere else
+        lacking=lacking,
+        accepted=tuple(durability.warnings),
+        streams=streams,
+        storage=storage,
+        denied=tuple(dict.fromkeys(asking.denied)),
+        server_ahead_s=server_ahead_s,
+        hosts_ahead_s=_hosts_ahead(migrations, began, took_s),
+        clock_doubt_s=took_s,
+        instances=instances,
+        migrations=migrations,
+        troubles=tuple(asking.troubles),
+    )
+
+
+async def _streams(asking: _Asking, clock: Clock) -> tuple[dict[str, tuple[str, ...] | None], float | None]:
+    """How each stream differs from what it has to be, and how far the server's clock is ahead of ours."""
+    differing: dict[str, tuple[str, ...] | None] = {}
+    ahead_s: float | None = None
+    for name in (Subjects.STREAM, PROGRESS_STREAM):
+        subject = f"{_API}.STREAM.INFO.{name}"
+        began = _now(clock)
+        answer = await asking.ask(subject, _api(asking.bus, subject))
+        if answer is None:
+            continue
+        if "error" in answer:
+            if answer["error"].get("code") == _NOT_FOUND:
+                differing[name] = None
+            else:
+                asking.troubles.append(f"{subject}: {answer['error'].get('description')}")
+            continue
+        config = StreamInfo.from_response(answer).config
+        differing[name] = differing_settings(
+            config if isinstance(config, StreamConfig) else StreamConfig(name=name)
+        )
+        if "ts" in answer:
+            middle = began + (_now(clock) - began) / 2
+            ahead_s = (_time(answer["ts"]) - middle).total_seconds()
+    return differing, ahead_s
+
+
+async def _storage(bus: Bus) -> StorageFacts:
+    answer = await _api(bus, f"{_API}.INFO")
+    limit = int(answer.get("limits", {}).get("max_storage", -1))
+    return StorageFacts(used_bytes=int(answer.get("storage", 0)), limit_bytes=limit if limit > 0 else None)
+
+
+async def _api(bus: Bus, subject: str) -> dict[str, Any]:
+    message = await bus.request_bytes(subject, b"", timeout_s=ASK_TIMEOUT_S)
+    answer: dict[str, Any] = orjson.loads(message.data)
+    return answer
+
+
+async def _hear(bus: Bus) -> None:
+    async with bus.listen("cutover.>"):
+        await bus.settle()
+    last = bus.client.last_error
+    if last is not None and f"{_DENIED} for subscription" in str(last).lower():
+        raise Refusal(Code.JOURNAL_AWAY, str(last))
+
+
+async def _instances(asking: _Asking) -> tuple[ServiceInstance, ...]:
+    async def of(name: str) -> tuple[ServiceInstance, ...]:
+        found = await asking.ask(
+            f"$SRV.INFO.{name}", asking.bus.instances(name, timeout_s=DISCOVERY_TIMEOUT_S)
+        )
+        return tuple(found or ())
+
+    answers = await asyncio.gather(*(of(name) for name in SERVICES))
+    return tuple(each for found in answers for each in found)
+
+
+def _hosts_ahead(migrations: tuple[MigrationStatus, ...], began: datetime, took_s: float) -> dict[str, float]:
+    """How far each host's clock is ahead of ours, by the time that it put into its answer."""
+    ahead: dict[str, float] = {}
+    for each in migrations:
+        if each.host_answers and each.export_uri is not None:
+            ahead[each.host] = (_time(each.as_of) - began).total_seconds() - took_s / 2
+    return ahead
+
+
+def _is_local(url: str) -> bool:
+    name = urlsplit(url).hostname or ""
+    try:
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _now(clock: Clock) -> datetime:
+    return _time(clock.now_rfc3339())
+
+
+def _time(text: str) -> datetime:
+    """A time as Go or Python writes it: nanoseconds or not."""
+    head, dot, rest = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{head}{dot}{rest[:6]}").replace(tzinfo=UTC)

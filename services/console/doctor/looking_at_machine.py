@@ -1,0 +1,149 @@
+"""Looks at this machine for the host that the configuration makes of it. What it tries leaves nothing behind."""
+
+import os
+import resource
+import socket
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+from services.console.doctor.facts import MachineFacts, SocketLook, StateLook
+from services.console.doctor.io_uring import why_not_io_uring
+from services.console.doctor.looking_at_devices import look_at_pattern
+from shared.config.addresses import UNIX_PATH_BYTES_MAX
+from shared.config.model import Config, HostConfig
+
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CONNECT_TIMEOUT_S = 1.0
+
+
+def look_at_machine(config: Config) -> MachineFacts | None:
+    """Everything that the checks of a host need; None where the configuration makes none of this machine."""
+    host = config.host
+    if host is None:
+        return None
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MachineFacts(
+        host=host,
+        why_not_io_uring=why_not_io_uring(),
+        patterns=tuple(look_at_pattern(pattern) for pattern in host.allowed_devices),
+        state=_look_at_state(Path(host.state_dir)),
+        sockets=tuple(_look_at_socket(address) for address in _addresses(config, host)),
+        memory_bytes=_memory_bytes(),
+        descriptors_max=1 << 30 if hard == resource.RLIM_INFINITY else hard,
+    )
+
+
+def _addresses(config: Config, host: HostConfig) -> tuple[str, ...]:
+    return config.nbd.listen or (f"unix://{host.state_dir}/nbd.sock",)  # the service's own choice
+
+
+# ------------------------------------------------------------------------ the state directory
+
+
+def _look_at_state(path: Path) -> StateLook:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return _look_at_missing(path)
+    except OSError as error:
+        return StateLook(path=str(path), trouble=f"cannot be looked at: {error.strerror}")
+    if not stat.S_ISDIR(status.st_mode):
+        return StateLook(path=str(path), trouble="is no folder")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return StateLook(path=str(path), trouble="cannot be written by this user")
+    space = os.statvfs(path)
+    sync_s, sync_trouble = _try_sync(path)
+    return StateLook(
+        path=str(path),
+        mode=stat.S_IMODE(status.st_mode),
+        is_in_memory=_filesystem_of(path) in _IN_MEMORY,
+        free_bytes=space.f_bavail * space.f_frsize,
+        sync_s=sync_s,
+        sync_trouble=sync_trouble,
+    )
+
+
+def _look_at_missing(path: Path) -> StateLook:
+    parent = next(folder for folder in path.parents if folder.exists())
+    trouble = (
+        ""
+        if os.access(parent, os.W_OK | os.X_OK)
+        else f"is not there, and {parent} cannot be written by this user"
+    )
+    return StateLook(path=str(path), is_there=False, trouble=trouble)
+
+
+def _try_sync(path: Path) -> tuple[float | None, str]:
+    """Make a file without a name durable: it is gone when it is closed, whatever happens."""
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(bytes(4096))
+            file.flush()
+            began_s = time.monotonic()
+            os.fsync(file.fileno())
+            return time.monotonic() - began_s, ""
+    except OSError as error:
+        return None, error.strerror or str(error)
+
+
+def _filesystem_of(path: Path) -> str:
+    """The kind of file system, from the longest mount point above."""
+    real, found = os.path.realpath(path), ("", "")
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split()
+        point, kind = fields[4], fields[fields.index("-") + 1]
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found[1]
+
+
+# ------------------------------------------------------------------------ sockets and limits
+
+
+def _look_at_socket(address: str) -> SocketLook:
+    scheme, _, place = address.partition("://")
+    if scheme == "unix":
+        return _look_at_unix(address, Path(place))
+    host, _, port = place.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return SocketLook(address=address, is_taken=_is_taken(family, (host.strip("[]"), int(port))))
+
+
+def _look_at_unix(address: str, path: Path) -> SocketLook:
+    length = len(os.fsencode(path))
+    if length > UNIX_PATH_BYTES_MAX:
+        return SocketLook(
+            address=address,
+            trouble=f"has a path of {length} bytes, and a socket's has {UNIX_PATH_BYTES_MAX} at most",
+        )
+    if not path.parent.is_dir():
+        return SocketLook(address=address, trouble=f"cannot be listened on: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return SocketLook(
+            address=address, trouble=f"cannot be listened on: this user may not write {path.parent}"
+        )
+    if path.exists() and not path.is_socket():
+        return SocketLook(
+            address=address, trouble="cannot be listened on: something else is there, and no socket"
+        )
+    return SocketLook(address=address, is_taken=_is_taken(socket.AF_UNIX, str(path)))
+
+
+def _is_taken(family: socket.AddressFamily, where: str | tuple[str, int]) -> bool:
+    """Whether somebody accepts connections there. A client that leaves at once is what he sees."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CONNECT_TIMEOUT_S)
+        return probe.connect_ex(where) == 0
+
+
+def _memory_bytes() -> int:
+    """What this machine has, or what its control group leaves of it."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.isdecimal() else whole

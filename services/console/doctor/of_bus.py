@@ -1,0 +1,222 @@
+"""Checks of the NATS server and of who answers there."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from services.console.doctor.facts import BusFacts, Facts
+from services.console.doctor.findings import Finding, failure, ok, warning
+from services.console.units import bytes_text
+from shared.bus.bootstrap import PROGRESS_STREAM
+from shared.bus.durability import SERVER_VERSION_MIN, version_of
+from shared.bus.interface import SERVICE_VERSION
+from shared.config.model import GIB, MIB
+from shared.messages.host import HOST_SERVICE_NAME
+from shared.migration.records import Subjects
+
+SERVICES = ("cutover-fault-recording", "cutover-state-control", "cutover-startup", HOST_SERVICE_NAME)
+CLOCK_WARNING_S = 1.0
+CLOCK_FAILURE_S = 300.0  # certificates and a person's sense of what came first go wrong
+JOURNAL_ROOM_LEAST_BYTES = 16 * MIB
+JOURNAL_ROOM_LOW_BYTES = GIB // 4
+
+
+def reachable(facts: Facts) -> Iterator[Finding]:
+    """Whether there is a NATS server."""
+    if facts.bus is not None:
+        yield ok(f"{facts.bus.url} answers")
+    elif facts.bus_trouble:
+        yield failure(
+            f"{facts.bus_trouble} Whatever it could tell is not looked at.",
+            "start it (`cutover up` starts one), or set nats.url, CUTOVER_NATS_URL or --server",
+        )
+
+
+def server_version(facts: Facts) -> Iterator[Finding]:
+    """Whether the server is new enough to be relied on."""
+    if (bus := facts.bus) is None:
+        return
+    least = ".".join(str(number) for number in SERVER_VERSION_MIN)
+    if version_of(bus.version) < SERVER_VERSION_MIN:
+        yield failure(
+            f"the NATS server is {bus.version}: before {least} acknowledged records could be lost",
+            f"install {least} or newer",
+        )
+    else:
+        yield ok(f"the NATS server is {bus.version}")
+
+
+def sync_setting(facts: Facts) -> Iterator[Finding]:
+    """Whether what the journal acknowledges is on disk."""
+    if (bus := facts.bus) is None or version_of(bus.version) < SERVER_VERSION_MIN:
+        return
+    if bus.lacking:
+        yield failure(
+            f"a power cut may take acknowledged records: {bus.lacking}",
+            "`sync_interval: always` in the server's `jetstream` section, and nats.monitor_url where it can be seen",
+        )
+    elif bus.accepted:
+        yield warning(
+            f"accepted by nats.accept_unsynced_journal: {bus.accepted[0]}",
+            "set `sync_interval: always` and take the key away",
+        )
+    else:
+        yield ok("the journal syncs before it acknowledges")
+
+
+def credentials(facts: Facts) -> Iterator[Finding]:
+    """Whether anyone who reaches the server may do anything."""
+    if (bus := facts.bus) is None:
+        return
+    if bus.asks_for_credentials:
+        yield ok("the server asks who one is")
+    elif bus.is_local:
+        yield ok("the server asks nobody who he is; it is on this machine's own address")
+    else:
+        yield warning(
+            f"whoever reaches {bus.url} may do anything: the server asks nobody who he is",
+            "give each service a user of its own in the server's configuration",
+        )
+
+
+def permissions(facts: Facts) -> Iterator[Finding]:
+    """Whether we may ask what we have to."""
+    if (bus := facts.bus) is None:
+        return
+    for denied in bus.denied:
+        yield failure(denied, "use the operator's credentials, or have the server permit it")
+    if not bus.denied:
+        yield ok("what an operator has to ask and to hear is permitted")
+
+
+def streams(facts: Facts) -> Iterator[Finding]:
+    """Whether both streams are there with the settings that keep what they hold."""
+    if (bus := facts.bus) is None:
+        return
+    wrong = False
+    for name, differing in bus.streams.items():
+        if differing is None:
+            wrong = True
+            yield failure(f"the stream {name} is not there", "run `python -m shared.bus.bootstrap` once")
+        elif differing:
+            wrong = True
+            yield failure(
+                f"the stream {name} has other settings: {'; '.join(differing)}",
+                "nothing is safe in it: find out who made it; `cutover recover` tells what hosts still know",
+            )
+    if not wrong and {Subjects.STREAM, PROGRESS_STREAM} <= set(bus.streams):
+        yield ok(f"{Subjects.STREAM} and {PROGRESS_STREAM} are as they have to be")
+
+
+def journal_room(facts: Facts) -> Iterator[Finding]:
+    """Whether the journal can grow: when it is full, nothing is recorded any more."""
+    storage = facts.bus.storage if facts.bus is not None else None
+    if storage is None:
+        return
+    if storage.limit_bytes is None:
+        yield ok(f"JetStream holds {bytes_text(storage.used_bytes)}, and has no limit")
+        return
+    free_bytes = max(0, storage.limit_bytes - storage.used_bytes)
+    said = f"JetStream has {bytes_text(free_bytes)} left of {bytes_text(storage.limit_bytes)}"
+    if free_bytes < JOURNAL_ROOM_LEAST_BYTES:
+        yield failure(
+            f"{said}: soon nothing is recorded any more", "raise the limit, or free the server's disk"
+        )
+    elif free_bytes < JOURNAL_ROOM_LOW_BYTES:
+        yield warning(said, "raise the limit, or free the server's disk")
+    else:
+        yield ok(said)
+
+
+def clocks(facts: Facts) -> Iterator[Finding]:
+    """Whether the clocks agree. Nothing is decided on them, but people and certificates rely on them."""
+    if (bus := facts.bus) is None:
+        return
+    told = {f"host {name}": ahead_s for name, ahead_s in bus.hosts_ahead_s.items()}
+    if bus.server_ahead_s is not None:
+        told = {"the NATS server": bus.server_ahead_s} | told
+    wrong = {
+        who: ahead_s for who, ahead_s in told.items() if abs(ahead_s) - bus.clock_doubt_s > CLOCK_WARNING_S
+    }
+    for who, ahead_s in wrong.items():
+        where = "ahead of" if ahead_s > 0 else "behind"
+        said = f"the clock of {who} is {abs(ahead_s):.1f} s {where} this machine's"
+        todo = "have all of them set by NTP"
+        yield failure(said, todo) if abs(ahead_s) > CLOCK_FAILURE_S else warning(said, todo)
+    if told and not wrong:
+        yield ok(f"the clocks of {', '.join(told)} and of this machine agree")
+
+
+def services(facts: Facts) -> Iterator[Finding]:
+    """Whether every service answers, once, in one version."""
+    if (bus := facts.bus) is None:
+        return
+    present = Counter(each.name for each in bus.instances)
+    missing = [name for name in SERVICES if not present[name]]
+    if missing:
+        modules = ", ".join(
+            f"python -m services.{each.removeprefix('cutover-').replace('-', '_')}" for each in missing
+        )
+        yield failure(f"nobody answers as {', '.join(missing)}", f"start: {modules}")
+    else:
+        yield ok(
+            f"all answer: {', '.join(f'{name} ×{count}' if count > 1 else name for name, count in present.items())}"
+        )
+    others = sorted({each.version for each in bus.instances if each.version != SERVICE_VERSION})
+    if others:
+        yield warning(
+            f"services of other versions answer: {', '.join(others)}; this is {SERVICE_VERSION}",
+            "upgrade all of them to one version",
+        )
+
+
+def hosts(facts: Facts) -> Iterator[Finding]:
+    """Whether the hosts that have migrations are up, and each name is one machine's."""
+    if (bus := facts.bus) is None:
+        return
+    up = Counter(each.metadata.get("host", "") for each in bus.instances if each.name == HOST_SERVICE_NAME)
+    twice = [name for name, count in up.items() if count > 1]
+    away = sorted({each.host for each in bus.migrations if not each.host_answers and not up[each.host]})
+    for name in twice:
+        yield failure(
+            f"{up[name]} services answer as host {name}", "stop all but one, or give each a host.name"
+        )
+    for name in away:
+        theirs = ", ".join(each.name for each in bus.migrations if each.host == name)
+        yield failure(
+            f"host {name} does not answer; it has {theirs}",
+            "start its write cloning service, or see `cutover recover`",
+        )
+    own = facts.config.host.name if facts.config is not None and facts.config.host is not None else None
+    if own is not None and not up[own]:
+        yield warning(
+            f"this machine's host, {own}, does not answer", "start python -m services.write_cloning"
+        )
+    elif not twice and not away:
+        yield ok(f"up: {', '.join(sorted(up)) or 'none'}")
+
+
+def volumes(facts: Facts) -> Iterator[Finding]:
+    """Whether every volume is open."""
+    if (bus := facts.bus) is None or any("cutover.control.list" in trouble for trouble in bus.troubles):
+        return
+    closed = [each for each in bus.migrations if each.host_answers and each.host_error]
+    for each in closed:
+        yield failure(f"{each.name} is closed: {each.host_error}", f"see `cutover recover {each.name}`")
+    for each in bus.migrations:
+        if each.host_answers and each.warnings and not each.host_error:
+            yield warning(f"{each.name}: {each.warnings[0]}", f"see `cutover query {each.name}`")
+    if not closed:
+        count = len(bus.migrations)
+        yield ok(
+            "there is no migration" if not count else f"{count} open" if _all_up(bus) else f"{count} known"
+        )
+
+
+def unasked(facts: Facts) -> Iterator[Finding]:
+    """What could not be asked, for another reason than a denial."""
+    for trouble in facts.bus.troubles if facts.bus is not None else ():
+        yield failure(trouble, "see the service's log")
+
+
+def _all_up(bus: BusFacts) -> bool:
+    return all(each.host_answers for each in bus.migrations)

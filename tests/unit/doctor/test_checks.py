@@ -1,0 +1,188 @@
+"""Every check, in every outcome: what it finds, and that it says what to do."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.console.doctor.facts import Facts, PatternLook, SocketLook, StorageFacts
+from services.console.doctor.findings import Outcome
+from services.console.doctor.table import CHECKS, Check, _found, lines
+from shared.config.model import GIB, MIB, Config
+from tests.support.statuses import status
+from tests.unit.doctor.facts import (
+    BUS,
+    CLONING,
+    DEVICE,
+    INSTANCES,
+    WELL,
+    judged,
+    with_bus,
+    with_cloning,
+    with_device,
+    with_host,
+    with_machine,
+    with_pattern,
+    with_state,
+)
+
+OK, WARNING, FAILURE = Outcome.OK, Outcome.WARNING, Outcome.FAILURE
+AWAY = replace(WELL, bus=None, bus_trouble="NATS at nats://127.0.0.1:4222 cannot be reached.")
+NO_HOST = replace(WELL, config=Config(), machine=None)
+
+# Check, facts, outcome, and words of the line.
+CASES = (
+    ("configuration", WELL, OK, "h1.toml, host h1"),
+    ("configuration", NO_HOST, OK, "makes no host of this machine"),
+    ("configuration", replace(WELL, config=None, machine=None, mistakes=("nats.url: wrong",)), FAILURE, "nats.url: wrong"),
+    ("time-outs", WELL, OK, "io 10 s, stop 60 s"),
+    ("time-outs", with_host(shutdown_timeout_s=10.0), FAILURE, "no such stop is clean"),
+    ("time-outs", with_host(shutdown_timeout_s=25.0), WARNING, "leaves no time for a target that hangs"),
+    ("time-outs", with_host(target_flush_interval_s=11.0), WARNING, "has to be flushed within host.io_timeout_s"),
+    ("time-outs", with_host(io_timeout_s=0.5, target_flush_interval_s=0.5), WARNING, "only busy"),
+    ("nats", WELL, OK, "answers"),
+    ("nats", AWAY, FAILURE, "cannot be reached"),
+    ("nats version", WELL, OK, "2.15.3"),
+    ("nats version", with_bus(version="2.14.9"), FAILURE, "before 2.15 acknowledged records could be lost"),
+    ("nats sync", WELL, OK, "syncs before it acknowledges"),
+    ("nats sync", with_bus(lacking="not set"), FAILURE, "a power cut may take acknowledged records: not set"),
+    ("nats sync", with_bus(accepted=("A power cut may…",)), WARNING, "accepted by nats.accept_unsynced_journal"),
+    ("credentials", WELL, OK, "asks who one is"),
+    ("credentials", with_bus(asks_for_credentials=False), OK, "this machine's own address"),
+    ("credentials", with_bus(asks_for_credentials=False, is_local=False), WARNING, "may do anything"),
+    ("permissions", WELL, OK, "is permitted"),
+    ("permissions", with_bus(denied=("cutover.control.list is not permitted: …",)), FAILURE, "is not permitted"),
+    ("streams", WELL, OK, "are as they have to be"),
+    ("streams", with_bus(streams={"CUTOVER_JOURNAL": None}), FAILURE, "CUTOVER_JOURNAL is not there"),
+    ("streams", with_bus(streams={"CUTOVER_JOURNAL": ("deny_purge is false, not true",)}), FAILURE, "deny_purge is false"),
+    ("journal room", WELL, OK, "has no limit"),
+    ("journal room", with_bus(storage=StorageFacts(used_bytes=0, limit_bytes=GIB)), OK, "1 GiB left of 1 GiB"),
+    ("journal room", with_bus(storage=StorageFacts(used_bytes=900 * MIB, limit_bytes=GIB)), WARNING, "124 MiB left"),
+    ("journal room", with_bus(storage=StorageFacts(used_bytes=GIB, limit_bytes=GIB)), FAILURE, "nothing is recorded any more"),
+    ("clocks", WELL, OK, "the clocks of the NATS server, host h1 and of this machine agree"),
+    ("clocks", with_bus(server_ahead_s=5.0), WARNING, "the NATS server is 5.0 s ahead of"),
+    ("clocks", with_bus(hosts_ahead_s={"h1": -7200.0}), FAILURE, "host h1 is 7200.0 s behind"),
+    ("clocks", with_bus(server_ahead_s=2.0, clock_doubt_s=1.5), OK, "agree"),
+    ("services", WELL, OK, "cutover-startup"),
+    ("services", with_bus(instances=INSTANCES[1:]), FAILURE, "nobody answers as cutover-fault-recording"),
+    ("services", with_cloning(version="0.0.9"), WARNING, "other versions answer: 0.0.9"),
+    ("hosts", WELL, OK, "up: h1"),
+    ("hosts", with_bus(instances=(*INSTANCES, CLONING)), FAILURE, "2 services answer as host h1"),
+    ("hosts", with_bus(instances=INSTANCES[:3]), WARNING, "this machine's host, h1, does not answer"),
+    ("hosts", with_bus(migrations=(status(host="h9", host_answers=False),)), FAILURE, "host h9 does not answer; it has"),
+    ("volumes", WELL, OK, "there is no migration"),
+    ("volumes", with_bus(migrations=(status(),)), OK, "1 open"),
+    ("volumes", with_bus(migrations=(status(host_error="its witness is lost"),)), FAILURE, "is closed: its witness is lost"),
+    ("volumes", with_bus(migrations=(status(warnings=("writes wait",)),)), WARNING, "writes wait"),
+    ("questions", with_bus(troubles=("cutover.control.list: No answer.",)), FAILURE, "No answer"),
+    ("io engine", WELL, OK, "the host does device I/O with io_uring"),
+    ("io engine", with_cloning(metadata={"host": "h1", "io_engine": "threads"}), WARNING, "by threads, which are slower"),
+    ("devices", WELL, OK, "1 that can be opened, sectors of 512 bytes"),
+    ("devices", with_machine(patterns=()), WARNING, "no device may be opened"),
+    ("devices", with_pattern(devices=()), WARNING, "covers nothing that is there"),
+    ("devices", with_pattern(devices=(), links=("/srv/l.img",)), WARNING, "covers only links (/srv/l.img)"),
+    ("devices", with_pattern(devices=(DEVICE,), has_more=True), OK, "1 or more that can be opened"),
+    ("devices", with_machine(patterns=(PatternLook(pattern="nbd://h/*", is_remote=True),)), OK, "looked at when they are used"),
+    ("devices", with_device(trouble="cannot be opened: Permission denied"), WARNING, "Permission denied"),
+    ("devices", with_device(use="is in use: it is mounted at /"), WARNING, "mounted at /"),
+    ("devices", with_device(sector_bytes=8192), WARNING, "has sectors of 8192 bytes"),
+    ("devices", with_device(size_bytes=0), WARNING, "a size of zero"),
+    ("state directory", WELL, OK, "mode 0700"),
+    ("state directory", with_state(is_there=False), OK, "the service makes it"),
+    ("state directory", with_state(trouble="is no folder"), FAILURE, "is no folder"),
+    ("state directory", with_state(is_in_memory=True), FAILURE, "is in memory"),
+    ("state directory", with_state(mode=0o755), WARNING, "open to others (mode 0755)"),
+    ("state room", WELL, OK, "10 GiB free"),
+    ("state room", with_state(free_bytes=100 * MIB), WARNING, "100 MiB free"),
+    ("state room", with_state(free_bytes=MIB), FAILURE, "1 MiB free"),
+    ("state sync", WELL, OK, "fsync took 4 ms"),
+    ("state sync", with_state(sync_s=2.0), WARNING, "fsync took 2.0 s"),
+    ("state sync", with_state(sync_s=None, sync_trouble="Input/output error"), FAILURE, "fsync does not work"),
+    ("export", WELL, OK, "is listened on"),
+    ("export", with_machine(sockets=(SocketLook(address="unix:///x"),)), OK, "can be listened on"),
+    ("export", with_machine(sockets=(SocketLook(address="unix:///x", trouble="has a path of 200 bytes"),)), FAILURE, "200 bytes"),
+    ("export", replace(WELL, bus=replace(BUS, instances=INSTANCES[:3])), FAILURE, "somebody else listens on"),
+    ("memory", WELL, OK, "1 volume may take 384 MiB of 16 GiB"),
+    ("memory", with_machine(memory_bytes=700 * MIB), WARNING, "384 MiB of 700 MiB"),
+    ("memory", with_machine(memory_bytes=400 * MIB), FAILURE, "384 MiB of 400 MiB"),
+    ("open files", WELL, OK, "are allowed"),
+    ("open files", with_machine(descriptors_max=1024), WARNING, "the clients of few volumes reach that"),
+    ("open files", with_machine(descriptors_max=64), FAILURE, "64 open files"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "facts", "outcome", "words"), CASES, ids=[f"{case[0]}, {case[3][:40]}" for case in CASES]
+)
+def test_a_check_finds_what_is_so_and_says_what_to_do(
+    check: str, facts: Facts, outcome: Outcome, words: str
+) -> None:
+    found = judged(check, facts)
+    told = [each for each in found if words in each.message]
+    assert [each.outcome for each in told] == [outcome], found
+    assert bool(told[0].todo) == (outcome is not OK)
+
+
+def test_every_check_is_tried_in_every_outcome_that_it_has() -> None:
+    assert {case[0] for case in CASES} == {check.name for check in CHECKS}
+    tried: dict[str, set[Outcome]] = {}
+    for check, _facts, outcome, _words in CASES:
+        tried.setdefault(check, set()).add(outcome)
+    assert all(OK in outcomes for check, outcomes in tried.items() if check != "questions")
+    assert all(len(outcomes) > 1 for check, outcomes in tried.items() if check != "questions")
+
+
+def test_on_a_machine_where_all_is_well_every_line_is_ok() -> None:
+    found = list(lines(WELL))
+    assert [line for line in found if line.outcome is not OK] == []
+    assert {line.check for line in found} == {check.name for check in CHECKS} - {"questions"}
+
+
+def test_without_a_server_and_without_a_host_the_rest_is_told_all_the_same() -> None:
+    found = list(lines(replace(AWAY, config=None, machine=None, mistakes=("x: wrong",))))
+    assert [(line.check, line.outcome) for line in found] == [("configuration", FAILURE), ("nats", FAILURE)]
+
+
+def engine_facts(wanted: str, why_not: str) -> Facts:
+    """A host that does not run."""
+    facts = replace(with_host(io_engine=wanted), bus=None)
+    assert facts.machine is not None
+    return replace(facts, machine=replace(facts.machine, why_not_io_uring=why_not))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why_not", "outcome", "words"),
+    [
+        ("auto", "", OK, "io_uring can be used here"),
+        ("auto", "it is switched off", WARNING, "by threads, which are slower: it is switched off"),
+        ("threads", "it is switched off", OK, "as configured"),
+        ("io_uring", "it is switched off", FAILURE, "the host will not start: it is switched off"),
+    ],
+)
+def test_where_the_host_does_not_run_its_engine_is_tried(
+    wanted: str, why_not: str, outcome: Outcome, words: str
+) -> None:
+    (found,) = judged("io engine", engine_facts(wanted, why_not))
+    assert found.outcome is outcome
+    assert words in found.message
+
+
+def test_the_budget_of_every_volume_of_the_host_counts() -> None:
+    migrations = tuple(status(name=f"vol{number}", host="h1") for number in range(10))
+    (found,) = judged("memory", with_bus(migrations=migrations))
+    assert "10 volumes may take 3.75 GiB" in found.message
+
+
+def test_devices_with_trouble_are_named_but_not_without_end() -> None:
+    devices = tuple(replace(DEVICE, path=f"/srv/{number}.img", size_bytes=0) for number in range(50))
+    found = judged("devices", with_pattern(devices=devices))
+    assert len(found) == 9
+    assert found[-1].message == "/srv/*.img: 42 more cannot be used"
+
+
+def test_a_check_that_is_wrong_itself_stops_no_other() -> None:
+    def wrong(_facts: Facts) -> list[object]:
+        raise LookupError("x")
+
+    (found,) = _found(Check("wrong", wrong), WELL)  # type: ignore[arg-type]
+    assert found.outcome is FAILURE
+    assert "this check is wrong itself: LookupError" in found.message
