@@ -42,6 +42,7 @@ def _whole_life(system: System) -> None:
         for subject in ("list", "faults"):
             client.ask(f"cutover.control.{subject}").accepted()
         client.refused("commit", "vol1")
+        client.refused("query", "nobody")
         client.command("throttle", "vol1", bytes_per_s=1 << 30)
         client.command("resume", "vol1")
         client.until_state("vol1", "source-selected")
