@@ -30,6 +30,9 @@ ABOUT_NO_MIGRATION = {
     "%s took too long over its handshake",
     "%s broke the protocol in its handshake: %s",
     "%s was lost during its handshake: %s",
+    "%s was turned away by TLS: %s",
+    "the files of before are still used for TLS: %s",
+    "the files of before are still used for TLS",
     "no client can be accepted on %s: %s",
     "%s",  # `cutover up`, of its services
 }
