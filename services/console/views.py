@@ -227,6 +227,9 @@ def _percent(status: MigrationStatus) -> str:
     return f"{int(status.synced_percent * 10) / 10:.1f} %"
 
 
+_NOT_KNOWN = "not known: the host does not answer"
+
+
 def status_view(status: MigrationStatus) -> RenderableType:
     """Everything that is known of one migration."""
     head = Text.assemble(
@@ -252,7 +255,7 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
         yield "routing", _routing(status.routing)
     yield "authority", _authority(status)
     yield "error flag", "set: writes are being cloned" if status.error_flag else "clear"
-    yield "export", plain(status.export_uri or "closed")
+    yield "export", plain(status.export_uri or ("closed" if status.host_answers else _NOT_KNOWN))
     yield "clients", _clients(status)
     yield "host", _host(status)
     yield "faults", _faults(status)
@@ -262,7 +265,7 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
             Text(f"source regions {', '.join(map(str, status.unreadable_regions))}", style="red"),
         )
     yield "allowed", ", ".join(map(plain, status.allowed)) or "nothing"
-    yield "as of", plain(status.as_of)
+    yield "as of", plain(status.as_of) + ("" if status.host_answers else ", the journal's last record")
     for warning in status.warnings:
         yield "warning", Text(plain(warning), style="yellow")
 
@@ -322,7 +325,7 @@ def _authority(status: MigrationStatus) -> str:
 
 def _clients(status: MigrationStatus) -> str:
     if not status.connections:
-        return "none"
+        return "none" if status.host_answers else _NOT_KNOWN
     return ", ".join(
         f"{plain(client.peer)} (since {plain(client.connected_at)})" for client in status.connections
     )

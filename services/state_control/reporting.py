@@ -54,8 +54,14 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         needs_verify=view.needs_verify if view else None,
         allowed=() if picture.closed is not None else allowed_commands(picture.facts),
         warnings=(*_damage(picture), *warnings, *picture.host_warnings),
-        as_of=view.at if view else now,
+        as_of=view.at if view else _last_heard_at(picture, now),
     )
+
+
+def _last_heard_at(picture: Picture, now: str) -> str:
+    """How old it is what is known of a host that does not answer: as old as the journal's last record."""
+    entries = picture.ledger.entries
+    return entries[-1].record.recorded_at if picture.host_error is not None and entries else now
 
 
 def fault_views(faults: Iterable[FaultRecord]) -> tuple[FaultView, ...]:

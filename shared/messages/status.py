@@ -155,5 +155,7 @@ class MigrationStatus:
     allowed: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     as_of: (
-        str  # RFC 3339, UTC: when the host's part was true; the journal's part is of the time of the answer
+        # RFC 3339, UTC: when the host's part was true; the journal's part is of the time of the answer. Where the host does not
+        # answer, the time of the journal's last record: what came after is not known.
+        str
     )

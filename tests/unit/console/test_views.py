@@ -82,7 +82,9 @@ def test_only_faults_of_this_attempt_count() -> None:
 def test_a_host_that_is_away_is_said() -> None:
     away = status(host_answers=False, synced_bytes=None, remaining_bytes=None, rate_bytes_per_s=None, paused=None,
                   synced_percent=None, io_engine=None, export_uri=None)  # fmt: skip
-    assert "does not answer" in drawn(status_view(away))
+    view = drawn(status_view(away))
+    assert view.count("not known: the host does not answer") == 2, "of its export and its clients"
+    assert "the journal's last record" in view
     assert "(away)" in drawn(list_table([away]))
 
 

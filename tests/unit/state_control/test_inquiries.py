@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from services.state_control import hosts
+from services.state_control.picture import Picture
+from services.state_control.reporting import status_of
 from shared.bus.chain import Stored
 from shared.bus.memory import MemoryBroker
 from shared.messages.control import (
@@ -79,6 +81,15 @@ async def test_a_host_that_is_away_leaves_the_journals_word(services: Services) 
     assert (status.host_answers, status.synced_bytes, status.routing) == (False, None, None)
     assert status.host_error is not None
     assert "away" in status.host_error
+
+
+async def test_what_is_known_of_a_host_that_is_away_is_as_old_as_its_last_record(services: Services) -> None:
+    await stories.source_selected(services.host())
+    ledger = await services.ledger()
+    away = Picture(ledger=ledger, run=1, host_error="It is away.")
+    assert status_of(away, warnings=(), now="later").as_of == ledger.entries[-1].record.recorded_at
+    closed = replace(away, host_error=None)
+    assert status_of(closed, warnings=(), now="later").as_of == "later", "it was asked now"
 
 
 async def test_a_host_that_hangs_does_not_hold_the_answer_up(
