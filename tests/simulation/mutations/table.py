@@ -10,6 +10,9 @@ _DECISIONS = "services/write_cloning/migration.py"
 _EXECUTOR = "services/write_cloning/executor.py"
 _APPARATUS = "services/write_cloning/apparatus.py"
 _COPIER = "services/write_cloning/copier.py"
+_MARKS = "services/write_cloning/volume/marks.py"
+_MAP_DECISIONS = "services/write_cloning/map_decisions.py"
+_MAP_TAKEOVER = "services/write_cloning/map_takeover.py"
 _VOLUME = "services/write_cloning/volume/volume.py"
 _ORDER = "services/write_cloning/volume/ordering.py"
 _ENTERING = "services/state_control/entering.py"
@@ -33,6 +36,24 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        except OSError as error:\n"
                 "            await maps.release()",
                 "            pass\n        except OSError as error:\n            await maps.release()",
+            ),
+        ),
+    ),
+    Mutation(
+        "opened-on-the-witness-alone",
+        "R1",
+        "a device would be used before anybody has looked whether this run may",
+        (
+            Change(
+                _ADMISSION,
+                "        reply = await self._ask(request)\n        self._closed",
+                "        for each in witnesses:\n"
+                "            if each.state is not None and each.authority is Side.SOURCE:\n"
+                "                early = await self._around.opener.open_recorded(each.devices.source, is_target=False)\n"
+                "                early.flush(lambda _context, _error: None, None)\n"
+                "                await early.close()\n"
+                "        reply = await self._ask(request)\n"
+                "        self._closed",
             ),
         ),
     ),
@@ -138,7 +159,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if False:\n                request.waiting",
             ),
         ),
-        first_seed=1,
+        first_seed=4,
     ),
     # ------------------------------------------------------------------ R5
     Mutation(
@@ -220,6 +241,16 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         ),
     ),
+    Mutation(
+        "flag-withdrawn-though-entered",
+        "4.1",
+        "writes would be cloned under a flag that is clear",
+        (
+            Change(_ENTERING, "            await self._refuse_if_entered(origin)\n", ""),
+            Change(_ENTERING, "        except UnknownOutcome:\n            raise\n", ""),
+        ),
+        first_seed=131,
+    ),
     # ------------------------------------------------------------------ 4.2
     Mutation(
         "answered-before-the-witness",
@@ -260,6 +291,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
         first_seed=10,
     ),
+    # ------------------------------------------------------------------ 4.5
+    Mutation(
+        "unreadable-taken-for-copied",
+        "4.5",
+        "a region that the source could not give would count as the same on both sides",
+        (Change(_COPIER, "        return not self._unreadable\n", "        return True\n"),),
+        first_seed=15,
+    ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
         "repair-leaves-the-flag",
@@ -298,5 +337,63 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_REPLAY, "if not is_set_in_vain(ledger, witness):", "if ledger.flag is not Flag.SET:"),
         ),
         first_seed=2,
+    ),
+    # ------------------------------------------------------------------ 4.7
+    Mutation(
+        "clean-without-the-target's-flush",
+        "4.7",
+        "after a power cut the target would lack what the source has, in a region that is not copied",
+        (
+            Change(
+                _APPARATUS,
+                "            self._flush(target, Side.TARGET), self._flush",
+                "            _nothing(), self._flush",
+            ),
+        ),
+        first_seed=48,
+    ),
+    Mutation(
+        "writes-in-setup-not-due",
+        "4.7",
+        "what the source alone was given after an unclean stop would not be copied",
+        (Change(_APPARATUS, "marks_as_due = state is State.SETUP", "marks_as_due = False"),),
+        first_seed=108,
+    ),
+    Mutation(
+        "due-forgotten-at-the-stop",
+        "4.7",
+        "a copy that was half done would count as done after a clean restart",
+        (
+            Change(
+                _MARKS, "_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for", "_ONLY_DUE = bytes(CLEAN for"
+            ),
+        ),
+        first_seed=73,
+    ),
+    Mutation(
+        "marks-taken-over-as-copied",
+        "4.7",
+        "what may differ after an unclean stop would not be copied",
+        (
+            Change(
+                _MAP_TAKEOVER,
+                "all_due=admission.state in {State.SETUP, State.SYNCING})",
+                "all_due=admission.state is State.SYNCING)",
+            ),
+        ),
+        first_seed=16,
+    ),
+    Mutation(
+        "map-trusted-after-a-fault",
+        "4.7",
+        "what a target that had failed was not given would not be copied",
+        (
+            Change(
+                _MAP_DECISIONS,
+                "    if row.after is State.SETUP and row.before is not None:",
+                "    if False:",
+            ),
+        ),
+        first_seed=1,
     ),
 )
