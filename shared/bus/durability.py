@@ -47,7 +47,7 @@ class ServerDurability:
         losses = self._bus.losses
         if self._established_after == losses and self._bus.is_connected:
             return
-        lacking = await self._lacking()
+        lacking = await self.lacking()
         if lacking is None:
             self._warnings = ()
         elif self._accepts_less:
@@ -57,8 +57,12 @@ class ServerDurability:
             raise Refusal(Code.JOURNAL_UNSYNCED, f"The error flag is not set: {lacking}. {_ACCEPTING}.")
         self._established_after = losses
 
-    async def _lacking(self) -> str | None:
-        """What is not established, as a clause; None when all is."""
+    async def lacking(self) -> str | None:
+        """What is not established, as a clause; None when all is.
+
+        Raises:
+            Refusal: `journal-away`.
+        """
         if not self._bus.is_connected:
             raise Refusal(Code.JOURNAL_AWAY, f"There is no connection to NATS at {self._bus.url}.")
         server = self._bus.server

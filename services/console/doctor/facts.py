@@ -24,8 +24,9 @@ class BusFacts:
     version: str
     is_local: bool
     asks_for_credentials: bool
+    can_see_sync: bool = True  # whether the server's monitoring page is configured
     lacking: str = ""  # why an acknowledged record may be lost in a power cut
-    accepted: tuple[str, ...] = ()  # the same, where the configuration accepts it
+    accepts_less: bool = False  # by the configuration
     streams: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)  # None: it is not there
     storage: StorageFacts | None = None
     denied: tuple[str, ...] = ()

@@ -78,12 +78,7 @@ async def look_at_bus(config: NatsConfig, clock: Clock) -> BusFacts:
 
 async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
     asking = _Asking(bus)
-    durability = ServerDurability(bus, config)
-    lacking = ""
-    try:
-        await durability.require()
-    except Refusal as refusal:
-        lacking = refusal.message
+    lacking = await asking.ask("/jsz", ServerDurability(bus, config).lacking())
     streams, server_ahead_s = await _streams(asking, clock)
     storage = await asking.ask(f"{_API}.INFO", _storage(bus))
     await asking.ask("hearing cutover.>", _hear(bus))
@@ -96,8 +91,9 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         version=bus.server.version,
         is_local=_is_local(bus.url),
         asks_for_credentials=bool(bus.client._server_info.get("auth_required")),  # noqa: SLF001 - nats-py tells it nowhere else
-        lacking=lacking,
-        accepted=tuple(durability.warnings),
+        can_see_sync=config.monitor_url is not None,
+        lacking=lacking or "",
+        accepts_less=config.accept_unsynced_journal,
         streams=streams,
         storage=storage,
         denied=tuple(dict.fromkeys(asking.denied)),

@@ -49,15 +49,20 @@ def sync_setting(facts: Facts) -> Iterator[Finding]:
     """Whether what the journal acknowledges is on disk."""
     if (bus := facts.bus) is None or version_of(bus.version) < SERVER_VERSION_MIN:
         return
-    if bus.lacking:
+    if not bus.can_see_sync:
+        yield warning(
+            "whether the journal syncs before it acknowledges cannot be seen with this configuration: it has no nats.monitor_url",
+            "use that of fault_recording, which refuses to set a flag without",
+        )
+    elif bus.lacking and bus.accepts_less:
+        yield warning(
+            f"accepted by nats.accept_unsynced_journal: {bus.lacking}",
+            "set `sync_interval: always` in the server's `jetstream` section, and take the key away",
+        )
+    elif bus.lacking:
         yield failure(
             f"a power cut may take acknowledged records: {bus.lacking}",
             "`sync_interval: always` in the server's `jetstream` section, and nats.monitor_url where it can be seen",
-        )
-    elif bus.accepted:
-        yield warning(
-            f"accepted by nats.accept_unsynced_journal: {bus.accepted[0]}",
-            "set `sync_interval: always` and take the key away",
         )
     else:
         yield ok("the journal syncs before it acknowledges")
