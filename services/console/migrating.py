@@ -14,13 +14,14 @@ from rich.text import Text
 
 from services.console.asking import Link, command, operation_id, status_of
 from services.console.comparing import compare
-from services.console.confirming import after_commit, agrees, can_ask, commit_question, confirm, read_line
+from services.console.confirming import agrees, can_ask, confirm, read_line
 from services.console.failures import ConsoleError
 from services.console.going_on import GoingOn
 from services.console.output import Output
 from services.console.views import current_faults, faults_table
 from services.console.watching import follow
 from shared.messages.control import CleanupRequest, PlainRequest, SetupRequest
+from shared.messages.questions import after_commit, commit_question
 from shared.messages.status import MigrationStatus
 from shared.migration.names import NAME_LENGTH_MAX
 from shared.migration.refusals import Code, Refusal

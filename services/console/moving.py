@@ -10,14 +10,7 @@ from rich.text import Text
 
 from services.console.asking import check_name, command, fault_log, operation_id, status_of
 from services.console.comparing import compare_or_leave
-from services.console.confirming import (
-    abort_question,
-    after_commit,
-    cleanup_question,
-    commit_question,
-    confirm,
-    vouch_question,
-)
+from services.console.confirming import confirm
 from services.console.failures import ConsoleError, usage
 from services.console.options import JsonOption, NameArgument, ServerOption, Session, YesOption
 from services.console.units import RATE_RULE, UnitError, parse_rate, rate_text
@@ -31,6 +24,13 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+)
+from shared.messages.questions import (
+    abort_question,
+    after_commit,
+    cleanup_question,
+    commit_question,
+    vouch_question,
 )
 from shared.messages.status import FaultView, MigrationStatus
 from shared.migration.states import State
