@@ -43,7 +43,7 @@ class Inquiries:
         """
         ledger = await self._journal.read(name)
         await self._require_existing(ledger)
-        asked = await self._ask(ledger.host)
+        asked = await self._ask_of_one(ledger.host, name)
         return self._status(await self._picture(ledger, asked), await self._journal_warnings())
 
     async def list_all(self, _name: str, _request: PlainRequest) -> ListReply:
@@ -87,6 +87,12 @@ class Inquiries:
                 return f"{name}: {refusal.message}"
             raise
         return ledger
+
+    async def _ask_of_one(self, host: str, name: str) -> HostStatusReply | Refusal:
+        try:
+            return await self._hosts.check(host, name)
+        except Refusal as refusal:
+            return refusal
 
     async def _ask(self, host: str) -> HostStatusReply | Refusal:
         try:
