@@ -9,6 +9,7 @@ Holes of the source are not read: the target gets a hole where it can have one, 
 
 import asyncio
 import errno
+from bisect import bisect_left, insort
 from collections.abc import Coroutine, Sequence
 from typing import NoReturn
 
@@ -67,7 +68,8 @@ class Copier:
         self._hint_asked_to = 0
         self._is_synced = bytearray(self._region_count)
         self.synced_bytes = 0
-        self._unreadable: list[int] = []
+        self.at_work: set[int] = set()  # the regions that are being copied, or wait for the throttle
+        self._unreadable: list[int] = []  # in order
 
     def copy_only(self, due_regions: bytes) -> None:
         """Before `run`: copy only the regions that are not 0 here; the others are the same on both sides already."""
@@ -84,7 +86,16 @@ class Copier:
     @property
     def unreadable_regions(self) -> tuple[int, ...]:
         """The first regions of the source that could not be read, by number."""
-        return tuple(sorted(self._unreadable)[:UNREADABLE_SHOWN_MAX])
+        return tuple(self._unreadable[:UNREADABLE_SHOWN_MAX])
+
+    def is_unreadable_in(self, begin: int, end: int) -> bool:
+        """Whether the source could not be read in any of these regions."""
+        at = bisect_left(self._unreadable, begin)
+        return at < len(self._unreadable) and self._unreadable[at] < end
+
+    def is_synced_in(self, begin: int, end: int) -> bool:
+        """Whether all of these regions are the same on both sides."""
+        return self._is_synced.find(0, begin, end) < 0
 
     def pause(self) -> None:
         """Begin no further region; those begun are finished."""
@@ -138,7 +149,11 @@ class Copier:
             await self._pace.going()
             if (region := self._next_due()) >= 0:
                 self._next_region = region + 1
-                await self._copy_region(region)
+                self.at_work.add(region)
+                try:
+                    await self._copy_region(region)
+                finally:
+                    self.at_work.discard(region)
 
     def _next_due(self) -> int:
         return self._is_synced.find(0, self._next_region)
@@ -162,7 +177,7 @@ class Copier:
             self._volume.marks.copied(region)
             self._pace.add(high - low)
         else:
-            self._unreadable.append(region)
+            insort(self._unreadable, region)
 
     async def _copy_excluded(self, low: int, high: int, is_all_data: bool) -> bool:
         # Taken for one region only, so that a copier that is paused or waits for its range holds none; and after the range, since

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 
 from services.write_cloning.devices.absent import AbsentDevice
@@ -13,7 +14,7 @@ from services.write_cloning.map_takeover import NOTHING_COPIED, taken_over
 from services.write_cloning.migration import Migration
 from services.write_cloning.reporter import origin_of
 from services.write_cloning.surroundings import Surroundings
-from services.write_cloning.views import view_of
+from services.write_cloning.views import progress_of, view_of
 from services.write_cloning.witness import Witness
 from shared.bus.interface import Unanswered
 from shared.logs.about import Whereabouts, about
@@ -370,9 +371,10 @@ class Host:
         migration = self._migrations.get(name)
         return Whereabouts(None if migration is None else migration.witness.attempt, self._around.host)
 
-    def views(self) -> list[HostView]:
-        """Every open migration, right now."""
-        return [view_of(migration, self._around) for migration in self._migrations.values()]
+    def views(self) -> Iterator[HostView]:
+        """Every open migration, each as it is when it is asked for."""
+        for migration in tuple(self._migrations.values()):
+            yield progress_of(migration, self._around)
 
     # ------------------------------------------------------------------ the end
 

@@ -18,6 +18,7 @@ from services.write_cloning.faults import Faults
 from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper, unwritten
 from services.write_cloning.map_decisions import MapDecisions
 from services.write_cloning.map_keeper import MapKeeper
+from services.write_cloning.region_cells import RegionCells
 from services.write_cloning.reporter import Reporter, sound_ledger
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.verification import Verification
@@ -63,6 +64,7 @@ class Migration:
             around=around,
             maps=maps,
         )
+        self.region_cells = RegionCells(len(maps.marks.states))
         self.apparatus.throttle.limit(witness.throttle_bytes_per_s)
         self._map_decisions = MapDecisions(self._keeper, self.apparatus, around)
         self._executor = Executor(

@@ -1,11 +1,25 @@
 """What the host tells of a migration: for `query`, for monitors, for the progress stream."""
 
+from dataclasses import replace
+
 from services.write_cloning.migration import Migration
 from services.write_cloning.surroundings import Surroundings
+from services.write_cloning.volume.latency import Latency
 from shared.messages.recording import FaultReport
-from shared.messages.status import FaultView, HostView, RoutingView
+from shared.messages.status import FaultView, HostView, LatencyView, RoutingView
 from shared.migration.devices import Side
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
+
+_MICROSECONDS = 6  # decimals of a second
+
+
+def progress_of(migration: Migration, around: Surroundings) -> HostView:
+    """One migration, right now, with the picture of its regions: for monitors, who are told of one at a time."""
+    witness, apparatus = migration.witness, migration.apparatus
+    cells = migration.region_cells.look(
+        witness.state or State.SETUP, witness.authority, apparatus.volume.marks, apparatus.copier
+    )
+    return replace(view_of(migration, around), region_cells=cells)
 
 
 def view_of(migration: Migration, around: Surroundings) -> HostView:
@@ -50,6 +64,8 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         application_writes=volume.writes,
         application_read_bytes=volume.read_bytes,
         application_write_bytes=volume.write_bytes,
+        application_read_latency=_latency(volume.read_latency),
+        application_write_latency=_latency(volume.write_latency),
         pending_faults=tuple(_fault(migration, fault, around) for fault in migration.unstored_faults),
         tail_digest=witness.tail_digest,
         at=around.clock.now_rfc3339(),
@@ -62,6 +78,14 @@ def _synced_bytes(migration: Migration, state: State) -> int:
         return copier.synced_bytes if copier is not None else 0
     in_sync = state in IN_SYNC_STATES or state is State.COMMITTED
     return migration.apparatus.volume.size_bytes if in_sync else 0
+
+
+def _latency(latency: Latency) -> LatencyView | None:
+    sampled = latency.sampled()
+    if not sampled.samples:
+        return None
+    mean_s, worst_s = round(sampled.mean_s, _MICROSECONDS), round(sampled.worst_s, _MICROSECONDS)
+    return LatencyView(samples=sampled.samples, mean_s=mean_s, worst_s=worst_s)
 
 
 def _engine(migration: Migration) -> str:

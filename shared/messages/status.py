@@ -73,6 +73,25 @@ class VerificationView:
     ended_at: str | None
 
 
+class RegionCell(StrEnum):
+    """A letter of `region_cells`: the worst that a share of the volume holds, in the order in which they come first."""
+
+    UNREADABLE = "u"  # the source could not be read there
+    COPYING = "c"  # is being copied now
+    DIFFERING = "x"  # the sides are not known to hold the same
+    DIRTY = "d"  # written on both sides lately; a sync after a crash would copy it again
+    IN_SYNC = "s"  # both sides hold the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyView:
+    """How long some of the application's requests took, over the last second or so."""
+
+    samples: int
+    mean_s: float
+    worst_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
     """One migration as its host sees it, right now. Also the payload of `cutover.progress.MIGRATION`."""
@@ -110,6 +129,12 @@ class HostView:
     application_writes: int = 0
     application_read_bytes: int = 0
     application_write_bytes: int = 0
+    # Of a sample of the requests that a device was asked for; None where there were none.
+    application_read_latency: LatencyView | None = None
+    application_write_latency: LatencyView | None = None
+    # A picture of the volume in at most 256 equal shares, a `RegionCell` each; empty once the target has taken over, and in
+    # answers that tell of many migrations at once: progress has it.
+    region_cells: str = ""
     pending_faults: tuple[FaultView, ...] = ()
     tail_digest: str = ""  # of the last journal record that the host relied on
     at: str  # RFC 3339, UTC

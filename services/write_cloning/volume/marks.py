@@ -30,6 +30,14 @@ _GROWING_CLEAN = bytes(state in {AGING, COOLING, HOT} for state in range(256))
 _AS_DIGITS = b"0" + b"1" * 255
 _ONLY_DUE = bytes(DUE if state == DUE else CLEAN for state in range(256))
 
+_WRITTEN = (
+    HOT,
+    COOLING,
+    AGING,
+    MARKING,
+    ASKED,
+)  # looked for one by one: finding a byte is a hundred times faster than a loop
+
 GoOn = Callable[[Request], None]
 
 
@@ -117,6 +125,14 @@ class Marks:
         self._change(region)
 
     # ------------------------------------------------------------------ for the copier
+
+    def is_written_in(self, begin: int, end: int) -> bool:
+        """Whether any of these regions was written on both sides, and is not known to be clean again."""
+        return any(self.states.find(state, begin, end) >= 0 for state in _WRITTEN)
+
+    def is_clean_in(self, begin: int, end: int) -> bool:
+        """Whether all of these regions are clean."""
+        return self.states.find(DUE, begin, end) < 0 and not self.is_written_in(begin, end)
 
     def is_due(self, region: int) -> bool:
         """Whether the region has to be copied."""
