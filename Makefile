@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv demo docs test test-long sim lint format bench bench-full bench-map lock clean packages-demo packages-test packages-bench
-.PHONY: lint-code lint-format lint-types lint-imports nats-cli compose-cli asyncapi-parser
+.PHONY: lint-code lint-format lint-types lint-imports nats-cli compose-cli asyncapi-parser promtool
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,7 +26,7 @@ help: ## This list
 demo: $(INSTALLED) packages-demo ## Migrate a live volume from end to end and prove it; or SOURCE=... TARGET=... of your own
 	@$(BIN)/python -m demo
 
-test: $(INSTALLED) packages-test nats-cli compose-cli asyncapi-parser ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some
+test: $(INSTALLED) packages-test nats-cli compose-cli asyncapi-parser promtool ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: lint-code lint-format lint-types lint-imports ## Linters, formatter, types, and who may import whom
@@ -87,5 +87,5 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 packages-demo packages-test packages-bench: packages-%:
 	@tools/debian-packages $*
 
-nats-cli compose-cli asyncapi-parser:
+nats-cli compose-cli asyncapi-parser promtool:
 	@tools/$@

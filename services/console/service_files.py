@@ -39,9 +39,9 @@ def nats_text(plan: NatsPlan, role: Role) -> str:
     if role.name == MONITOR:
         lines += [
             "",
-            "# [monitoring]",
-            '# listen = "127.0.0.1:8321"',
-            "# Commands on the page, for whoever may see it:",
+            "[monitoring]",
+            'listen = "127.0.0.1:8321"',
+            "# Commands on the page, for whoever logs in with the token that the service's log tells of:",
             f"# operator_nkey_seed_file = {_quoted(plan.seed_file(OPERATOR))}",
         ]
     return "\n".join(lines) + "\n"

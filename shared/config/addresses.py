@@ -35,6 +35,26 @@ def is_tcp(address: str) -> bool:
     return address.startswith("tcp://")
 
 
+def a_page_address(value: str) -> str:
+    """The address, if the page can be served there as far as its text tells.
+
+    Raises:
+        ValueError: it cannot; the text says what can be given.
+    """
+    host, separator, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    is_port = port.isascii() and port.isdecimal() and int(port) <= PORT_MAX
+    try:
+        is_host = host == "localhost" or bool(ipaddress.ip_address(bare))
+    except ValueError:
+        is_host = False
+    if not (separator and is_port and is_host):
+        raise ValueError(
+            f"{value!r} is no address of a page; allowed are 127.0.0.1:PORT, [::1]:PORT and the like"
+        )
+    return value
+
+
 def _why_no_path(path: str) -> str:
     length = len(path.encode(errors="surrogateescape"))
     if length > UNIX_PATH_BYTES_MAX:

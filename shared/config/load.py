@@ -13,11 +13,17 @@ from typing import Any
 import orjson
 
 from shared.config.exposure import exposure_mistakes
-from shared.config.model import Config, HostConfig, LogConfig, NatsConfig, NbdConfig
+from shared.config.model import Config, HostConfig, LogConfig, MonitoringConfig, NatsConfig, NbdConfig
 from shared.strict import Mistakes, read_json
 
 _PREFIX = "CUTOVER_"
-_SECTIONS: Mapping[str, type] = {"nats": NatsConfig, "host": HostConfig, "nbd": NbdConfig, "log": LogConfig}
+_SECTIONS: Mapping[str, type] = {
+    "nats": NatsConfig,
+    "host": HostConfig,
+    "nbd": NbdConfig,
+    "log": LogConfig,
+    "monitoring": MonitoringConfig,
+}
 _LISTS = frozenset({"host.allowed_devices", "nbd.listen"})
 _STRINGS = frozenset({
     "nats.url", "nats.monitor_url", "nats.nkey_seed_file", "nats.tls_ca_file", "nats.inbox_prefix",
@@ -25,6 +31,7 @@ _STRINGS = frozenset({
     "nbd.tls_certificate_file", "nbd.tls_key_file", "nbd.tls_client_ca_file", "nbd.unencrypted_tcp",
     "nbd.socket_owner", "nbd.socket_group",
     "log.format", "log.level",
+    "monitoring.listen", "monitoring.operator_nkey_seed_file", "monitoring.access_token_file",
 })  # fmt: skip
 _FILE_BYTES_MAX = 1024 * 1024
 

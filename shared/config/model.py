@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, PlainValidator
 
-from shared.config.addresses import an_nbd_address
+from shared.config.addresses import a_page_address, an_nbd_address
 from shared.config.urls import without_secrets
 from shared.migration.names import NAME_RULE, is_valid_name
 
@@ -155,6 +155,18 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MonitoringConfig:
+    """`[monitoring]`: the page, the metrics, and whether commands are offered."""
+
+    listen: Annotated[str, AfterValidator(a_page_address)] = "127.0.0.1:8321"  # port 0: any that is free
+    # With it commands are offered, to whoever logs in with the access token; without it the page only shows.
+    operator_nkey_seed_file: Annotated[str, AfterValidator(_an_absolute_path)] | None = None
+    access_token_file: Annotated[str, AfterValidator(_an_absolute_path)] | None = (
+        None  # None: a new one each time
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole file. A service is handed the sections that it needs, and no other."""
 
@@ -162,3 +174,4 @@ class Config:
     host: HostConfig | None = None
     nbd: NbdConfig = field(default_factory=NbdConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    monitoring: MonitoringConfig = field(default_factory=MonitoringConfig)

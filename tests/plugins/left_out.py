@@ -45,6 +45,12 @@ def find_asyncapi_check(root: Path) -> Path | None:
     return _last(root.glob(_ASYNCAPI_CHECK)) if shutil.which("node") else None
 
 
+def find_promtool(root: Path) -> Path | None:
+    """Prometheus's own checker: the one that `make test` unpacks, or none."""
+    unpacked = root / ".cache/promtool/promtool"
+    return unpacked if unpacked.exists() else None
+
+
 NEEDS = (
     Need(
         "asyncapi_parser",
@@ -60,6 +66,11 @@ NEEDS = (
         "nats_cli",
         lambda root: find_nats_cli(root) is not None,
         "the stock `nats` program is not there: `make test` builds it where there is a Go toolchain",
+    ),
+    Need(
+        "promtool",
+        lambda root: find_promtool(root) is not None,
+        "`promtool` is not there: `make test` unpacks it from Debian's prometheus package",
     ),
     Need("needs_root", lambda _root: os.geteuid() == 0, "loop devices and mounts need root"),
 )
@@ -99,6 +110,14 @@ class LeftOut:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the plugin for this run."""
     config.pluginmanager.register(LeftOut(config.rootpath), "left_out")
+
+
+@pytest.fixture(scope="session")
+def promtool(pytestconfig: pytest.Config) -> Path:
+    """Prometheus's checker; for tests marked `promtool`."""
+    program = find_promtool(pytestconfig.rootpath)
+    assert program is not None, "a test that uses this fixture carries the marker `promtool`"
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,10 @@ def fault_record(operation_id: str = "x", side: Side = Side.TARGET, **changes: o
     return FaultRecord(operation_id=operation_id, side=side, **{**_COMMON, **fields, **changes})  # type: ignore[arg-type]
 
 
+def tombstone(operation_id: str = "t", **changes: object) -> TombstoneRecord:
+    return TombstoneRecord(operation_id=operation_id, **{**_COMMON, "state": State.SETUP, **changes})  # type: ignore[arg-type]
+
+
 ONE_OF_EACH = (
     state_record(),
     IntentRecord(operation_id="i", **_COMMON),  # type: ignore[arg-type]

@@ -60,6 +60,9 @@ VALUES = {
     "nbd.socket_group": "1000",
     "log.format": "json",
     "log.level": "warning",
+    "monitoring.listen": "[::1]:9",
+    "monitoring.operator_nkey_seed_file": "/o",
+    "monitoring.access_token_file": "/t",
 }
 
 

@@ -1,0 +1,75 @@
+"""The browsers that look at the page: each gets what changed since it was last told, a few times a second at most.
+
+Nothing is queued for a browser: it is owed the picture, not a message for each change. One that is slow is told less often.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+
+from services.monitoring.following import Following
+from services.monitoring.frames import frame
+from services.monitoring.picture import Picture
+from services.monitoring.wall import Wall
+
+PAUSE_S = 0.4  # between two frames
+BEAT_S = 4.0  # something is sent at least so often, so that the page knows that we are there
+BROWSERS_MAX = 100
+
+
+class Browsers:
+    """All that are connected."""
+
+    def __init__(self, picture: Picture, wall: Wall) -> None:
+        self.following: Following | None = None  # while there is a connection to NATS
+        self._picture = picture
+        self._wall = wall
+        self._is_closing = False
+        self._waiting: set[asyncio.Event] = set()
+        self.count = 0
+
+    def wake(self) -> None:
+        """The picture has changed."""
+        for event in self._waiting:
+            event.set()
+
+    def close(self) -> None:
+        """End every stream."""
+        self._is_closing = True
+        self.wake()
+
+    async def stream(self, last_id: str, selected: str) -> AsyncIterator[bytes]:
+        """Server-sent events for one browser, which has been told up to `last_id` before, if anything."""
+        changed = asyncio.Event()
+        self._waiting.add(changed)
+        self.count += 1
+        try:
+            after = self._version_in(last_id)
+            is_new = True
+            yield b"retry: 1000\n\n"
+            while not self._is_closing:
+                changed.clear()
+                await self._see_to_history(selected)
+                told = frame(self._picture, after, selected, self._wall.now(), is_new=is_new)
+                after, is_new = told["version"], False
+                yield b"id: %b:%d\ndata: %b\n\n" % (self._picture.epoch.encode(), after, orjson.dumps(told))
+                await asyncio.sleep(PAUSE_S)
+                try:
+                    async with asyncio.timeout(BEAT_S):
+                        await changed.wait()
+                except TimeoutError:
+                    continue  # an empty frame is the beat
+        finally:
+            self.count -= 1
+            self._waiting.discard(changed)
+
+    async def _see_to_history(self, selected: str) -> None:
+        if selected and self.following is not None and self._picture.wants_history(selected):
+            await self.following.read_history(selected)
+
+    def _version_in(self, last_id: str) -> int | None:
+        epoch, _, version = last_id.rpartition(":")
+        if epoch != self._picture.epoch or not (version.isascii() and version.isdecimal()):
+            return None
+        return int(version)

@@ -1,0 +1,199 @@
+"""Follows the world on the bus, and tells the picture of it: what is told is heard, and the rest is asked for.
+
+All migrations are asked for at the start, whenever the connection was lost, and now and then, the more seldom the longer the
+answer takes; one is asked for when the journal has news of it. What is not answered is asked again later: nothing here fails
+for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from services.monitoring.archive import Archive
+from services.monitoring.frames import SERVICES
+from services.monitoring.picture import EVENTS_MAX, Durability, Link, Picture
+from services.monitoring.wall import Wall
+from shared.bounded import for_each
+from shared.bus.connection import Bus
+from shared.bus.durability import ServerDurability
+from shared.bus.interface import ServiceInstance, Told
+from shared.config.model import NatsConfig
+from shared.messages.codec import decode_record, decode_reply
+from shared.messages.control import (
+    FAULTS_SUBJECT,
+    LIST_SUBJECT,
+    FaultsReply,
+    ListReply,
+    PlainRequest,
+    control_subject,
+)
+from shared.messages.status import PROGRESS_PREFIX, HostView, MigrationStatus, progress_subject
+from shared.migration.records import Subjects
+from shared.migration.refusals import Code, Refusal
+
+_log = logging.getLogger(__name__)
+
+LIST_TIMEOUT_S = 15.0
+QUERY_TIMEOUT_S = 5.0
+DISCOVERY_TIMEOUT_S = 0.5
+LIST_INTERVAL_S = 15.0
+LIST_SHARE = 40  # so many times as long as an answer takes is waited before the next question
+DISCOVERY_INTERVAL_S = 4.0
+LINK_CHECK_S = 0.25
+AFTER_NEWS_S = 0.15  # records of one transition come together
+QUERIES_AT_ONCE = 2
+
+
+class Following:
+    """That of one connection."""
+
+    def __init__(self, bus: Bus, config: NatsConfig, picture: Picture, wall: Wall) -> None:
+        self._bus = bus
+        self._picture = picture
+        self._wall = wall
+        self._archive = Archive(bus)
+        self._durability = ServerDurability(bus, config)
+        self._due = asyncio.Event()  # everything is to be asked for
+        self._due.set()
+        self._in_question: set[str] = set()
+        self._has_questions = asyncio.Event()
+        self._reading = asyncio.Lock()
+        bus.on_reconnect(self._came_back)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (
+                self._watch_link,
+                self._listen,
+                self._ask_for_all,
+                self._ask_for_some,
+                self._discover,
+            ):
+                tasks.create_task(work())
+
+    def _came_back(self) -> None:
+        self._picture.forget_histories()
+        self._due.set()
+
+    async def read_history(self, name: str) -> None:
+        """Have the picture told what the journal holds of one migration, unless it was. Where it cannot be read, nothing is."""
+        async with self._reading:
+            if not self._picture.wants_history(name):
+                return
+            try:
+                records, is_whole = await self._archive.chain(name)
+            except Refusal as refusal:
+                _log.debug("the history of %s is not read: %s", name, refusal.message)
+                return
+            self._picture.told_history(name, records, is_whole=is_whole)
+
+    # ------------------------------------------------------------------ hearing
+
+    async def _watch_link(self) -> None:
+        shown: tuple[bool, str] | None = None
+        while True:
+            now = self._wall.now()
+            is_connected = self._bus.is_connected
+            version = self._bus.server.version if is_connected else ""
+            if shown != (is_connected, version):
+                shown = is_connected, version
+                self._picture.told_link(
+                    Link(is_connected=is_connected, since=now, url=self._bus.url, server_version=version)
+                )
+            self._picture.passed(now)
+            await asyncio.sleep(LINK_CHECK_S)
+
+    async def _listen(self) -> None:
+        async with self._bus.listen(Subjects.ALL, progress_subject("*")) as told:
+            async for each in told:
+                self._hear(each)
+
+    def _hear(self, told: Told) -> None:
+        try:
+            if told.subject.startswith(PROGRESS_PREFIX):
+                self._picture.told_progress(decode_reply(HostView, told.payload), self._wall.now())
+                return
+            record = decode_record(told.payload)
+        except Refusal as refusal:
+            _log.warning("A message on %r is passed over: %s", told.subject, refusal.message)
+            return
+        self._picture.told_record(record)
+        self._in_question.add(record.migration)
+        self._has_questions.set()
+
+    # ------------------------------------------------------------------ asking
+
+    async def _ask_for_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._due.wait()
+            except TimeoutError:
+                pass  # it is time again
+            self._due.clear()
+            began = loop.time()
+            is_answered = await self._ask_once()
+            pause_s = max(LIST_INTERVAL_S, LIST_SHARE * (loop.time() - began)) if is_answered else 1.0
+
+    async def _ask_once(self) -> bool:
+        asked_at = self._wall.now()
+        try:
+            reply = await self._bus.request(LIST_SUBJECT, PlainRequest(), ListReply, timeout_s=LIST_TIMEOUT_S)
+            self._picture.told_list(reply, asked_at, self._wall.now())
+            faults = await self._bus.request(
+                FAULTS_SUBJECT, PlainRequest(), FaultsReply, timeout_s=LIST_TIMEOUT_S
+            )
+            self._picture.told_faults(faults.faults)
+            if not self._picture.events:
+                self._picture.told_past(await self._archive.last(EVENTS_MAX))
+            await self._ask_durability()
+        except Refusal as refusal:
+            _log.debug("not everything was answered: %s", refusal.message)
+            return False
+        return True
+
+    async def _ask_durability(self) -> None:
+        try:
+            await self._durability.require()
+        except Refusal as refusal:
+            if refusal.code is Code.JOURNAL_UNSYNCED:
+                self._picture.told_durability(Durability(is_established=False, because=refusal.message))
+            return
+        warnings = self._durability.warnings
+        self._picture.told_durability(Durability(is_established=not warnings, because=" ".join(warnings)))
+
+    async def _ask_for_some(self) -> None:
+        while True:
+            await self._has_questions.wait()
+            await asyncio.sleep(AFTER_NEWS_S)
+            self._has_questions.clear()
+            names, self._in_question = sorted(self._in_question), set()
+            await for_each(names, self._query, at_once=QUERIES_AT_ONCE)
+
+    async def _query(self, name: str) -> None:
+        subject = control_subject("query", name)
+        try:
+            status = await self._bus.request(
+                subject, PlainRequest(), MigrationStatus, timeout_s=QUERY_TIMEOUT_S
+            )
+        except Refusal as refusal:
+            if refusal.code is Code.UNKNOWN_MIGRATION:
+                self._picture.told_gone(name)
+            return
+        self._picture.told_status(status, self._wall.now())
+
+    async def _discover(self) -> None:
+        while True:
+            try:
+                found = await for_each(tuple(SERVICES), self._instances, at_once=len(SERVICES))
+            except Refusal:
+                found = []  # there is no connection, which is told already
+            if found:
+                self._picture.told_instances(dict(zip(SERVICES, found, strict=True)), self._wall.now())
+            await asyncio.sleep(DISCOVERY_INTERVAL_S)
+
+    async def _instances(self, service: str) -> Sequence[ServiceInstance]:
+        return await self._bus.instances(service, timeout_s=DISCOVERY_TIMEOUT_S)

@@ -1,0 +1,134 @@
+"""Everything that is known of one migration, and when each part of it was heard. Pure.
+
+Three sources tell of it: the host's progress, the journal's records, and state_control's answers, which join both. What was
+decided later counts, by the number of the decision; of the rest, what was heard later.
+"""
+
+from dataclasses import dataclass, field
+
+from services.monitoring.series import Series
+from services.monitoring.stories import Story, Telling
+from shared.messages.status import FaultView, HostView, MigrationStatus
+from shared.migration.devices import Side
+from shared.migration.records import AnyRecord, FlagClearRecord, FlagSetRecord, RepairRecord, StateRecord
+from shared.migration.states import State
+
+FAULTS_KEPT_MAX = 200  # the newest, of each migration
+REST_AFTER_S = 3.0  # a host tells of every change within a second
+
+
+@dataclass(slots=True, kw_only=True)
+class History:
+    """The stories of one migration, read from the journal, and those that came since."""
+
+    stories: list[Story]
+    is_whole: bool  # False: the oldest were left out
+    last_index: int
+    telling: Telling  # that has told the last of them
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """One migration. `version` is the picture's when anything of it changed last."""
+
+    name: str
+    version: int = 0
+    uuid: str = ""
+    state: State = State.SETUP
+    authority: Side = Side.SOURCE
+    attempt: int = 0
+    decision: int = -1
+    is_flagged: bool = False
+    view: HostView | None = None
+    view_heard: float = 0.0  # seconds since 1970, by our clock
+    status: MigrationStatus | None = None
+    status_heard: float = 0.0
+    faults: list[FaultView] = field(default_factory=list)  # of every attempt, oldest first
+    fault_count: int = 0
+    history: History | None = None
+    series: Series = field(default_factory=Series)
+
+    @property
+    def heard(self) -> float:
+        """When anything was last heard of it."""
+        return max(self.view_heard, self.status_heard)
+
+    @property
+    def live(self) -> HostView | None:
+        """What the host told last, unless something heard later says that the host does not have it open."""
+        status = self.status
+        if status is not None and status.host_error is not None and self.status_heard > self.view_heard:
+            return None
+        return self.view
+
+    @property
+    def trouble(self) -> str:
+        """Why the volume is closed, or its host away; empty when it is open."""
+        status = self.status
+        if status is None or status.host_error is None or self.view_heard > self.status_heard:
+            return ""
+        return status.host_error
+
+    @property
+    def attempt_faults(self) -> list[FaultView]:
+        """Those of the current attempt."""
+        return [fault for fault in self.faults if fault.attempt == self.attempt]
+
+    def told_view(self, view: HostView, now: float) -> None:
+        """The host has told of it."""
+        self.view, self.view_heard = view, now
+        self.series.add(view)
+        if view.decision >= self.decision:
+            self.state, self.authority = view.state, view.authority
+            self.attempt, self.decision = view.attempt, view.decision
+        self._add_faults(view.pending_faults)
+
+    def told_status(self, status: MigrationStatus, now: float) -> None:
+        """State control has answered: it has the journal's word, and asked the host."""
+        self.uuid = status.uuid
+        self.status, self.status_heard = status, now
+        self.state, self.authority, self.attempt = status.state, status.authority, status.attempt
+        self.is_flagged = status.error_flag
+        self._add_faults(status.faults)
+
+    def told_record(self, record: AnyRecord) -> None:
+        """The journal has a new record."""
+        match record:
+            case StateRecord() | RepairRecord():
+                if record.decision >= self.decision:
+                    self.state, self.authority = record.state, record.authority
+                    self.attempt, self.decision = max(record.attempt, self.attempt), record.decision
+                if isinstance(record, RepairRecord):
+                    self.is_flagged = True
+            case FlagSetRecord():
+                self.is_flagged = True
+            case FlagClearRecord():
+                self.is_flagged = False
+            case _:
+                pass
+
+    def told_faults(self, faults: list[FaultView]) -> None:
+        """The whole fault log."""
+        pending = [fault for fault in self.faults if fault.recorded_at is None]
+        self.faults, self.fault_count = faults[-FAULTS_KEPT_MAX:], len(faults)
+        self._add_faults(pending)
+
+    def add_fault(self, fault: FaultView) -> None:
+        """One fault more, recorded or yet to be."""
+        self._add_faults((fault,))
+
+    def _add_faults(self, faults: tuple[FaultView, ...] | list[FaultView]) -> None:
+        known = {_fingerprint(fault): at for at, fault in enumerate(self.faults)}
+        for fault in faults:
+            at = known.get(_fingerprint(fault))
+            if at is None:
+                known[_fingerprint(fault)] = len(self.faults)
+                self.faults.append(fault)
+                self.fault_count += 1
+            elif self.faults[at].recorded_at is None:
+                self.faults[at] = fault
+        del self.faults[:-FAULTS_KEPT_MAX]
+
+
+def _fingerprint(fault: FaultView) -> tuple[object, ...]:
+    return (fault.attempt, fault.side, fault.operation, fault.cause, fault.offset, fault.detected_at)

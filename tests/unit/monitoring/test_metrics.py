@@ -1,0 +1,171 @@
+"""The metrics: what Prometheus is told, what its own checker says of it, and that alerts and dashboard name nothing else."""
+
+import json
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.monitoring.metrics import exposition
+from services.monitoring.picture import Durability, Picture
+from shared.migration.states import State
+from tests.support.records import fault_record
+from tests.support.staged import BEGAN, World, status, view
+
+DOCS = Path(__file__).parents[3] / "docs/monitoring"
+NOW = BEGAN.timestamp()
+
+
+def scraped(picture: Picture) -> dict[str, dict[tuple[str, ...], float]]:
+    """Every sample by its name and the values of its labels, in the order of their names."""
+    content, kind = exposition(picture, "text/plain")
+    assert kind.startswith("text/plain")
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(content.decode()):
+        assert family.documentation, f"{family.name} says nothing of itself"
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(value for _, value in sorted(sample.labels.items()))] = (
+                sample.value
+            )
+    return found
+
+
+def told(count: int = 3) -> Picture:
+    picture = Picture("e")
+    world = World(picture, count, BEGAN)
+    world.tell()
+    world.go_on()
+    return picture
+
+
+def test_one_migration_is_told_in_base_units() -> None:
+    picture = Picture("e")
+    picture.told_status(status(view()), NOW)
+    picture.told_progress(
+        view(application_reads=7, application_write_bytes=4096, journal_pending=True, rate_bytes_per_s=1.5),
+        NOW,
+    )
+    told = scraped(picture)
+    assert told["cutover_migration_state"]["syncing", "vol1"] == 1
+    assert sum(told["cutover_migration_state"].values()) == 1
+    assert told["cutover_error_flag"]["vol1",] == 1
+    assert told["cutover_synced_bytes"]["vol1",] + told["cutover_remaining_bytes"]["vol1",] == 64 << 30
+    assert told["cutover_copy_rate_bytes_per_second"]["vol1",] == 1.5
+    assert told["cutover_application_operations_total"]["vol1", "read"] == 7
+    assert told["cutover_application_bytes_total"]["vol1", "write"] == 4096
+    assert told["cutover_journal_pending"]["vol1",] == 1
+    assert told["cutover_last_progress_timestamp_seconds"]["vol1",] == NOW
+    assert told["cutover_connections"]["vol1",] == 1
+
+
+def test_faults_are_counted_by_side_and_the_attempt_s_alone() -> None:
+    picture = Picture("e")
+    picture.told_progress(view(attempt=2), NOW)
+    for index, attempt in enumerate((1, 2), 1):
+        fault = fault_record(str(index), uuid="uuid-of-vol1", attempt=attempt, detected_at=f"at {index}")
+        picture.told_record(fault)
+    told = scraped(picture)
+    assert told["cutover_faults_total"]["vol1", "target"] == 2
+    assert told["cutover_attempt_faults"]["vol1", "target"] == 1
+    assert told["cutover_attempt_faults"]["vol1", "source"] == 0
+
+
+def test_closed_volume_has_no_figures_that_are_not_true() -> None:
+    picture = Picture("e")
+    picture.told_progress(view(), NOW)
+    picture.told_status(status(view(), host_error="its host is away", host_answers=False), NOW + 1)
+    told = scraped(picture)
+    assert told["cutover_volume_open"]["vol1",] == 0
+    assert told["cutover_migration_state"]["syncing", "vol1"] == 1
+    assert "cutover_copy_rate_bytes_per_second" not in told
+
+
+def test_what_is_not_known_yet_is_not_told() -> None:
+    picture = Picture("e")
+    assert "cutover_journal_sync_always" not in scraped(picture)
+    picture.told_durability(Durability(is_established=False, because="of something"))
+    assert scraped(picture)["cutover_journal_sync_always"][()] == 0
+
+
+def test_label_cannot_break_out_of_its_line() -> None:
+    picture = Picture("e")
+    evil = 'x"} 1\ncutover_error_flag{migration="vol1'
+    picture.told_status(replace(status(view()), source=evil), NOW)
+    content, _ = exposition(picture, "")
+    families = text_string_to_metric_families(content.decode())
+    samples = [sample for family in families for sample in family.samples]
+    labels = [sample.labels for sample in samples if sample.name == "cutover_migration_info"]
+    assert labels[0]["source"] == evil
+
+
+def named_in(text: str) -> set[str]:
+    """The metrics that an expression names: not the labels of a state set, which are called like it."""
+    without_labels = re.sub(r"\{[^{}]*\}|by \([^()]*\)|on \([^()]*\)", "", text)
+    return set(re.findall(r"\bcutover_[a-z_]+", without_labels))
+
+
+def exposed() -> set[str]:
+    picture = told(20)
+    picture.told_record(fault_record(uuid="u", migration="mail-001"))
+    return set(scraped(picture))
+
+
+def test_every_metric_that_the_alerts_name_is_exposed() -> None:
+    expressions = re.findall(r"expr: >-\n((?: {10}.*\n)+)|expr: (.*)", (DOCS / "alerts.yml").read_text())
+    named = {name for parts in expressions for part in parts for name in named_in(part)}
+    assert len(named) >= 10
+    assert named <= exposed()
+
+
+def test_every_metric_that_the_dashboard_names_is_exposed() -> None:
+    dashboard = json.loads((DOCS / "grafana.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions += [each["expr"] for each in dashboard["annotations"]["list"]]
+    expressions += [
+        each["query"]["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"
+    ]
+    named = {name for expression in expressions for name in named_in(expression)}
+    assert len(named) >= 15
+    assert named <= exposed()
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
+    assert len(set(places)) == len(places)
+
+
+def test_sections_that_the_alerts_point_at_are_there() -> None:
+    operating = (DOCS.parent / "OPERATING.md").read_text()
+    pointed = re.findall(r"«([^»]+)»", re.sub(r"\s+", " ", (DOCS / "alerts.yml").read_text()))
+    assert pointed
+    for section in pointed:
+        assert section in re.sub(r"\s+", " ", operating), section
+
+
+@pytest.mark.promtool
+@pytest.mark.parametrize("count", [0, 20])
+def test_prometheus_s_own_checker_has_nothing_to_say_about_the_metrics(promtool: Path, count: int) -> None:
+    content, _ = exposition(told(count), "")
+    checked = subprocess.run([promtool, "check", "metrics"], input=content, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+@pytest.mark.promtool
+def test_alert_rules_do_what_they_say(promtool: Path) -> None:
+    for command in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")):
+        checked = subprocess.run([promtool, *command], cwd=DOCS, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.promtool
+def test_every_alert_is_tested() -> None:
+    rules, tests = (DOCS / "alerts.yml").read_text(), (DOCS / "alerts_test.yml").read_text()
+    alerts = re.findall(r"alert: (\w+)", rules)
+    fired = tests.partition("a fault is told at once")[2]
+    assert alerts
+    for alert in alerts:
+        assert f'"{alert}"' in fired, f"{alert} is never seen firing"
+
+
+def test_states_are_those_of_the_table() -> None:
+    assert {labels[0] for labels in scraped(told(20))["cutover_migration_state"]} == set(State)
