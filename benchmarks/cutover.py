@@ -104,7 +104,7 @@ def running_on(
     allows = [word for path in allowed for word in ("--allow", str(path))]
     with (state / "errors.txt").open("w+b") as errors:
         process = subprocess.Popen(
-            [_PROGRAM, "up", "--state-dir", state, *allows, "--port", "0", "--json"],
+            [_PROGRAM, "up", "--state-dir", state, *allows, "--port", "0", "--json", "--no-monitoring"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -73,7 +73,7 @@ async def running(state_dir: Path, log: Path, *allowed: Path) -> AsyncIterator[S
     arguments = [part for path in allowed for part in ("--allow", str(path))]
     with log.open("wb") as log_file:
         process = await asyncio.create_subprocess_exec(
-            *_command(), "up", "--json", "--port", "0", "--state-dir", str(state_dir), *arguments,
+            *_command(), "up", "--json", "--port", "0", "--no-monitoring", "--state-dir", str(state_dir), *arguments,
             env=_environment(None),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log_file,
             start_new_session=True,

@@ -15,7 +15,7 @@ import orjson
 
 from services.console.children import Child, ChildError, ChildPlan
 from services.console.failures import ConsoleError
-from services.console.local_nats import LOOPBACK, any_port, choose_port, server_command
+from services.console.local_nats import LOOPBACK, any_port, choose_port, is_free, server_command
 from services.console.services_config import (
     Document,
     check_document,
@@ -29,19 +29,21 @@ from services.console.state_directory import StateDirectory, locked, place, prep
 from shared.bus.bootstrap import bootstrap
 from shared.bus.connection import Bus, connect, heeding_cancellation
 from shared.clock import SystemClock
-from shared.config.model import Config, HostConfig
+from shared.config.model import Config, HostConfig, MonitoringConfig
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.migration.refusals import Code, Refusal
 
 # In the order of their start; all but NATS are stopped in the opposite order.
 RECORDING, CONTROL, STARTUP, CLONING = "fault_recording", "state_control", "startup", "write_cloning"
 SERVICES = (RECORDING, CONTROL, STARTUP, CLONING)
+MONITORING = "monitoring"  # comes last, where it is wanted; whatever becomes of it, the others go on
 
 READY_TIMEOUT_S = 60.0
 READY_CHECK_S = 0.05
 CONNECT_TIMEOUT_S = 4.0
 DISCOVERY_TIMEOUT_S = 0.3  # for all hosts to make themselves known
 STOP_PATIENCE_S = 20.0
+USUAL_PAGE = MonitoringConfig().listen
 CLONING_STOP_MARGIN_S = 10.0  # beyond `host.shutdown_timeout_s`, which write_cloning keeps itself
 
 
@@ -54,6 +56,7 @@ class Wish:
     allow: tuple[str, ...] = ()
     port: int | None = None
     logs_to_files: bool = False  # else the services speak on our standard error
+    monitoring: bool = False  # the page, too
 
 
 class Ensemble:
@@ -69,6 +72,16 @@ class Ensemble:
         self.children: dict[str, Child] = {}
         self.stopped_cleanly = True
         self.tell = tell
+
+    @property
+    def page_url(self) -> str | None:
+        """Where the page is; None where it does not run."""
+        child = self.children.get(MONITORING)
+        return (
+            f"http://{self.config.monitoring.listen}/"
+            if child is not None and child.pid is not None
+            else None
+        )
 
     @property
     def export_addresses(self) -> tuple[str, ...]:
@@ -88,12 +101,14 @@ class Ensemble:
         self.tell(sentence)
 
     def _write_running(self) -> None:
-        running = {
+        running: dict[str, object] = {
             "pid": os.getpid(),
             "nats_url": self.config.nats.shown_url,
             "export": list(self.export_addresses),
             "services": {name: child.pid for name, child in self.children.items()},
         }
+        if self.page_url is not None:
+            running["page"] = self.page_url
         # Whole at every moment: others read it while services come and go.
         written = self.directory.running.with_suffix(".new")
         written.write_bytes(orjson.dumps(running, option=orjson.OPT_INDENT_2))
@@ -109,7 +124,8 @@ class Ensemble:
         """Stop every child, the last started first. Each has its own patience, so this ends."""
         while self.children:
             _, child = self.children.popitem()
-            self.stopped_cleanly = await child.stop() and self.stopped_cleanly
+            is_clean = await child.stop()
+            self.stopped_cleanly = self.stopped_cleanly and (is_clean or child.plan.name == MONITORING)
         self.directory.running.unlink(missing_ok=True)
 
 
@@ -130,6 +146,8 @@ async def running(wish: Wish, tell: Callable[[str], None]) -> AsyncIterator[Ense
         if not names_nats(document, os.environ):
             ports = choose_port(wish.port, _last_port(directory)), any_port()
             document["nats"] = _own_nats(document, *ports)
+        if wish.monitoring:
+            document["monitoring"] = {"listen": _page_address()} | document.get("monitoring", {})
         config = write_config(document, directory, os.environ)
         if config.host is None:
             raise ConsoleError("usage", "The configuration names no host.")
@@ -139,6 +157,8 @@ async def running(wish: Wish, tell: Callable[[str], None]) -> AsyncIterator[Ense
                 if ports is not None:
                     await ensemble.start(_nats_plan(ensemble, *ports, lock))
                 await _start_services(ensemble, _service_plans(ensemble, wish, lock))
+                if wish.monitoring:
+                    await _start_monitoring(ensemble, _plan_of(MONITORING, ensemble, wish, lock))
                 async with _kept(ensemble):
                     yield ensemble
             except ChildError as error:
@@ -189,18 +209,32 @@ def _nats_plan(ensemble: Ensemble, port: int, monitor_port: int, lock: int) -> C
 
 
 def _service_plans(ensemble: Ensemble, wish: Wish, lock: int) -> list[ChildPlan]:
+    return [_plan_of(service, ensemble, wish, lock) for service in SERVICES]
+
+
+def _plan_of(service: str, ensemble: Ensemble, wish: Wish, lock: int) -> ChildPlan:
     cloning_patience_s = ensemble.host.shutdown_timeout_s + CLONING_STOP_MARGIN_S
-    return [
-        ChildPlan(
-            name=service,
-            command=(sys.executable, "-m", f"services.{service}", "--config", str(ensemble.directory.config)),
-            environment=os.environ,
-            stop_patience_s=cloning_patience_s if service == CLONING else STOP_PATIENCE_S,
-            log=ensemble.directory.log_of(service) if wish.logs_to_files else None,
-            held_open=(lock,),
-        )
-        for service in SERVICES
-    ]
+    return ChildPlan(
+        name=service,
+        command=(sys.executable, "-m", f"services.{service}", "--config", str(ensemble.directory.config)),
+        environment=os.environ,
+        stop_patience_s=cloning_patience_s if service == CLONING else STOP_PATIENCE_S,
+        log=ensemble.directory.log_of(service) if wish.logs_to_files else None,
+        held_open=() if service == MONITORING else (lock,),  # one that is left behind keeps nobody out
+    )
+
+
+def _page_address() -> str:
+    """The usual one, or any where something else is there already: another `up`, perhaps."""
+    return USUAL_PAGE if is_free(int(USUAL_PAGE.rpartition(":")[2])) else f"{LOOPBACK}:{any_port()}"
+
+
+async def _start_monitoring(ensemble: Ensemble, plan: ChildPlan) -> None:
+    """Start it, and wait for nobody: it serves its page when it can. One that does not start is told of, and that is all."""
+    try:
+        await ensemble.start(plan)
+    except ChildError as error:
+        ensemble.tell(str(error))
 
 
 async def _start_services(ensemble: Ensemble, plans: list[ChildPlan]) -> None:

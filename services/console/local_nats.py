@@ -17,11 +17,11 @@ def choose_port(wanted: int | None, last: int | None) -> int:
         ConsoleError: (`port-taken`) the one asked for is not free.
     """
     if wanted:
-        if not _is_free(wanted):
+        if not is_free(wanted):
             raise ConsoleError("port-taken", f"Port {wanted} of {LOOPBACK} is in use by something else.")
         return wanted
     preferred = (last, USUAL_PORT) if wanted is None else ()
-    return next((port for port in preferred if port and _is_free(port)), 0) or any_port()
+    return next((port for port in preferred if port and is_free(port)), 0) or any_port()
 
 
 def any_port() -> int:
@@ -32,7 +32,8 @@ def any_port() -> int:
         return port
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a loopback port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

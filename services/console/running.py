@@ -49,6 +49,9 @@ def up(
             show_default=False,
         ),
     ] = None,
+    no_monitoring: Annotated[
+        bool, typer.Option("--no-monitoring", help="Do not serve the page that shows all migrations.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run NATS and all services here, in the foreground, until Ctrl-C or SIGTERM.
@@ -61,7 +64,11 @@ def up(
     """
     session = Session(context, None, json)
     wish = Wish(
-        state_dir=state_dir or usual_state_dir(), config_file=config, allow=tuple(allow or ()), port=port
+        state_dir=state_dir or usual_state_dir(),
+        config_file=config,
+        allow=tuple(allow or ()),
+        port=port,
+        monitoring=not no_monitoring,
     )
     if not uvloop.run(_up(wish, session.out)):
         raise typer.Exit(Exit.FAILED)
@@ -99,6 +106,8 @@ def tell_ready(ensemble: Ensemble, out: Output) -> None:
         f"Cutover is up: NATS at {url}, volumes at {exports}, host {ensemble.host.name}, "
         f"state in {ensemble.directory.path}."
     )
+    if ensemble.page_url is not None:
+        out.say(f"The page that shows all migrations: {ensemble.page_url}")
     out.say(f"Ctrl-C stops it cleanly. Other terminals: export CUTOVER_NATS_URL={url}")
     out.result({
         "ready": True,
@@ -106,5 +115,6 @@ def tell_ready(ensemble: Ensemble, out: Output) -> None:
         "export": list(ensemble.export_addresses),
         "host": ensemble.host.name,
         "state_dir": str(ensemble.directory.path),
+        "page": ensemble.page_url,
         "pid": os.getpid(),
     })  # fmt: skip

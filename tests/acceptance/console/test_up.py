@@ -3,6 +3,9 @@
 import asyncio
 import os
 import signal
+import socket
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import orjson
@@ -62,13 +65,53 @@ async def test_signal_stops_everything_cleanly(short_path: Path, number: signal.
 
 async def test_ctrl_c_on_a_terminal_reaches_the_services_through_up_alone(short_path: Path) -> None:
     """The terminal signals its whole foreground group; services that heard it would all stop at once."""
-    async with on_terminal("up", "--state-dir", str(short_path / "state"), "--port", "0") as terminal:
+    async with on_terminal(
+        "up", "--no-monitoring", "--state-dir", str(short_path / "state"), "--port", "0"
+    ) as terminal:
         await terminal.until("Ctrl-C stops it cleanly")
         terminal.type(CTRL_C)
         await terminal.until("Stopped cleanly.")
         assert await terminal.end() == DONE
     assert "stops on SIGINT" not in terminal.shown
     assert terminal.shown.count("stops on SIGTERM") == len(SERVICES) - 1
+
+
+async def test_page_is_served_last_and_stops_first(short_path: Path) -> None:
+    async with up(short_path / "state", monitoring=True) as running:
+        page = running.ready["page"]
+        assert page.startswith("http://127.0.0.1:")
+        assert "<title>Cutover</title>" in await served_at(page)
+        ended = await running.stop()
+    assert ended.status == DONE, ended
+    stops = [line for line in ended.stderr.splitlines() if " stops on " in line]
+    assert "services.monitoring" in stops[0]
+
+
+async def test_nothing_is_hurt_by_a_page_that_cannot_be_served(short_path: Path) -> None:
+    """Its service ends again and again; volumes, commands and the clean stop do not mind."""
+    source, target = make_devices(short_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        allow = ("--allow", str(short_path))
+        state = short_path / "state"
+        async with up(state, *allow, monitoring=True, CUTOVER_MONITORING_LISTEN=address) as running:
+            assert running.process.stderr is not None
+            async with asyncio.timeout(30):
+                while "monitoring ended" not in (await running.process.stderr.readline()).decode():
+                    pass
+            await running.done("setup", "vol1", "--source", str(source), "--target", str(target))
+            await running.done("sync", "vol1")
+            assert (await running.stop()).status == DONE
+
+
+async def served_at(url: str) -> str:
+    """What is served there, once it is: the page's service is waited for by nobody."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+            except urllib.error.URLError:
+                await asyncio.sleep(0.05)
 
 
 async def test_volumes_are_stopped_first_and_nats_last(short_path: Path) -> None:

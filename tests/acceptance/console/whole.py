@@ -56,10 +56,13 @@ class Up:
 
 
 @asynccontextmanager
-async def up(state_dir: Path, *options: str, server: str | None = None) -> AsyncIterator[Up]:
-    """Everything up and ready; stopped on leaving, if it still runs."""
+async def up(
+    state_dir: Path, *options: str, server: str | None = None, monitoring: bool = False, **environment: str
+) -> AsyncIterator[Up]:
+    """Everything up and ready, but the page unless asked for; stopped on leaving, if it still runs."""
     line = ("up", "--json", "--port", "0", "--state-dir", str(state_dir), *options)
-    async with started(*line, server=server) as process:
+    line = line if monitoring else (*line, "--no-monitoring")
+    async with started(*line, server=server, **environment) as process:
         assert process.stdout is not None
         async with asyncio.timeout(START_PATIENCE_S):
             said = await process.stdout.readline()

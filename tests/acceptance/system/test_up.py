@@ -23,7 +23,7 @@ def up(folder: Path) -> Iterator["subprocess.Popen[str]"]:
     with (
         (folder / "up.log").open("ab") as log,
         subprocess.Popen(
-            [*command, "--allow", str(folder / "data"), "--port", "0"],
+            [*command, "--allow", str(folder / "data"), "--port", "0", "--no-monitoring"],
             cwd=ROOT,
             env={name: value for name, value in os.environ.items() if not name.startswith("CUTOVER_")},
             stdin=subprocess.DEVNULL,
