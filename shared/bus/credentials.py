@@ -7,10 +7,13 @@ the file, with what would do; what stands in it is told nobody.
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from shared.bus.nkeys import KeyPair, MalformedSeed, key_pair
 from shared.config.load import ConfigError
 from shared.config.model import NatsConfig
+
+if TYPE_CHECKING:
+    from shared.bus.nkeys import KeyPair
 
 _FILE_BYTES_MAX = 64 * 1024
 _SEED_ALLOWED = "allowed is a file with the seed of a NATS user's nkey (SU…) and nothing else"
@@ -23,7 +26,7 @@ class Credentials:
     """What a connection is made with. `who` names the user for people: by the file, for a key says nothing to them."""
 
     who: str
-    key: KeyPair | None = field(default=None, repr=False)
+    key: "KeyPair | None" = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
 
 
@@ -43,7 +46,10 @@ def read_credentials(config: NatsConfig) -> Credentials:
     return Credentials(f"the user of {config.nkey_seed_file}", _key(config.nkey_seed_file), tls)
 
 
-def _key(file: str) -> KeyPair:
+def _key(file: str) -> "KeyPair":
+    # Only here: who has no key need not wait for what keys are read with.
+    from shared.bus.nkeys import MalformedSeed, key_pair  # noqa: PLC0415
+
     text = _content("nats.nkey_seed_file", file, _SEED_ALLOWED)
     try:
         return key_pair(text.strip())
