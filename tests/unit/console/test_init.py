@@ -5,6 +5,7 @@ import os
 import ssl
 import stat
 import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -16,8 +17,8 @@ from services.console import installation
 from services.console.application import run
 from services.console.certificates import general_name
 from services.console.failures import ConsoleError
-from services.console.initializing import next_commands
 from services.console.installation import File, HostPlan, Plan, files_of, write
+from services.console.installing import next_commands
 from shared.bus.nkeys import key_pair
 from shared.config.load import load
 
@@ -292,3 +293,9 @@ def test_the_commands_that_come_next_are_told_in_their_order() -> None:
         "python -m services.write_cloning --config /etc/cutover/hosts/h2.toml",
     ]
     assert told[7] == "CUTOVER_CONFIG=/etc/cutover/operator.toml cutover list"
+
+
+def test_no_other_command_waits_for_what_certificates_are_made_with() -> None:
+    loaded = "import sys, services.console.application; print('cryptography' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
