@@ -59,11 +59,11 @@ def host_text(plan: NatsPlan, role: Role, host: str, state_dir: PurePosixPath, a
         f"state_dir = {_quoted(str(state_dir / host))}",
         f"allowed_devices = [{patterns}]{nothing}",
         "",
-        "# For volumes over TCP:",
-        "# [nbd]",
-        f"# tls_certificate_file = {_quoted(str(tls / f'nbd-{host}.pem'))}",
-        f"# tls_key_file = {_quoted(str(tls / f'nbd-{host}-key.pem'))}",
-        f"# tls_client_ca_file = {_quoted(str(tls / 'ca.pem'))}",
+        "# Used where volumes are served over TCP, which `listen` says; a Unix socket in state_dir unless given.",
+        "[nbd]",
+        f"tls_certificate_file = {_quoted(str(tls / f'nbd-{host}.pem'))}",
+        f"tls_key_file = {_quoted(str(tls / f'nbd-{host}-key.pem'))}",
+        f"tls_client_ca_file = {_quoted(str(tls / 'ca.pem'))}",
     ]
     return "\n".join(lines) + "\n"
 

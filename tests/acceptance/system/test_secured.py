@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from services.console.local_nats import any_port
 from tests.acceptance.system.application import Application
 from tests.acceptance.system.background import Background
-from tests.acceptance.system.devices import MIB, digest
+from tests.acceptance.system.devices import MIB, digest, run
 from tests.acceptance.system.pairs import make_pair
 from tests.acceptance.system.remote import faulty
 from tests.acceptance.system.secured import SecuredSystem, secured_system
@@ -114,6 +115,23 @@ def test_an_operator_neither_writes_nor_empties_the_journal_nor_speaks_to_hosts(
         done = system.nats_program(nats_cli, *arguments)
         assert "permissions violation" in done.stderr.lower(), (arguments, done)
     assert system.client.journal("vol1") == before
+
+
+def test_volume_over_tcp_is_for_clients_with_a_certificate(system: SecuredSystem) -> None:
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    port = any_port()
+    assert system.stop_service(CLONING) == 0
+    system.start_service(CLONING, under=("env", f"CUTOVER_NBD_LISTEN=tcp://127.0.0.1:{port}"))
+    volume = f"nbds://127.0.0.1:{port}/vol1"
+    with_certificate = f"{volume}?tls-certificates={system.etc}/tls/nbd-client"
+    assert run("nbdinfo", "--size", with_certificate).strip() == str(pair.source.stat().st_size)
+    done = subprocess.run(
+        ["nbdinfo", "--size", volume], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode != 0
+    assert system.stop_service(CLONING) == 0
+    system.start_service(CLONING)
 
 
 def test_command_without_credentials_is_refused_in_a_sentence(system: SecuredSystem) -> None:

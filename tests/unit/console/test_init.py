@@ -94,6 +94,10 @@ def test_every_configuration_is_one_and_names_what_its_role_has(
     assert config.nats.nkey_seed_file == f"/etc/cutover/secrets/{CONFIGURATIONS[path]}.nk"
     assert config.nats.tls_ca_file == "/etc/cutover/tls/ca.pem"
     assert (config.host is not None) == path.startswith("hosts/")
+    if config.host is not None:
+        assert config.nbd.tls_certificate_file == f"/etc/cutover/tls/nbd-{config.host.name}.pem"
+        assert config.nbd.tls_key_file == f"/etc/cutover/tls/nbd-{config.host.name}-key.pem"
+        assert config.nbd.tls_client_ca_file == "/etc/cutover/tls/ca.pem"
 
 
 def test_a_host_has_its_name_its_state_and_its_devices(files: dict[str, File]) -> None:
