@@ -103,6 +103,7 @@ def next_commands(plan: Plan) -> list[str]:
             f"python -m services.write_cloning --config {path(f'hosts/{each.name}.toml')}"
             for each in plan.hosts
         ),
+        f"python -m services.monitoring --config {path('services/monitoring.toml')}",
         f"CUTOVER_CONFIG={path('operator.toml')} cutover list",
         f"nats --server {nats_url(plan)} --nkey {path('secrets/operator.nk')} --tlsca {path('tls/ca.pem')} micro ls",
     ]

@@ -69,7 +69,7 @@ async def look_at_bus(config: NatsConfig, clock: Clock) -> BusFacts:
     Raises:
         Refusal: (`journal-away`) there is nobody.
     """
-    bus = await connect(config.url, name="console", clock=clock, timeout_s=CONNECT_TIMEOUT_S)
+    bus = await connect(config, name="console", clock=clock, timeout_s=CONNECT_TIMEOUT_S)
     try:
         return await _looked(bus, config, clock)
     finally:

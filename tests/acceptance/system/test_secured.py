@@ -154,6 +154,13 @@ def test_command_without_credentials_is_refused_in_a_sentence(system: SecuredSys
     assert done.returncode == 0, done.stderr
 
 
+def test_doctor_comes_with_the_credentials_of_its_configuration(system: SecuredSystem) -> None:
+    done = system.cutover("doctor", "--config", str(system.etc / "operator.toml"))
+    assert "certificate is not accepted" not in done.stdout + done.stderr
+    assert "refuses these credentials" not in done.stdout + done.stderr
+    assert "2.15" in done.stdout, done.stdout + done.stderr
+
+
 def test_monitor_who_gives_a_command_is_refused_by_its_subject(system: SecuredSystem) -> None:
     done = _cutover(
         system, "--json", "sync", "vol1", CUTOVER_CONFIG=str(system.etc / "services/monitoring.toml")

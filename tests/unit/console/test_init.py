@@ -296,7 +296,8 @@ def test_the_commands_that_come_next_are_told_in_their_order() -> None:
         "python -m services.write_cloning --config /etc/cutover/hosts/h1.toml",
         "python -m services.write_cloning --config /etc/cutover/hosts/h2.toml",
     ]
-    assert told[7] == "CUTOVER_CONFIG=/etc/cutover/operator.toml cutover list"
+    assert told[7] == "python -m services.monitoring --config /etc/cutover/services/monitoring.toml"
+    assert told[8] == "CUTOVER_CONFIG=/etc/cutover/operator.toml cutover list"
 
 
 def test_no_other_command_waits_for_what_certificates_are_made_with() -> None:
