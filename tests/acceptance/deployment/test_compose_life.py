@@ -11,7 +11,11 @@ import pytest
 from tests.acceptance.deployment.composition import Composition
 from tests.acceptance.deployment.container import Engine
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.needs_root,
+    pytest.mark.timeout(600),
+]  # the first builds the image
 
 MIB = 1 << 20
 READY_TIMEOUT_S = 60.0

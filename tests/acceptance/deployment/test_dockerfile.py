@@ -42,6 +42,8 @@ def test_images_that_run_have_a_user_without_privileges(stages: Mapping[str, Sta
     assert {stages["cutover"].user, stages["nats"].user} == {"10001:10001"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # it builds the image
 def test_the_tools_for_tests_are_not_installed(installed: Path) -> None:
     packages = {
         each.name.partition("-")[0].lower()
@@ -57,6 +59,7 @@ def test_the_tools_for_tests_are_not_installed(installed: Path) -> None:
     assert packages - {"cutover"} <= {name.lower() for name in locked}
 
 
+@pytest.mark.timeout(600)
 def test_what_is_installed_runs(installed: Path) -> None:
     """Not the repository's own code: the working directory is another one."""
     done = subprocess.run(

@@ -85,6 +85,7 @@ def machine(installed: Path, scratch: Path) -> Iterator[Machine]:
 
 @pytest.mark.slow
 @pytest.mark.needs_root
+@pytest.mark.timeout(600)  # it may have to build the image
 def test_a_real_systemd_runs_them(machine: Machine) -> None:
     """Readiness, the inherited socket, users and credentials of each service, its bounds, and the order of the stop."""
     services = [f"cutover-{name}.service" for name in (*OTHERS, "write-cloning")]
