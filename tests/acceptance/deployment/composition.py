@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+):(?P<how>[-?])(?P<else>[^}]*)\}")
 _SECONDS = {"s": 1.0, "m": 60.0}
 
 
@@ -134,12 +134,37 @@ class Composition(BaseModel):
         yield from started
 
 
-def read_composition(file: Path, variables: Mapping[str, str]) -> Composition:
-    """Read a file as Compose does: anchors, merges, `${NAME:-default}`."""
-    text = _VARIABLE.sub(lambda found: variables.get(found["name"], found["default"] or ""), file.read_text())
-    document: dict[str, Any] = yaml.safe_load(text)
+def read_composition(variables: Mapping[str, str], *files: Path) -> Composition:
+    """Read files as Compose does, each over those before: anchors, merges, `${NAME:-default}`, `${NAME:?complaint}`."""
+    document: dict[str, Any] = {}
+    for file in files:
+        document = _merged(document, yaml.safe_load(_interpolated(file.read_text(), variables)))
     unknown = [key for key in document if key not in Composition.model_fields and not key.startswith("x-")]
-    assert not unknown, f"{file} has keys that nothing here looks at: {unknown}"
+    assert not unknown, f"keys that nothing here looks at: {unknown}"
     return Composition.model_validate(
         {key: value for key, value in document.items() if not key.startswith("x-")}
     )
+
+
+def _interpolated(text: str, variables: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        if found["name"] in variables:
+            return variables[found["name"]]
+        assert found["how"] == "-", f"{found['name']}: {found['else']}"
+        return found["else"]
+
+    return _VARIABLE.sub(value, text)
+
+
+def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, sequences are joined, anything else is replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        before = merged.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            merged[key] = _merged(before, value)
+        elif isinstance(before, list) and isinstance(value, list):
+            merged[key] = [*before, *value]
+        else:
+            merged[key] = value
+    return merged

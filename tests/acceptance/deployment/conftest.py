@@ -13,6 +13,7 @@ from tests.acceptance.deployment.building import build
 from tests.acceptance.deployment.composition import Composition, read_composition
 from tests.acceptance.deployment.container import Engine, Image, private_network
 from tests.acceptance.deployment.dockerfile import Stage, read_dockerfile
+from tests.plugins.left_out import find_nats_cli
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def stages(pytestconfig: pytest.Config) -> dict[str, Stage]:
 @pytest.fixture(scope="session")
 def composition(pytestconfig: pytest.Config) -> Composition:
     """compose.yaml as it is on a fresh checkout."""
-    return read_composition(pytestconfig.rootpath / "compose.yaml", {})
+    return read_composition({}, pytestconfig.rootpath / "compose.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -44,15 +45,26 @@ def installed(pytestconfig: pytest.Config, stages: Mapping[str, Stage], scratch:
 
 @pytest.fixture(scope="session")
 def images(
-    installed: Path, stages: Mapping[str, Stage], composition: Composition, scratch: Path
+    pytestconfig: pytest.Config,
+    installed: Path,
+    stages: Mapping[str, Stage],
+    composition: Composition,
+    scratch: Path,
 ) -> Mapping[str, Image]:
     """By the names that compose.yaml has for them."""
     nats = scratch / "nats"
     nats.mkdir()
     shutil.copy2(Path(sysconfig.get_path("scripts")) / "nats-server", nats)
     (nats / "wget").symlink_to("/usr/bin/busybox")  # which is Alpine's wget
+    box = scratch / "nats-box"
+    box.mkdir()
+    if (program := find_nats_cli(pytestconfig.rootpath)) is not None:
+        shutil.copy2(program, box)
     product = stages["cutover"]
     return {
+        composition.services["nats-box"].image: Image(
+            {"/opt/nats-box": box}, [], {"PATH": "/opt/nats-box:/usr/bin"}, "/"
+        ),
         composition.services["nats"].image: Image(
             {"/opt/nats": nats}, stages["nats"].made_folders, {"PATH": "/opt/nats:/usr/bin"}, "/"
         ),

@@ -124,9 +124,10 @@ class Engine:
         self.running[name] = container
         return container
 
-    def run(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """`docker compose run --rm NAME WORDS`."""
+    def run(self, name: str, *words: str, volumes: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """`docker compose run --rm --volume VOLUME NAME WORDS`."""
         service = self.composition.services[name]
+        service = service.model_copy(update={"volumes": [*service.volumes, *volumes]})
         return subprocess.run(
             self._command(service, list(words) or service.command),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False,

@@ -77,7 +77,7 @@ class Machine:
 
 def lay_out(folder: Path, units: Path) -> None:
     """Make the folders that `boot` wants, with the units, all enabled as their `[Install]` sections say."""
-    for each in ("root", "upper", "etc", "volumes"):
+    for each in ("root", "upper", "volumes"):
         (folder / each).mkdir(parents=True)
     shutil.copytree(units, folder / "units")
     for name in _FOUNDATION:

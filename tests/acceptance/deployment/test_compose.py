@@ -1,6 +1,8 @@
 """compose.yaml: what every container of it has, what may wait for what, and what Docker Compose's own library says of it."""
 
+import grp
 import json
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,17 +10,33 @@ from pathlib import Path
 import pytest
 
 from shared.config.load import load
-from tests.acceptance.deployment.composition import Composition
+from tests.acceptance.deployment.composition import Composition, read_composition
 
 PROFILES = ((), ("monitoring",), ("tools",), ("monitoring", "tools"))
 STOP_MARGIN_S = 10.0  # for the end of the process, beyond the time that it keeps itself
 ROOT = Path(__file__).parents[3]
+SECURED = {"CUTOVER_FILES": "/srv/cutover/files"}
+SECURE = read_composition(SECURED, ROOT / "compose.yaml", ROOT / "compose.secure.yaml").services[
+    "write_cloning"
+]
+HOST_ENVIRONMENT = {"CUTOVER_HOST_NAME": "host1", "CUTOVER_HOST_STATE_DIR": "/var/lib/cutover"}
 
 
-def model(compose_cli: Path, *arguments: str) -> dict[str, object]:
+def secured() -> Composition:
+    """Both files together."""
+    return read_composition(SECURED, ROOT / "compose.yaml", ROOT / "compose.secure.yaml")
+
+
+def model(compose_cli: Path, *arguments: str, folder: Path = ROOT) -> dict[str, object]:
     """What Docker Compose's library makes of the files."""
     done = subprocess.run(
-        [compose_cli, *arguments], cwd=ROOT, env={}, capture_output=True, text=True, check=False, timeout=60
+        [compose_cli, *arguments],
+        cwd=folder,
+        env=SECURED,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     made: dict[str, object] = json.loads(done.stdout)
@@ -31,10 +49,12 @@ def profile_options(profiles: Iterable[str]) -> list[str]:
 
 @pytest.mark.compose_cli
 @pytest.mark.parametrize("profiles", PROFILES)
+@pytest.mark.parametrize("files", [("compose.yaml",), ("compose.yaml", "compose.secure.yaml")])
 def test_compose_accepts_every_profile_and_reads_what_the_tests_read(
-    compose_cli: Path, composition: Composition, profiles: tuple[str, ...]
+    compose_cli: Path, files: tuple[str, ...], profiles: tuple[str, ...]
 ) -> None:
-    services = model(compose_cli, *profile_options(profiles), "compose.yaml")["services"]
+    composition = read_composition(SECURED, *(ROOT / file for file in files))
+    services = model(compose_cli, *profile_options(profiles), *files)["services"]
     assert isinstance(services, dict)
     assert services.keys() == {*composition.started_by(*profiles)}
     for name, judged in services.items():
@@ -46,6 +66,32 @@ def test_compose_accepts_every_profile_and_reads_what_the_tests_read(
         assert [each["target"] for each in judged.get("volumes", ())] == [
             each.partition(":")[2] for each in service.volumes
         ]
+        for kind, mounted in (("configs", service.configs), ("secrets", service.secrets)):
+            found = {(each["source"], each["target"]) for each in judged.get(kind, ())}
+            assert found == {(each.source, each.target) for each in mounted}
+
+
+@pytest.mark.compose_cli
+def test_what_stands_in_comments_is_true_when_it_is_uncommented(compose_cli: Path, tmp_path: Path) -> None:
+    """Block devices, TCP with TLS, io_uring: Compose accepts them, and makes of them what the comments promise."""
+    lines = re.findall(r"^    #   ( *[\w\[].*)$", (ROOT / "compose.yaml").read_text(), flags=re.MULTILINE)
+    override = tmp_path / "compose.override.yaml"
+    override.write_text("services:\n  write_cloning:\n" + "".join(f"    {line}\n" for line in lines))
+    services = model(compose_cli, "compose.yaml", "compose.secure.yaml", str(override))["services"]
+    assert isinstance(services, dict)
+    host = services["write_cloning"]
+    assert [each["source"] for each in host["devices"]] == ["/dev/sdb", "/dev/sdc"]
+    assert host["group_add"] == [str(grp.getgrnam("disk").gr_gid)]
+    assert host["security_opt"] == ["no-new-privileges:true", "seccomp=./io_uring.json"]
+    assert [each["published"] for each in host["ports"]] == ["10809"]
+    assert {*host["networks"]} == {"bus", "outside"}
+    service = secured().services["write_cloning"]
+    unix, tcp = host["environment"]["CUTOVER_NBD_LISTEN"].split(",")
+    assert unix == service.environment["CUTOVER_NBD_LISTEN"]
+    assert tcp.endswith(f":{host['ports'][0]['target']}")
+    named = {value for name, value in host["environment"].items() if name.endswith("_FILE")}
+    assert len(named) == 3
+    assert named <= {each.target for each in (*service.configs, *service.secrets)}
 
 
 @pytest.mark.compose_cli
@@ -108,6 +154,24 @@ def test_the_host_is_given_longer_to_stop_than_it_takes_itself(composition: Comp
     host = load(ROOT / config, {}).host
     assert host is not None
     assert service.stop_grace_period >= host.shutdown_timeout_s + STOP_MARGIN_S
+
+
+def test_each_container_has_the_key_of_its_own_role_and_no_other() -> None:
+    keys = {
+        name: [each.target.rpartition("/")[2] for each in service.secrets if each.target.endswith(".nk")]
+        for name, service in secured().services.items()
+    }
+    assert keys == {
+        "nats": [],
+        "bootstrap": ["bootstrap.nk"],
+        "fault_recording": ["fault_recording.nk"],
+        "state_control": ["state_control.nk"],
+        "startup": ["startup.nk"],
+        "write_cloning": ["write_cloning-host1.nk"],
+        "monitoring": ["monitor.nk"],
+        "cutover": ["operator.nk"],
+        "nats-box": ["operator.nk"],
+    }
 
 
 def test_every_config_that_is_mounted_exists_and_is_the_one_that_the_command_names(

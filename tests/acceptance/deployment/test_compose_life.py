@@ -5,10 +5,11 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.acceptance.deployment.composition import Composition
+from tests.acceptance.deployment.composition import Composition, read_composition
 from tests.acceptance.deployment.container import Engine
 
 pytestmark = [
@@ -78,11 +79,15 @@ def fill(uri: str, content: bytes) -> None:
     subprocess.run(["nbdcopy", "--flush", "-", uri], input=content, check=True, timeout=60)
 
 
+def make_devices(engine: Engine) -> None:
+    for name in ("old.img", "new.img"):
+        with (engine.volume("volumes") / name).open("wb") as file:
+            file.truncate(16 * MIB)
+
+
 def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: EngineOf) -> None:
     this = engine(composition)
-    for name in ("old.img", "new.img"):
-        with (this.volume("volumes") / name).open("wb") as file:
-            file.truncate(16 * MIB)
+    make_devices(this)
     up(this)
     cutover(this, "setup", "vol1", "--source", SOURCE, "--target", TARGET)
     content = os.urandom(16 * MIB)
@@ -115,4 +120,38 @@ def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: Engin
     assert this.running["write_cloning"].is_healthy()
     this.start("nats")
     until(this.running["startup"].is_healthy, "startup does not recover")
+    assert {*down(this).values()} == {0}
+
+
+INIT = (
+    "init", "/out/files", "--installed-at=/etc/cutover", "--host=host1", "--nats-host=nats", "--nats-monitor=0.0.0.0:8222",
+    "--nats-store=/data", "--allow=/srv/volumes/*",
+)  # fmt: skip
+
+
+@pytest.mark.nats_cli
+def test_a_migration_with_what_cutover_init_has_written(
+    pytestconfig: pytest.Config, composition: Composition, engine: EngineOf, scratch: Path
+) -> None:
+    """A key and the least privileges for each role, and TLS: every container has what it needs of it, and no more."""
+    root, folder = pytestconfig.rootpath, scratch / "secured"
+    folder.mkdir()
+    made = engine(composition).run("cutover", *INIT, volumes=[f"{folder}:/out"])
+    assert made.returncode == 0, made.stdout + made.stderr
+    variables = {"CUTOVER_FILES": f"{folder}/files"}
+    this = engine(read_composition(variables, root / "compose.yaml", root / "compose.secure.yaml"))
+    make_devices(this)
+    up(this)
+    cutover(this, "setup", "vol1", "--source", SOURCE, "--target", TARGET)
+    cutover(this, "sync", "vol1")
+    cutover(this, "wait", "vol1", "source-selected")
+    asked = this.run("nats-box", "nats", "req", "--raw", "cutover.control.query.vol1", "")
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["error_flag"] is True
+
+    stranger = this.run("nats-box", "env", "--unset=NATS_NKEY", "nats", "req", "cutover.control.list", "")
+    assert stranger.returncode != 0, "NATS lets in who has no key"
+
+    assert this.stop("write_cloning") == 0
+    assert query(this)["error_flag"] is False
     assert {*down(this).values()} == {0}

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sysconfig
@@ -12,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.deployment.machine import Machine, booted, lay_out
+from tests.support.installations import run_init
 
 ROOT = Path(__file__).parents[3]
 UNITS = ROOT / "deploy" / "systemd"
 EXPOSURE_MAX = "20"  # of 100, by `systemd-analyze security`
 MIB = 1 << 20
+HOST = socket.gethostname().partition(".")[0]
 OTHERS = ("nats", "bootstrap", "fault-recording", "state-control", "startup")
 STOP_MARGIN_S = 10.0
 
@@ -64,18 +65,11 @@ def machine(installed: Path, scratch: Path) -> Iterator[Machine]:
     """A machine with a systemd of its own, on which everything but monitoring is enabled."""
     folder = scratch / "machine"
     lay_out(folder, UNITS)
-    host = socket.gethostname().partition(".")[0]
-    shutil.copytree(ROOT / "deploy" / "compose", folder / "etc", dirs_exist_ok=True)
-    for file in (folder / "etc").rglob("*.*"):
-        file.write_text(
-            file.read_text()
-            .replace("//nats:", "//127.0.0.1:")
-            .replace('"/data"', '"/var/lib/cutover-nats/journal"')
-        )
-    (folder / "etc/hosts/host1.toml").rename(folder / f"etc/hosts/{host}.toml")
-    for unit in (folder / "units").glob("cutover-*.service"):
-        lines = unit.read_text().splitlines(keepends=True)
-        unit.write_text("".join(line for line in lines if "nkey" not in line and "ca.pem" not in line))
+    made = run_init(
+        folder / "etc", f"--host={HOST}", "--installed-at=/etc/cutover", "--nats-store=/var/lib/cutover-nats/journal",
+        "--allow=/srv/volumes/*",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
     for name in ("old.img", "new.img"):
         with (folder / "volumes" / name).open("wb") as device:
             device.truncate(16 * MIB)
@@ -91,7 +85,7 @@ def test_a_real_systemd_runs_them(machine: Machine) -> None:
     services = [f"cutover-{name}.service" for name in (*OTHERS, "write-cloning")]
     machine.until_active([*services, "cutover-nbd.socket"])
     assert machine.show("cutover-write-cloning.service", "StatusText") == [
-        "Host host1 serves /run/cutover/nbd.sock."
+        f"Host {HOST} serves /run/cutover/nbd.sock."
     ]
     assert machine.show("cutover-startup.service", "StatusText", "NotifyAccess") == [
         "It admits hosts.",
@@ -104,7 +98,7 @@ def test_a_real_systemd_runs_them(machine: Machine) -> None:
     ]
 
     def cutover(*words: str) -> str:
-        return machine.do("cutover", *words)
+        return machine.do("env", "CUTOVER_CONFIG=/etc/cutover/operator.toml", "cutover", *words)
 
     cutover("setup", "vol1", "--source", "/srv/volumes/old.img", "--target", "/srv/volumes/new.img")
     cutover("sync", "vol1")
