@@ -15,7 +15,8 @@ from tests.support.installations import run_init
 
 ROOT = Path(__file__).parents[3]
 UNITS = ROOT / "deploy" / "systemd"
-EXPOSURE_MAX = "20"  # of 100, by `systemd-analyze security`
+EXPOSURE_MAX = 15  # of 100, by `systemd-analyze security`
+EXPOSURE_OF_DEVICES_MAX = 19
 MIB = 1 << 20
 HOST = socket.gethostname().partition(".")[0]
 OTHERS = ("nats", "bootstrap", "fault-recording", "state-control", "startup")
@@ -48,7 +49,8 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
 
 def test_the_services_are_kept_in_bounds(units: Path) -> None:
     for file in units.glob("*.service"):
-        analyze("security", "--offline=true", f"--threshold={EXPOSURE_MAX}", "--no-pager", str(file))
+        most = EXPOSURE_OF_DEVICES_MAX if file.stem == "cutover-write-cloning" else EXPOSURE_MAX
+        analyze("security", "--offline=true", f"--threshold={most}", "--no-pager", str(file))
 
 
 def test_the_volumes_are_closed_before_what_their_clean_stop_needs_and_have_the_time(units: Path) -> None:
