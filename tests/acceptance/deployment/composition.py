@@ -94,6 +94,8 @@ class Service(_Strict):
     profiles: list[str] = []
     ports: list[str] = []
     ulimits: dict[str, int] = {}
+    devices: list[str] = []
+    group_add: list[str] = []
     working_dir: str = ""
     stdin_open: bool = False
     tty: bool = False
@@ -144,6 +146,12 @@ def read_composition(variables: Mapping[str, str], *files: Path) -> Composition:
     return Composition.model_validate(
         {key: value for key, value in document.items() if not key.startswith("x-")}
     )
+
+
+def commented(file: Path) -> str:
+    """What the comments at `write_cloning` say to put into an override, as that override."""
+    lines = re.findall(r"^    #   ( *[\w\[].*)$", file.read_text(), flags=re.MULTILINE)
+    return "services:\n  write_cloning:\n" + "".join(f"    {line}\n" for line in lines)
 
 
 def _interpolated(text: str, variables: Mapping[str, str]) -> str:

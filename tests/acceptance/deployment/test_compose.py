@@ -2,7 +2,6 @@
 
 import grp
 import json
-import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.config.load import load
-from tests.acceptance.deployment.composition import Composition, read_composition
+from tests.acceptance.deployment.composition import Composition, commented, read_composition
 
 PROFILES = ((), ("monitoring",), ("tools",), ("monitoring", "tools"))
 STOP_MARGIN_S = 10.0  # for the end of the process, beyond the time that it keeps itself
@@ -74,9 +73,8 @@ def test_compose_accepts_every_profile_and_reads_what_the_tests_read(
 @pytest.mark.compose_cli
 def test_what_stands_in_comments_is_true_when_it_is_uncommented(compose_cli: Path, tmp_path: Path) -> None:
     """Block devices, TCP with TLS, io_uring: Compose accepts them, and makes of them what the comments promise."""
-    lines = re.findall(r"^    #   ( *[\w\[].*)$", (ROOT / "compose.yaml").read_text(), flags=re.MULTILINE)
     override = tmp_path / "compose.override.yaml"
-    override.write_text("services:\n  write_cloning:\n" + "".join(f"    {line}\n" for line in lines))
+    override.write_text(commented(ROOT / "compose.yaml"))
     services = model(compose_cli, "compose.yaml", "compose.secure.yaml", str(override))["services"]
     assert isinstance(services, dict)
     host = services["write_cloning"]
@@ -86,11 +84,10 @@ def test_what_stands_in_comments_is_true_when_it_is_uncommented(compose_cli: Pat
     assert [each["published"] for each in host["ports"]] == ["10809"]
     assert {*host["networks"]} == {"bus", "outside"}
     service = secured().services["write_cloning"]
-    unix, tcp = host["environment"]["CUTOVER_NBD_LISTEN"].split(",")
-    assert unix == service.environment["CUTOVER_NBD_LISTEN"]
-    assert tcp.endswith(f":{host['ports'][0]['target']}")
-    named = {value for name, value in host["environment"].items() if name.endswith("_FILE")}
-    assert len(named) == 3
+    nbd = load(ROOT / "deploy/compose/hosts/host1.toml", host["environment"]).nbd
+    assert nbd.listen[0] == service.environment["CUTOVER_NBD_LISTEN"]
+    assert nbd.listen[1].endswith(f":{host['ports'][0]['target']}")
+    named = {nbd.tls_certificate_file, nbd.tls_key_file, nbd.tls_client_ca_file}
     assert named <= {each.target for each in (*service.configs, *service.secrets)}
 
 

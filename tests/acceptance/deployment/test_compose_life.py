@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.deployment.composition import Composition, read_composition
+from tests.acceptance.deployment.composition import Composition, commented, read_composition
 from tests.acceptance.deployment.container import Engine
 
 pytestmark = [
@@ -138,8 +138,10 @@ def test_a_migration_with_what_cutover_init_has_written(
     folder.mkdir()
     made = engine(composition).run("cutover", *INIT, volumes=[f"{folder}:/out"])
     assert made.returncode == 0, made.stdout + made.stderr
+    override = folder / "compose.override.yaml"
+    override.write_text(commented(root / "compose.yaml"))
     variables = {"CUTOVER_FILES": f"{folder}/files"}
-    this = engine(read_composition(variables, root / "compose.yaml", root / "compose.secure.yaml"))
+    this = engine(read_composition(variables, root / "compose.yaml", root / "compose.secure.yaml", override))
     make_devices(this)
     up(this)
     cutover(this, "setup", "vol1", "--source", SOURCE, "--target", TARGET)
@@ -148,6 +150,13 @@ def test_a_migration_with_what_cutover_init_has_written(
     asked = this.run("nats-box", "nats", "req", "--raw", "cutover.control.query.vol1", "")
     assert asked.returncode == 0, asked.stderr
     assert json.loads(asked.stdout)["error_flag"] is True
+
+    uri = f"nbds://127.0.0.1:10809/vol1?tls-certificates={folder}/files/tls/nbd-client"
+    inside = ["ip", "netns", "exec", this.network]
+    size = subprocess.run(
+        [*inside, "nbdinfo", "--size", uri], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert size.stdout == f"{16 * MIB}\n"
 
     stranger = this.run("nats-box", "env", "--unset=NATS_NKEY", "nats", "req", "cutover.control.list", "")
     assert stranger.returncode != 0, "NATS lets in who has no key"
