@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ from tests.acceptance.deployment.container import Engine
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.needs_root,
-    pytest.mark.timeout(600),
-]  # the first builds the image
+    pytest.mark.timeout(600),  # the first builds the image
+]
 
 MIB = 1 << 20
 READY_TIMEOUT_S = 60.0
@@ -74,6 +75,17 @@ def query(engine: Engine) -> dict[str, object]:
     return answer
 
 
+def page(engine: Engine, url: str) -> str:
+    """What a browser of the machine gets, to whose loopback address the port is published."""
+    script = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=10).read().decode())"
+    done = subprocess.run(
+        ["ip", "netns", "exec", engine.network, sys.executable, "-c", script],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def fill(uri: str, content: bytes) -> None:
     """Write as an application does that is no part of Cutover."""
     subprocess.run(["nbdcopy", "--flush", "-", uri], input=content, check=True, timeout=60)
@@ -106,8 +118,11 @@ def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: Engin
     assert query(this)["error_flag"] is False
     assert {*down(this).values()} == {0}
 
-    up(this)
+    up(this, "monitoring")
     assert query(this)["state"] == "target-selected"
+    assert page(this, "http://127.0.0.1:8321/healthz") == "ok"
+    assert "<title>Cutover" in page(this, "http://127.0.0.1:8321/")
+    assert 'migration="vol1"' in page(this, "http://127.0.0.1:8321/metrics")
     content = content[: 8 * MIB] + os.urandom(8 * MIB)
     fill(uri, content)
     cutover(this, "commit", "vol1", "--yes")

@@ -64,7 +64,7 @@ def test_the_volumes_are_closed_before_what_their_clean_stop_needs_and_have_the_
 
 @pytest.fixture(scope="module")
 def machine(installed: Path, scratch: Path) -> Iterator[Machine]:
-    """A machine with a systemd of its own, on which everything but monitoring is enabled."""
+    """A machine with a systemd of its own, on which everything is enabled."""
     folder = scratch / "machine"
     lay_out(folder, UNITS)
     made = run_init(
@@ -84,7 +84,7 @@ def machine(installed: Path, scratch: Path) -> Iterator[Machine]:
 @pytest.mark.timeout(600)  # it may have to build the image
 def test_a_real_systemd_runs_them(machine: Machine) -> None:
     """Readiness, the inherited socket, users and credentials of each service, its bounds, and the order of the stop."""
-    services = [f"cutover-{name}.service" for name in (*OTHERS, "write-cloning")]
+    services = [f"cutover-{name}.service" for name in (*OTHERS, "write-cloning", "monitoring")]
     machine.until_active([*services, "cutover-nbd.socket"])
     assert machine.show("cutover-write-cloning.service", "StatusText") == [
         f"Host {HOST} serves /run/cutover/nbd.sock."
