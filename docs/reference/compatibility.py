@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from docs.reference.schemas import Schema
 
-_MEANING = ("type", "const", "format", "items", "anyOf", "default", "additionalProperties")
+_MEANING = ("type", "const", "format", "anyOf", "default", "additionalProperties")
 
 
 def breaches(name: str, before: Schema, now: Schema | None) -> Iterator[str]:
@@ -31,6 +31,12 @@ def _differences(path: str, before: Schema, now: Schema) -> Iterator[str]:
     for key in sorted(set(before.get("required", ())) - set(now.get("required", ()))):
         if key in there:
             yield f"{path}.{key}: the field was always there, and may be left out now. Keep it required."
+    if before.get("items") and now.get("items"):  # what a list holds may grow like anything else
+        yield from _differences(f"{path}[]", before["items"], now["items"])
+    yield from _other_meanings(path, before, now)
+
+
+def _other_meanings(path: str, before: Schema, now: Schema) -> Iterator[str]:
     for value in sorted(set(before.get("enum", ())) - set(now.get("enum", ()))):
         yield f"{path}: the value {value!r} is gone, and records of today have it. Keep it."
     for word in _MEANING:

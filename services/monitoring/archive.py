@@ -93,7 +93,7 @@ class Archive:
         try:
             record = decode_record(base64.b64decode(message.get("data", "")))
         except Refusal as refusal:
-            _log.warning("A record of the journal is passed over: %s", refusal.message)
+            _log.warning("A record on %r is passed over: %s", message.get("subject"), refusal.message)
             return int(message["seq"]), None
         return int(message["seq"]), record
 

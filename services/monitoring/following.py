@@ -18,6 +18,7 @@ from shared.bus.connection import Bus
 from shared.bus.durability import ServerDurability
 from shared.bus.interface import ServiceInstance, Told
 from shared.config.model import NatsConfig
+from shared.logs.about import about
 from shared.messages.codec import decode_record, decode_reply
 from shared.messages.control import (
     FAULTS_SUBJECT,
@@ -84,7 +85,7 @@ class Following:
             try:
                 records, is_whole = await self._archive.chain(name)
             except Refusal as refusal:
-                _log.debug("the history of %s is not read: %s", name, refusal.message)
+                _log.debug("the history of %s is not read: %s", name, refusal.message, extra=about(name))
                 return
             self._picture.told_history(name, records, is_whole=is_whole)
 

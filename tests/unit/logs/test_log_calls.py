@@ -33,8 +33,16 @@ ABOUT_NO_MIGRATION = {
     "%s was turned away by TLS: %s",
     "the files of before are still used for TLS: %s",
     "the files of before are still used for TLS",
+    "TLS is done with the new %s from now on",
+    "a client's certificate does not tell its name: %r",
     "no client can be accepted on %s: %s",
-    "%s",  # `cutover up`, of its services
+    "%s",  # `cutover up`, of its services; monitoring, of the bus
+    # Of monitoring: what cannot be read says nothing of a migration but its subject.
+    "the page is at %s",
+    "commands are offered to whoever logs in with the access token in %s",
+    "A message on %r is passed over: %s",
+    "A record on %r is passed over: %s",
+    "not everything was answered: %s",
 }
 
 
