@@ -1,7 +1,9 @@
 """Monitoring beside the real system: it learns of everything, survives what it watches, and nobody notices when it stops."""
 
+import os
 import subprocess
 
+from shared.bus.nkeys import new_key_pair
 from tests.acceptance.system.devices import MIB
 from tests.acceptance.system.page_watcher import Watcher, logged_in, monitored, post
 from tests.acceptance.system.pairs import make_pair
@@ -139,7 +141,8 @@ def test_operator_commands_a_real_migration(system: System) -> None:
     pair = make_pair(system, "led", size_bytes=8 * MIB)
     system.set_up("led", pair.source, pair.target)
     seed = system.folder / "operator.nk"
-    seed.write_text("SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTAM\n")
+    seed.write_text(new_key_pair(os.urandom(32)).seed + "\n")
+    seed.chmod(0o600)
     with monitored(system, f'operator_nkey_seed_file = "{seed}"') as monitoring:
         origin, secrets = logged_in(monitoring)
         watcher = Watcher(monitoring.url, "led")
