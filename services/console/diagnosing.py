@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Outcome
 from services.console.doctor.looking_at_bus import look_at_bus
+from services.console.doctor.looking_at_files import look_at_files
 from services.console.doctor.looking_at_machine import look_at_machine
 from services.console.doctor.table import Line, lines
 from services.console.failures import Exit
@@ -85,11 +87,12 @@ async def _facts(file: Path | None, session: Session) -> Facts:
     nats = config.nats if config is not None else NatsConfig()
     if session.server_was_named:
         nats = replace(nats, url=session.server)
-    facts = Facts(config=config, config_name=name, mistakes=mistakes)
+    files = () if config is None else look_at_files(config, datetime.now(UTC))
+    facts = Facts(config=config, config_name=name, mistakes=mistakes, files=files)
     try:
         facts = replace(facts, bus=await look_at_bus(nats, SystemClock()))
-    except Refusal as refusal:
-        facts = replace(facts, bus_trouble=refusal.message)
+    except (ConfigError, Refusal) as error:
+        facts = replace(facts, bus_trouble=error.message if isinstance(error, Refusal) else str(error))
     return facts if config is None else replace(facts, machine=look_at_machine(config))
 
 

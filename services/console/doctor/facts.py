@@ -99,12 +99,25 @@ class MachineFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileLook:
+    """A file that the configuration names."""
+
+    key: str
+    path: str
+    trouble: str = ""
+    is_secret: bool = False
+    mode: int = 0o600
+    expires_in_days: float | None = None  # of a certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All of it. Without `bus` nobody could be reached (`bus_trouble`); without `machine` there is no host here."""
 
     config: Config | None
     config_name: str
     mistakes: tuple[str, ...] = ()
+    files: tuple[FileLook, ...] = ()
     bus: BusFacts | None = None
     bus_trouble: str = ""
     machine: MachineFacts | None = None

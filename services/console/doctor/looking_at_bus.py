@@ -67,7 +67,8 @@ async def look_at_bus(config: NatsConfig, clock: Clock) -> BusFacts:
     """Connect, and ask for everything that the checks need.
 
     Raises:
-        Refusal: (`journal-away`) there is nobody.
+        ConfigError: a file that the configuration names is no use.
+        Refusal: there is nobody, or he does not take our credentials.
     """
     bus = await connect(config, name="console", clock=clock, timeout_s=CONNECT_TIMEOUT_S)
     try:

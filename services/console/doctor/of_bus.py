@@ -79,7 +79,7 @@ def credentials(facts: Facts) -> Iterator[Finding]:
     else:
         yield warning(
             f"whoever reaches {bus.url} may do anything: the server asks nobody who he is",
-            "give each service a user of its own in the server's configuration",
+            "let `cutover init` write an installation with a key for each role",
         )
 
 

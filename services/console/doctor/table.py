@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from services.console.doctor import of_bus, of_configuration, of_machine
+from services.console.doctor import of_bus, of_configuration, of_files, of_machine
 from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Finding, Outcome, failure
 
@@ -19,6 +19,7 @@ class Check:
 CHECKS = (
     Check("configuration", of_configuration.readable),
     Check("time-outs", of_configuration.time_outs),
+    Check("files", of_files.named_files),
     Check("nats", of_bus.reachable),
     Check("nats version", of_bus.server_version),
     Check("nats sync", of_bus.sync_setting),

@@ -7,6 +7,7 @@ from services.console.doctor.facts import (
     BusFacts,
     DeviceLook,
     Facts,
+    FileLook,
     MachineFacts,
     PatternLook,
     SocketLook,
@@ -85,3 +86,8 @@ def with_pattern(**changes: Any) -> Facts:
 def judged(check: str, facts: Facts) -> list[Finding]:
     (row,) = [each for each in CHECKS if each.name == check]
     return list(row.judge(facts))
+
+
+def with_file(**changes: Any) -> Facts:
+    look = FileLook(key="nats.nkey_seed_file", path="/k", is_secret=True)
+    return replace(WELL, files=(replace(look, **changes),))

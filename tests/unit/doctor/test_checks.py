@@ -19,6 +19,7 @@ from tests.unit.doctor.facts import (
     with_bus,
     with_cloning,
     with_device,
+    with_file,
     with_host,
     with_machine,
     with_pattern,
@@ -39,6 +40,12 @@ CASES = (
     ("time-outs", with_host(shutdown_timeout_s=25.0), WARNING, "leaves no time for a target that hangs"),
     ("time-outs", with_host(target_flush_interval_s=11.0), WARNING, "has to be flushed within host.io_timeout_s"),
     ("time-outs", with_host(io_timeout_s=0.5, target_flush_interval_s=0.5), WARNING, "only busy"),
+    ("files", with_file(), OK, "nats.nkey_seed_file: /k"),
+    ("files", with_file(is_secret=False, expires_in_days=400.0), OK, "good for 400 days"),
+    ("files", with_file(trouble="cannot be read: Permission denied"), FAILURE, "Permission denied"),
+    ("files", with_file(mode=0o644), WARNING, "open to others (mode 0644)"),
+    ("files", with_file(is_secret=False, expires_in_days=-1.0), FAILURE, "has expired"),
+    ("files", with_file(is_secret=False, expires_in_days=3.0), WARNING, "expires in 3 days"),
     ("nats", WELL, OK, "answers"),
     ("nats", AWAY, FAILURE, "cannot be reached"),
     ("nats version", WELL, OK, "2.15.3"),
@@ -135,7 +142,7 @@ def test_every_check_is_tried_in_every_outcome_that_it_has() -> None:
 def test_on_a_machine_where_all_is_well_every_line_is_ok() -> None:
     found = list(lines(WELL))
     assert [line for line in found if line.outcome is not OK] == []
-    assert {line.check for line in found} == {check.name for check in CHECKS} - {"questions"}
+    assert {line.check for line in found} == {check.name for check in CHECKS} - {"questions", "files"}
 
 
 def test_without_a_server_and_without_a_host_the_rest_is_told_all_the_same() -> None:
