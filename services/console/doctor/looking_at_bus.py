@@ -31,7 +31,6 @@ ASK_TIMEOUT_S = 3.0
 DISCOVERY_TIMEOUT_S = 0.5
 _API = "$JS.API"
 _NOT_FOUND = 404
-_DENIED = "permissions violation"
 
 
 @dataclass(slots=True)
@@ -44,23 +43,14 @@ class _Asking:
 
     async def ask(self, what: str, answer: Awaitable[T]) -> T | None:
         """The answer; None where there is none, which is noted."""
-        before = self.bus.client.last_error
         try:
             return await answer
         except Refusal as refusal:
-            why = self._denial(refusal, before)
-            if why is not None:
-                self.denied.append(f"{what} is not permitted: {why}")
+            if refusal.code is Code.NOT_PERMITTED:
+                self.denied.append(f"{what} is not permitted: {refusal.message}")
             elif refusal.code is not Code.SERVICE_AWAY or isinstance(refusal, Unanswered):
                 self.troubles.append(f"{what}: {refusal.message}")
             return None  # that nobody serves it is told of where services are
-
-    def _denial(self, refusal: Refusal, before: Exception | None) -> str | None:
-        """The server's own words, which come beside the answer that does not come."""
-        last = self.bus.client.last_error
-        if last is not None and last is not before and _DENIED in str(last).lower():
-            return str(last)
-        return refusal.message if str(refusal.code) == "not-permitted" else None
 
 
 async def look_at_bus(config: NatsConfig, clock: Clock) -> BusFacts:
@@ -148,9 +138,6 @@ async def _api(bus: Bus, subject: str) -> dict[str, Any]:
 async def _hear(bus: Bus) -> None:
     async with bus.listen("cutover.>"):
         await bus.settle()
-    last = bus.client.last_error
-    if last is not None and f"{_DENIED} for subscription" in str(last).lower():
-        raise Refusal(Code.JOURNAL_AWAY, str(last))
 
 
 async def _instances(asking: _Asking) -> tuple[ServiceInstance, ...]:

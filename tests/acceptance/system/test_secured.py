@@ -219,3 +219,29 @@ def _cutover(
          sys.executable, "-m", "services.console", *(arguments or ("list",))],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
+
+
+def test_doctor_finds_all_well_with_the_operators_credentials_and_with_a_hosts_what_it_may_not(
+    system: SecuredSystem,
+) -> None:
+    done = system.cutover("doctor", "--json")
+    assert done.returncode == 0, done.stdout
+    lines = json.loads(done.stdout)["checks"]
+    unseen = [line["check"] for line in lines if line["outcome"] == "warning"]
+    assert unseen == ["nats sync"], "the operator's file has no monitoring page"
+    assert not [line for line in lines if line["outcome"] == "failure"]
+    files = [line["message"] for line in lines if line["check"] == "files"]
+    assert files[0] == f"nats.nkey_seed_file: {system.etc}/secrets/operator.nk"
+    assert f"nats.tls_ca_file: {system.etc}/tls/" in files[1]
+    assert "good for" in files[1]
+    done = system.cutover("doctor", "--json", "--config", str(system.config_of(CLONING)))
+    denied = [line for line in json.loads(done.stdout)["checks"] if line["check"] == "permissions"]
+    assert done.returncode == 1
+    assert any("cutover.control.list is not permitted" in line["message"] for line in denied)
+    key = system.etc / "secrets/operator.nk"
+    key.chmod(0o644)
+    try:
+        lines = json.loads(system.cutover("doctor", "--json").stdout)["checks"]
+    finally:
+        key.chmod(0o600)
+    assert any(line["outcome"] == "warning" and "mode 0644" in line["message"] for line in lines)
