@@ -30,19 +30,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
-# Typed once, so that ctypes converts the arguments of every call by itself and a 64-bit address never gets
-# truncated.
+# Not typed, because that makes a call twice as slow: small numbers and a null pointer are all that it is called with, and
+# these arrive as they are.
 _enter = ctypes.CDLL(None, use_errno=True).syscall
 _enter.restype = ctypes.c_long
-_enter.argtypes = [
-    ctypes.c_long,
-    ctypes.c_uint,
-    ctypes.c_uint,
-    ctypes.c_uint,
-    ctypes.c_uint,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-]
 
 
 class _IoVec(ctypes.Structure):
