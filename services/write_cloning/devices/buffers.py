@@ -42,15 +42,15 @@ class Buffer:
         self._pool = pool
         self._home = home
 
-    def retain(self) -> None:
-        """Hold the buffer once more; each holder releases it once."""
+    def retain(self, times: int = 1) -> None:
+        """Hold the buffer once more, or so many times; each is released once."""
         if self.references < 1:
             raise BufferMisuseError(f"a buffer of {self.size_bytes} bytes was retained while nobody held it")
-        self.references += 1
+        self.references += times
 
-    def release(self) -> None:
+    def release(self, times: int = 1) -> None:
         """Let go; the last holder's release returns the buffer to its pool, which may hand it out at once."""
-        references = self.references - 1
+        references = self.references - times
         if references > 0:
             self.references = references
         elif references == 0:

@@ -1,6 +1,6 @@
 """What an export asks of a volume. It must not know how a volume keeps its promises."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from services.write_cloning.volume.requests import Request
@@ -31,6 +31,9 @@ class ExportedVolume(Protocol):
         bytes are found at `request.start` in the end. It may change a write's offset, length and buffer on the way. It
         does not raise for anything that can be told by an errno.
         """
+
+    def submit_all(self, requests: Iterable[Request]) -> None:
+        """Carry out requests as if they were submitted one by one, in this order."""
 
     async def block_status(
         self, offset: int, length: int, context: str, most: int

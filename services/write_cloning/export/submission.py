@@ -21,6 +21,7 @@ from shared.nbd.constants import Command, CommandFlag
 from shared.nbd.requests import WireRequest
 
 _WRITE, _READ = int(Command.WRITE), int(Command.READ)
+_WITH_PAYLOAD = frozenset({_WRITE, _READ})
 _FUA, _NO_HOLE, _REQ_ONE, _FAST_ZERO = (
     int(flag) for flag in (CommandFlag.FUA, CommandFlag.NO_HOLE, CommandFlag.REQ_ONE, CommandFlag.FAST_ZERO)
 )
@@ -45,7 +46,7 @@ class Submission:
         "_max_payload_bytes",
         "_outbox",
         "_serve_at_once",
-        "_submit",
+        "_submit_all",
         "_take",
         "_tray",
         "found",
@@ -71,7 +72,7 @@ class Submission:
         self._serve_at_once = tray.serve
         self._answers = answers
         self._take = take
-        self._submit = volume.submit
+        self._submit_all = volume.submit_all
         self._block_mask = volume.alignment_bytes - 1
         self._in_place = volume.alignment_bytes == 1
         self._max_in_flight = limits.requests_per_connection
@@ -79,10 +80,14 @@ class Submission:
 
     def submit_found(self) -> bool:
         """Submit what was parsed; False when the window is full or memory is short."""
+        batch: list[Request] = []
         try:
-            return self._submit_batch(self.found, self.next)
+            is_all = self._prepare(self.found, self.next, batch)
         finally:
             self._tray.hand_over()
+        if batch:
+            self._submit_all(batch)
+        return is_all
 
     def is_window_full(self) -> bool:
         """Whether another large payload has to wait."""
@@ -103,56 +108,75 @@ class Submission:
         self.found = []
         self.next = 0
 
-    def _submit_batch(self, found: list[WireRequest], at: int) -> bool:
-        answers, outbox, inbox = self._answers, self._outbox, self._inbox
-        in_place, on_write, submit = self._in_place, answers.on_write, self._submit
+    def _prepare(self, found: list[WireRequest], at: int, batch: list[Request]) -> bool:
+        """Make requests of what was parsed, as far as window and memory allow; what needs none is served at once."""
+        answers, outbox, received = self._answers, self._outbox, self._inbox.buffer
+        in_place, on_write = self._in_place, answers.on_write
         # Nothing completes meanwhile: what is left of the window only shrinks.
         requests_left = self._max_in_flight - answers.in_flight - len(outbox.pieces)
         bytes_left = self._max_payload_bytes - answers.payload_bytes - outbox.unsent_bytes
+        payloads_in_place = 0
+        if received is not None:
+            received.retain()  # whatever happens to the inbox meanwhile
         count = len(found)
         while at < count:
             self.next = at
             if requests_left <= 0 or bytes_left <= 0:
-                return False
+                break
             command, flags, cookie, offset, length, position = found[at]
             requests_left -= 1
-            if command == _WRITE:
-                buffer = inbox.buffer if in_place else self._aligned_payload(position, length)
-                if buffer is None:
-                    return False
-                if in_place:  # the payload is used where it was received
-                    buffer.retain()
-                else:
-                    position = 0
-                request = Request(_WRITE_KIND, offset, length, on_write, cookie, buffer, position)
+            if command == _WRITE and in_place:  # the payload is used where it was received
+                request = Request(_WRITE_KIND, offset, length, on_write, cookie, received, position)
                 if flags & _FUA:
                     request.durable = True
-            elif command == _READ:
-                if length <= AT_ONCE_BYTES and self._serve_at_once(cookie, offset, length):
-                    bytes_left -= length
-                    at += 1
-                    continue
-                aligned = not (offset | length) & self._block_mask
-                buffer = self._take(length if aligned else length + 2 * self._block_mask)
-                if buffer is None:
-                    return False
-                request = Request(_READ_KIND, offset, length, answers.on_read, cookie, buffer)
-            else:
-                at += 1
-                self._submit_other(command, flags, cookie, offset, length)
-                continue
+                payloads_in_place += 1
+                answers.payload_bytes += length
+                answers.in_flight += 1
+                batch.append(request)
+            elif (
+                command != _READ or length > AT_ONCE_BYTES or not self._serve_at_once(cookie, offset, length)
+            ):
+                if not self._prepare_one(found[at], batch):
+                    break
+                if command not in _WITH_PAYLOAD:
+                    length = 0
             bytes_left -= length
-            answers.payload_bytes += length
             at += 1
-            answers.in_flight += 1
-            submit(request)
-        self.found = []
-        self.next = 0
+        else:
+            self.found = []
+            self.next = 0
+        if received is not None:
+            received.retain(payloads_in_place)
+            received.release()
         # Less: so many requests were refused, and the replies to them are not sent yet.
-        return requests_left >= 0
+        return at == count and requests_left >= 0
 
-    def _submit_other(self, command: int, flags: int, cookie: int, offset: int, length: int) -> None:
-        """Submit what has no payload in either direction."""
+    def _prepare_one(self, wire_request: WireRequest, batch: list[Request]) -> bool:
+        """Make a request that needs memory, or has no payload in either direction; False when memory is short."""
+        command, flags, cookie, offset, length, position = wire_request
+        answers = self._answers
+        if command not in _WITH_PAYLOAD:
+            self._prepare_other(command, flags, cookie, offset, length, batch)
+            return True
+        if command == _WRITE:
+            buffer = self._aligned_payload(position, length)
+            complete, kind = answers.on_write, _WRITE_KIND
+        else:
+            is_aligned = not (offset | length) & self._block_mask
+            buffer = self._take(length if is_aligned else length + 2 * self._block_mask)
+            complete, kind = answers.on_read, _READ_KIND
+        if buffer is None:
+            return False
+        request = Request(kind, offset, length, complete, cookie, buffer)
+        request.durable = command == _WRITE and flags & _FUA != 0
+        answers.payload_bytes += length
+        answers.in_flight += 1
+        batch.append(request)
+        return True
+
+    def _prepare_other(
+        self, command: int, flags: int, cookie: int, offset: int, length: int, batch: list[Request]
+    ) -> None:
         self._answers.in_flight += 1
         if command == Command.BLOCK_STATUS:
             self._answers.tell_status(cookie, offset, length, only_one=flags & _REQ_ONE != 0)
@@ -161,7 +185,7 @@ class Submission:
         request.durable = flags & _FUA != 0
         request.may_punch = flags & _NO_HOLE == 0
         request.fast = flags & _FAST_ZERO != 0
-        self._submit(request)
+        batch.append(request)
 
     def _aligned_payload(self, position: int, length: int) -> Buffer | None:
         """A write's payload in a buffer of its own; None when memory is short."""

@@ -1,7 +1,7 @@
 """A volume in memory, as an export sees one, that can be made slow, faulty, or lazy."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from services.write_cloning.volume.requests import Kind, Request
 
@@ -34,6 +34,10 @@ class MemoryVolume:
             self.most_held = max(self.most_held, len(self.held))
         else:
             asyncio.get_running_loop().call_soon(self._carry_out, request)
+
+    def submit_all(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            self.submit(request)
 
     def read_at_once(self, offset: int, into: memoryview) -> bool:
         if not self.has_all_at_hand:

@@ -465,10 +465,10 @@ async def test_error_of_ours_costs_a_client_its_connection_and_is_reported(short
     reported: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
 
-    def fail(request: object) -> None:
+    def fail(requests: object) -> None:
         raise ZeroDivisionError
 
-    volume.submit = fail  # type: ignore[method-assign]
+    volume.submit_all = fail  # type: ignore[method-assign]
     async with serving(
         short_path, {"v": volume, "w": MemoryVolume(MIB)}, pool=(pool := BufferPool())
     ) as running:
