@@ -34,13 +34,15 @@ class Sending(Protocol):
 class Outbox:
     """The sending half of one connection.
 
-    `after_send` is called after every attempt to send, `when_broken` once if the connection turns out to be; from then
-    on everything is dropped.
+    `gather` is called before the sending that `push` or `schedule` has asked for, even if nothing can be sent then: it may
+    push more. `after_send` is called after every attempt to send, `when_broken` once if the connection turns out to be; from
+    then on everything is dropped.
     """
 
     __slots__ = (
         "_after_send",
         "_flush_callback",
+        "_gather",
         "_is_broken",
         "_is_scheduled",
         "_is_watching",
@@ -59,13 +61,15 @@ class Outbox:
         connection: Sending,
         after_send: Callable[[], None],
         when_broken: Callable[[OSError], None],
+        gather: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._socket = connection
         self._after_send = after_send
         self._when_broken = when_broken
+        self._gather = gather or _nothing
         self._flush_callback = self._flush
-        self._is_scheduled = False  # a flush is due, by itself or when the socket can be written to
+        self._is_scheduled = False
         self._is_watching = False
         self._is_broken = False
         self._lent: deque[tuple[int, Buffer]] = (
@@ -92,6 +96,20 @@ class Outbox:
         self.pieces.append(piece)
         self._pushed_bytes += len(piece)
         if not self._is_scheduled:
+            self.schedule()
+
+    def push_all(self, pieces: Sequence[bytes]) -> None:
+        """Send so many whole messages."""
+        if self._is_broken:
+            return
+        self.pieces += pieces
+        self._pushed_bytes += sum(map(len, pieces))
+        if not self._is_scheduled:
+            self.schedule()
+
+    def schedule(self) -> None:
+        """Have `gather` called, and what is pushed sent, once the loop has done what it is at."""
+        if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._flush_callback)
 
@@ -106,8 +124,7 @@ class Outbox:
         self._pushed_bytes += len(header) + length
         self._lent.append((self._pushed_bytes, buffer))
         if not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._flush_callback)
+            self.schedule()
 
     def lend(self, buffer: Buffer) -> None:
         """Take over the reference to a buffer that the pieces so far lie in."""
@@ -125,10 +142,16 @@ class Outbox:
         self._release_sent()
 
     def _flush(self) -> None:
+        self._gather()  # what is pushed meanwhile leaves with the rest
+        self._is_scheduled = False
+        if not self._is_watching:
+            self._send()
+
+    def _send(self) -> None:
         if self._is_broken:
             return
         try:
-            self._send()
+            self._send_pieces()
         except (BlockingIOError, InterruptedError):
             self._watch()
         except OSError as error:
@@ -137,7 +160,7 @@ class Outbox:
             return
         self._after_send()
 
-    def _send(self) -> None:
+    def _send_pieces(self) -> None:
         pieces = self.pieces
         while pieces:
             chosen = pieces if len(pieces) <= MAX_PIECES_PER_SEND else pieces[:MAX_PIECES_PER_SEND]
@@ -152,7 +175,6 @@ class Outbox:
                 self._cut(sent)
             if self._lent:
                 self._release_sent()
-        self._is_scheduled = False
         if self._is_watching:
             self._stop_watching()
 
@@ -174,12 +196,15 @@ class Outbox:
             lent.popleft()[1].release()
 
     def _watch(self) -> None:
-        self._is_scheduled = True
         if not self._is_watching:
             self._is_watching = True
-            self._loop.add_writer(self._socket, self._flush_callback)
+            self._loop.add_writer(self._socket, self._send)
 
     def _stop_watching(self) -> None:
         if self._is_watching:
             self._is_watching = False
             self._loop.remove_writer(self._socket)
+
+
+def _nothing() -> None:
+    """Nobody has more to say."""

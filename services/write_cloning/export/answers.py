@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Callable, Coroutine
 
+from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.export.block_status import status_chunks
 from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.outbox import Outbox
@@ -35,10 +36,10 @@ class Answers:
         "_give_up",
         "_has_structured_replies",
         "_outbox",
-        "_push",
         "_spawn",
         "_volume",
         "_when_idle",
+        "_written",
         "in_flight",
         "on_other",
         "on_read",
@@ -60,7 +61,6 @@ class Answers:
         `when_idle` is called after an answer that leaves nothing under way, `give_up` with an error of ours.
         """
         self._outbox = outbox
-        self._push = outbox.push
         self._volume = volume
         self._agreement = agreement
         self._has_structured_replies = agreement.has_structured_replies
@@ -69,6 +69,7 @@ class Answers:
         self._give_up = give_up
         self.in_flight = 0  # requests
         self.payload_bytes = 0  # of theirs; `asked_bytes` is what a request counts
+        self._written: list[Request] = []  # done, and answered together before the outbox sends
 
         # Bound once: making a bound method costs more than calling it.
         self.on_write = self._write_done
@@ -96,19 +97,41 @@ class Answers:
             self._outbox.push(replies.simple_error(cookie, error))
 
     def _write_done(self, request: Request) -> None:
-        self.in_flight -= 1
-        self.payload_bytes -= request.asked_bytes
-        buffer = request.buffer
-        if buffer is not None:
-            buffer.release()
-        if request.error:
-            self._answer_error(request)
-        else:
-            self._push(_success(request.cookie))
+        written = self._written
+        if not written:
+            self._outbox.schedule()
+        written.append(request)
+
+    def answer_written(self) -> None:
+        """Answer the writes that are done. The outbox asks for it, once for all that one loop iteration has completed."""
+        written = self._written
+        if not written:
+            return
+        self._written = []
+        answers: list[bytes] = []
+        payload: Buffer | None = None
+        payloads = 0  # in that buffer: mostly it is the same one
+        for request in written:
+            self.payload_bytes -= request.asked_bytes
+            if request.buffer is not payload:
+                if payload is not None:
+                    payload.release(payloads)
+                payload, payloads = request.buffer, 0
+            payloads += 1
+            if request.error:
+                self._answer_error(request)
+            else:
+                answers.append(_success(request.cookie))
+        if payload is not None:
+            payload.release(payloads)
+        self._outbox.push_all(answers)
+        self.in_flight -= len(written)
         if not self.in_flight:
             self._when_idle()
 
     def _read_done(self, request: Request) -> None:
+        if self._written:  # answers leave in the order in which requests were done
+            self.answer_written()
         self.in_flight -= 1
         length = request.length
         self.payload_bytes -= request.asked_bytes
@@ -127,6 +150,8 @@ class Answers:
             self._when_idle()
 
     def _other_done(self, request: Request) -> None:
+        if self._written:  # answers leave in the order in which requests were done
+            self.answer_written()
         self.in_flight -= 1
         if request.error:
             self._answer_error(request)

@@ -72,7 +72,7 @@ class Connection:
         self._large_bytes = 0  # of all such payloads that came in full
         self._reads_header_alone = False  # after a large payload another one is likely: do not read into it
 
-        self._outbox = Outbox(self._loop, wire, self._after_send, self._lose)
+        self._outbox = Outbox(self._loop, wire, self._after_send, self._lose, self._gather_answers)
         tray = Tray(
             pool,
             self._outbox,
@@ -259,6 +259,12 @@ class Connection:
                 self._proceed()
             except Exception as error:  # noqa: BLE001 (reported, and the client loses its connection)
                 self._give_up(error)
+
+    def _gather_answers(self) -> None:
+        try:
+            self._answers.answer_written()
+        except Exception as error:  # noqa: BLE001 (reported, and the client loses its connection)
+            self._give_up(error)
 
     def _after_send(self) -> None:
         if self._is_stalled:
