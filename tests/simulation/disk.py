@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.write_cloning.devices.buffers import Buffer
-from services.write_cloning.devices.interface import Done, Extent, ZeroMode
+from services.write_cloning.devices.interface import Done, Extent, Write, ZeroMode
+from services.write_cloning.devices.one_by_one import write_one_by_one
 from shared.migration.devices import DeviceIdentity, DeviceKind
 from shared.migration.refusals import InvariantError
 from tests.simulation.process import Process
@@ -224,6 +225,9 @@ class OpenDisk:
         self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
     ) -> None:
         self._ask("write", offset, length, done, context, values=_sectors(buffer, start, length))
+
+    def write_all(self, writes: Sequence[Write], done: Done) -> None:
+        write_one_by_one(self.write, writes, done)
 
     def write_durably(
         self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object

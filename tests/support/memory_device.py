@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.write_cloning.devices.buffers import Buffer
-from services.write_cloning.devices.interface import Done, Extent, ZeroMode
+from services.write_cloning.devices.interface import Done, Extent, Write, ZeroMode
+from services.write_cloning.devices.one_by_one import write_one_by_one
 from shared.migration.devices import DeviceIdentity, DeviceKind
 
 
@@ -85,6 +86,10 @@ class MemoryDevice:
     ) -> None:
         """See `Device`."""
         self._write("write", offset, buffer.view[start : start + length], done, context)
+
+    def write_all(self, writes: Sequence[Write], done: Done) -> None:
+        """See `Device`."""
+        write_one_by_one(self.write, writes, done)
 
     def write_durably(
         self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object

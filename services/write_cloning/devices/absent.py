@@ -25,7 +25,7 @@ class AbsentDevice:
     def _refuse(self, *_: object) -> NoReturn:
         raise InvariantError(f"{self.identity.name} was asked for I/O while it is closed")
 
-    read = read_at_once = write = write_durably = zero = flush = prefetch = _refuse
+    read = read_at_once = write = write_all = write_durably = zero = flush = prefetch = _refuse
 
     async def extents(self, offset: int, length: int, most: int | None = None) -> Sequence[Extent]:
         """Refuse, like everything else."""

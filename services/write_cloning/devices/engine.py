@@ -8,11 +8,12 @@ An engine belongs to one event loop, and is used from it alone. It must not know
 """
 
 import asyncio
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Protocol
 
 from services.write_cloning.devices.buffers import Buffer
-from services.write_cloning.devices.interface import Done
+from services.write_cloning.devices.interface import Done, Write
 
 LANE_DEPTH = 128
 """How many requests of one device the kernel holds at most. Enough to keep any disk busy; few enough that a ring of
@@ -67,6 +68,9 @@ class Lane(Protocol):
         self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object, /
     ) -> None:
         """Write out of `buffer` from its byte `start` on. The fast way of `submit`."""
+
+    def write_all(self, writes: Sequence[Write], done: Done, /) -> None:
+        """Like `write` of each, in this order, each its own context."""
 
     def submit(
         self,

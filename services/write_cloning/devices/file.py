@@ -1,6 +1,6 @@
 """A regular file or block device, over an engine.
 
-`read` and `write` are the engine's own. Everything else is here: going on with
+`read`, `write` and `write_all` are the engine's own. Everything else is here: going on with
 short transfers, durability, flushes that are final, zeroes, extents. What a path is, who may open it, and
 its lock are `opening`'s business; this file gets an open descriptor and closes it. It must not know volumes
 or migrations.
@@ -75,6 +75,7 @@ class FileDevice:
         "read",
         "size_bytes",
         "write",
+        "write_all",
     )
 
     def __init__(self, open_file: OpenFile, engine: Engine) -> None:
@@ -91,6 +92,7 @@ class FileDevice:
         self._lane = engine.open_lane(open_file.fd, self._finish_oddly, is_hashed=open_file.is_hashed)
         self.read = self._lane.read  # nothing is added to what the engine does, so no call either
         self.write = self._lane.write
+        self.write_all = self._lane.write_all
         self._syncs = Syncs(self._loop, self._start_flush)
         self._zeroing = Zeroing(
             self._lane,

@@ -24,7 +24,8 @@ import errno
 from collections.abc import Callable, Sequence
 
 from services.write_cloning.devices.buffers import ZEROES, ZEROES_BYTES, Buffer
-from services.write_cloning.devices.interface import Done, Extent, ZeroMode
+from services.write_cloning.devices.interface import Done, Extent, Write, ZeroMode
+from services.write_cloning.devices.one_by_one import write_one_by_one
 from services.write_cloning.devices.remote_connection import ExtentsFound, RemoteConnection
 from services.write_cloning.devices.syncs import Syncs
 from shared.migration.devices import DeviceIdentity
@@ -135,6 +136,10 @@ class RemoteDevice:
             self._ask_in_pieces(Command.WRITE, 0, offset, buffer, start, length, done, context)
         else:
             self._ask(Command.WRITE, 0, offset, length, buffer, start, done, context)
+
+    def write_all(self, writes: Sequence[Write], done: Done) -> None:
+        """Write each, in this order."""
+        write_one_by_one(self.write, writes, done)
 
     def write_durably(
         self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object

@@ -14,11 +14,12 @@ go to the workers without a try, and are not hashed. That costs nothing, since t
 import asyncio
 import os
 from collections import deque
+from collections.abc import Sequence
 
 from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.engine import LANE_DEPTH, TRANSFERS, Odd, Operation, report
 from services.write_cloning.devices.errors import EngineFullError, EngineMisuseError
-from services.write_cloning.devices.interface import Done
+from services.write_cloning.devices.interface import Done, Write
 from services.write_cloning.devices.rings import ENTRY, ENTRY_SHIFT, TOKENS, Rings, word_of
 
 RETRY_S = 0.001  # the kernel had no memory for our requests; nothing tells when it has
@@ -109,6 +110,26 @@ class RingLane:
         if not staged:
             self._schedule()
         staged.append(token)
+
+    def write_all(self, writes: Sequence[Write], done: Done) -> None:
+        """Write each, in this order."""
+        free, slots, entries, word = self.free, self._slots, self._entries, self._write_word
+        tokens: list[int] = []
+        for write in writes:
+            length, buffer = write.length, write.buffer
+            if buffer is None:
+                raise EngineMisuseError("a write came without its bytes")
+            address = buffer.address + write.start
+            if not free:
+                self.submit(Operation.WRITE, write.offset, address, length, 0, done, write)
+                continue
+            token = free.pop()
+            _PACK(entries, token << ENTRY_SHIFT, word, write.offset, address, length, 0)
+            slots[token] = (self, length, done, write)
+            tokens.append(token)
+        if not self._staged:
+            self._schedule()
+        self._staged += tokens
 
     def submit(
         self,

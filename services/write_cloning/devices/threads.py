@@ -10,7 +10,7 @@ by that, since a request that is under way when a process ends was never answere
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -19,7 +19,8 @@ from services.write_cloning.devices import syscalls
 from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.engine import TRANSFERS, Odd, Operation, report
 from services.write_cloning.devices.errors import EngineMisuseError
-from services.write_cloning.devices.interface import Done
+from services.write_cloning.devices.interface import Done, Write
+from services.write_cloning.devices.one_by_one import write_one_by_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ class ThreadLane:
     ) -> None:
         """Write out of `buffer`."""
         self.submit(Operation.WRITE, offset, buffer.address + start, length, 0, done, context)
+
+    def write_all(self, writes: Sequence[Write], done: Done) -> None:
+        """Write each, in this order."""
+        write_one_by_one(self.write, writes, done)
 
     def submit(
         self,

@@ -498,24 +498,22 @@ class Volume:
         request.waiting = AROUND | self._withheld
         self._unaligned.start(request)
 
-    def _send(self, requests: Iterable[Request]) -> None:
+    def _send(self, requests: Sequence[Request]) -> None:
         route, tick = self._route, self._tick
         sides = route.write_sides
-        write_source, write_target = route.source.write, route.target.write
-        on_source, on_target = self._on_source, self._on_target
+        plain: list[Request] = []
         for request in requests:
             request.sides = sides
             request.waiting |= sides
             request.started_tick = tick
-            buffer = request.buffer
-            if request.durable or buffer is None:
-                self._send_specially(request, buffer)
-                continue
-            offset, start, length = request.offset, request.start, request.length
-            if sides & SOURCE:
-                write_source(offset, buffer, start, length, on_source, request)
-            if sides & TARGET:
-                write_target(offset, buffer, start, length, on_target, request)
+            if request.durable or request.buffer is None:
+                self._send_specially(request, request.buffer)
+            else:
+                plain.append(request)
+        if plain and sides & SOURCE:
+            route.source.write_all(plain, self._on_source)
+        if plain and sides & TARGET:
+            route.target.write_all(plain, self._on_target)
 
     def _send_specially(self, request: Request, buffer: Buffer | None) -> None:
         """Send a durable write, or zeroes."""

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.engine import TRANSFERS, Odd, Operation
-from services.write_cloning.devices.interface import Done
+from services.write_cloning.devices.interface import Done, Write
+from services.write_cloning.devices.one_by_one import write_one_by_one
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class ScriptedLane:
         self, offset: int, buffer: Buffer, start: int, length: int, done: Done, context: object
     ) -> None:
         self.submit(Operation.WRITE, offset, buffer.address + start, length, 0, done, context)
+
+    def write_all(self, writes: Sequence[Write], done: Done) -> None:
+        write_one_by_one(self.write, writes, done)
 
     def submit(
         self,
