@@ -21,6 +21,7 @@ from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.opening import open_device
 from services.write_cloning.devices.ring import RingEngine
 from services.write_cloning.devices.rings import TOKENS, Rings
+from services.write_cloning.volume.requests import Kind, Request
 from tests.integration.devices.tools import KIB, Answer, Driver, open_descriptors, pattern
 
 pytestmark = pytest.mark.needs_root
@@ -148,6 +149,33 @@ async def test_queues_wrap_around_without_losing_anything(device: FileDevice, po
         for index, answer in enumerate(answers):
             device.read(index * 4 * KIB, buffer, 0, 4 * KIB, answer.done, index)
         assert [await answer.error() for answer in answers] == [0] * batch
+    buffer.release()
+
+
+async def test_more_writes_at_once_than_the_kernel_is_given(device: FileDevice, pool: BufferPool) -> None:
+    """The rest waits in the lane, and each is answered once, as itself."""
+    buffer = pool.take(4096)
+    buffer.view[:4096] = bytes(range(256)) * 16
+    writes = [
+        Request(Kind.WRITE, place * 16, 16, print, buffer=buffer, start=place % 256)
+        for place in range(2 * LANE_DEPTH)
+    ]
+    answered: list[tuple[Request, int]] = []
+    all_answered = asyncio.Event()
+
+    def done(write: Request, error: int) -> None:
+        answered.append((write, error))
+        if len(answered) == len(writes):
+            all_answered.set()
+
+    device.write_all(writes, done)
+    assert device.outstanding == len(writes)
+    async with asyncio.timeout(10):
+        await all_answered.wait()
+    assert sorted(map(id, writes)) == sorted(id(write) for write, _ in answered)
+    assert {error for _, error in answered} == {0}
+    expected = b"".join(bytes(buffer.view[write.start : write.start + 16]) for write in writes)
+    assert await Driver(device, pool).read(0, len(expected)) == expected
     buffer.release()
 
 

@@ -129,3 +129,32 @@ async def test_broken_connection_is_told_once_and_gives_buffers_back(
     assert [type(error) for error in watch.broken] == [BrokenPipeError]
     assert pool.in_use_bytes == 0
     assert outbox.unsent_bytes == 0
+
+
+async def test_what_is_gathered_leaves_with_the_rest_and_is_asked_for_whatever_the_socket_does(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """Whoever waits to be asked counts requests as under way: a client that takes nothing, or has gone, must not keep them so."""
+    watch = Watch()
+    asked: list[bool] = []
+    loop = asyncio.get_running_loop()
+
+    def gather() -> None:
+        asked.append(outbox.is_blocked)
+        outbox.push_all([b"gathered", b"together"])
+
+    outbox = Outbox(loop, pair[0], watch.after_send, watch.broken.append, gather)
+    outbox.push(b"first")
+    assert await receive(pair[1], 21) == b"firstgatheredtogether"
+    assert (watch.sends, asked) == (1, [False])
+    outbox.push(bytes(4 << 20))
+    await asyncio.sleep(0.01)
+    assert outbox.is_blocked
+    outbox.schedule()
+    await asyncio.sleep(0.01)
+    assert asked[-1]
+    outbox.drop()
+    outbox.schedule()
+    await asyncio.sleep(0.01)
+    assert len(asked) == 4
+    assert outbox.unsent_bytes == 0
