@@ -76,7 +76,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        target_fault=False,\n        remedies=(),",
             ),
         ),
-        first_seed=7,
+        first_seed=9,
     ),
     # ------------------------------------------------------------------ R3
     Mutation(
@@ -147,6 +147,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R4",
         "the copier would overwrite newer data with older",
         (Change(_COPIER, "self._volume.exclude(low, high)", "self._volume.exclude(low, low + 512)"),),
+        first_seed=10,
     ),
     Mutation(
         "unequal-after-source-failure",
