@@ -175,7 +175,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.REPORT_FAULTS,",
             ),
         ),
-        first_seed=25,
+        first_seed=85,
     ),
     Mutation(
         "source-lost-without-flush",
@@ -191,7 +191,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_TABLE, "steps=(Step.FLUSH_TARGET, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),
         ),
-        first_seed=527,
+        first_seed=131,
     ),
     Mutation(
         "source-dropped-before-the-witness",
