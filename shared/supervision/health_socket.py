@@ -9,7 +9,9 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
+
+from shared.one_answer import OneAnswer
 
 _log = logging.getLogger(__name__)
 
@@ -23,18 +25,6 @@ class Health(NamedTuple):
     sentence: str
 
 
-class _Answer(asyncio.Protocol):
-    def __init__(self, health: Callable[[], Health]) -> None:
-        self._health = health
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Someone asks."""
-        is_ok, sentence = self._health()
-        writing = cast("asyncio.WriteTransport", transport)
-        writing.write(f"{OK if is_ok else NO} {' '.join(sentence.split())}\n".encode())
-        writing.close()
-
-
 @asynccontextmanager
 async def health_socket(path: Path | None, health: Callable[[], Health]) -> AsyncIterator[None]:
     """Answer there for as long as the context is open; nowhere without a path.
@@ -45,7 +35,9 @@ async def health_socket(path: Path | None, health: Callable[[], Health]) -> Asyn
         yield
         return
     try:
-        server = await asyncio.get_running_loop().create_unix_server(lambda: _Answer(health), str(path))
+        server = await asyncio.get_running_loop().create_unix_server(
+            OneAnswer(lambda: _line(health())), str(path)
+        )
     except OSError as error:
         _log.warning("Nobody can ask for this process's health: %s: %s", path, error)
         yield
@@ -55,6 +47,10 @@ async def health_socket(path: Path | None, health: Callable[[], Health]) -> Asyn
     finally:
         server.close()
         _remove(path)
+
+
+def _line(health: Health) -> bytes:
+    return f"{OK if health.is_ok else NO} {' '.join(health.sentence.split())}\n".encode()
 
 
 def _remove(path: Path) -> None:
