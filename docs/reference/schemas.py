@@ -33,6 +33,7 @@ _TIMES = frozenset(
         "ended_at",
         "verified_at",
         "last_at",
+        "nats_lost_at",
     }
 )
 

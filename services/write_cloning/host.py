@@ -12,6 +12,7 @@ from services.write_cloning.fences import refuse_in_doubt, unfenced_sides, unfen
 from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.map_takeover import NOTHING_COPIED, taken_over
 from services.write_cloning.migration import Migration
+from services.write_cloning.own_status import own_status_of
 from services.write_cloning.reporter import origin_of
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.views import progress_of, view_of
@@ -27,7 +28,7 @@ from shared.messages.admission import (
 from shared.messages.control import PlainRequest
 from shared.messages.host import ClosedView, DecidedReply, HostCommand, HostSetupRequest, HostStatusReply
 from shared.messages.recording import DecisionRequest
-from shared.messages.status import HostView
+from shared.messages.status import HostView, MigrationStatus
 from shared.migration.devices import Side
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.records import DevicePair
@@ -375,6 +376,16 @@ class Host:
         """Every open migration, each as it is when it is asked for."""
         for migration in tuple(self._migrations.values()):
             yield progress_of(migration, self._around)
+
+    def own_statuses(self) -> Iterator[MigrationStatus]:
+        """Every open migration as `query` tells it, by what this host knows alone."""
+        for migration in self._migrations.values():
+            yield own_status_of(migration, self._around)
+
+    @property
+    def closed(self) -> tuple[ClosedView, ...]:
+        """Those that are kept closed, and why."""
+        return tuple(self._closed.values())
 
     # ------------------------------------------------------------------ the end
 

@@ -60,6 +60,16 @@ class Reporter:
         """Faults that the journal is not known to hold."""
         return tuple(told for told in self._untold if isinstance(told, FaultReport))
 
+    @property
+    def unstored_decisions(self) -> tuple[DecisionRequest, ...]:
+        """Decisions that the journal is not known to hold."""
+        return tuple(told for told in self._untold if isinstance(told, DecisionRequest))
+
+    @property
+    def owes_clear(self) -> bool:
+        """Whether the flag is still to be cleared."""
+        return self._clear
+
     def want_faults(self, *faults: FaultReport) -> None:
         """Have faults recorded."""
         self._untold.extend(faults)

@@ -1,7 +1,7 @@
 """The life of the write cloning service: what is opened in which order, and closed in the reverse.
 
-Lock and run number, devices' engine, bus, export server, admission, volumes, commands; and at the end: no more commands,
-no more application I/O, flushes, faults and the clear of the flag, clients, devices, bus.
+Lock and run number, the socket that tells how it is, bus, devices' engine, export server, admission, volumes, commands; and
+at the end: no more commands, no more application I/O, flushes, faults and the clear of the flag, clients, devices, bus.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from services.write_cloning.export.tls import Tls
 from services.write_cloning.host import Host
 from services.write_cloning.journal_watch import watch_journal
 from services.write_cloning.listening import open_listeners, tls_of
+from services.write_cloning.local_status import LocalTelling, telling_locally
 from services.write_cloning.map_files import MapDirectory, MapFiles
 from services.write_cloning.offering import Offering
 from services.write_cloning.opener import ConfiguredOpener
@@ -39,6 +40,7 @@ from shared.clock import SystemClock
 from shared.config.model import Config, HostConfig
 from shared.logs.about import PROCESS
 from shared.messages.host import HOST_SERVICE_NAME
+from shared.messages.local import local_socket
 from shared.migration.refusals import Code, Refusal
 from shared.process import EXIT_DONE, EXIT_FAILED
 from shared.supervision.supervisor import supervisor
@@ -68,14 +70,20 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         run = await next_run(Directory(state_dir))
         PROCESS.host, PROCESS.run = config.host.name, run
         log.info("run %d of host %s begins", run, config.host.name)
-        async with _bus(config, stop) as bus, _engine(config.host) as engine:
-            return await _serve_host(config, config.host, run, bus, engine, tls, stop)
+        telling = LocalTelling(host_name=config.host.name, run=run, clock=SystemClock())
+        async with (
+            telling_locally(local_socket(state_dir), telling.as_bytes),
+            _bus(config, stop) as bus,
+            _engine(config.host) as engine,
+        ):
+            telling.bus = bus
+            return await _serve_host(config, config.host, telling, bus, engine, tls, stop)
 
 
 async def _serve_host(
     config: Config,
     host_config: HostConfig,
-    run: int,
+    telling: LocalTelling,
     bus: Bus,
     engine: Engine,
     tls: Tls | None,
@@ -90,7 +98,7 @@ async def _serve_host(
         async with ExportServer(clock) as exports, asyncio.TaskGroup() as tasks:
             around = Surroundings(
                 host=host_config.name,
-                run=run,
+                run=telling.run,
                 clock=clock,
                 tasks=tasks,
                 witnesses=_witnesses(Path(host_config.state_dir)),
@@ -108,7 +116,7 @@ async def _serve_host(
                 maps=_maps(host_config),
             )
             host = Host(around)
-            PROCESS.whereabouts = host.whereabouts
+            PROCESS.whereabouts, telling.host = host.whereabouts, host
             await _admitted(host, stop)
             for listener in listeners:
                 exports.listen(listener, tls if listener.is_tcp else None)
@@ -119,7 +127,7 @@ async def _serve_host(
                 description=f"The data path of host {host_config.name}",
                 metadata={
                     "host": host_config.name,
-                    "run": str(run),
+                    "run": str(telling.run),
                     "pid": str(os.getpid()),
                     "life": around.life,
                     "io_engine": engine.name,

@@ -66,7 +66,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         application_write_bytes=volume.write_bytes,
         application_read_latency=_latency(volume.read_latency),
         application_write_latency=_latency(volume.write_latency),
-        pending_faults=tuple(_fault(migration, fault, around) for fault in migration.unstored_faults),
+        pending_faults=tuple(fault_view(migration, fault, around) for fault in migration.unstored_faults),
         tail_digest=witness.tail_digest,
         at=around.clock.now_rfc3339(),
     )
@@ -101,7 +101,8 @@ def _routing(state: State, authority: Side) -> RoutingView:
     )
 
 
-def _fault(migration: Migration, fault: FaultReport, around: Surroundings) -> FaultView:
+def fault_view(migration: Migration, fault: FaultReport, around: Surroundings) -> FaultView:
+    """A fault, as far as its host knows it."""
     return FaultView(
         migration=migration.name,
         attempt=fault.attempt,

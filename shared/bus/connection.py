@@ -73,6 +73,7 @@ class Bus:
         self.losses = (
             0  # how often the connection was lost: what was true of one server may not be of the next
         )
+        self._lost_at: str | None = None
         self._is_closing = False
         self._waiting: dict[asyncio.Timeout, str] = {}  # for an answer on that subject
         self._denied_waits: dict[asyncio.Timeout, Denial] = {}
@@ -85,6 +86,11 @@ class Bus:
     def is_connected(self) -> bool:
         """Whether there is a connection right now."""
         return bool(self.client.is_connected)
+
+    @property
+    def lost_at(self) -> str | None:
+        """When the connection was lost; None while there is one."""
+        return None if self.is_connected else self._lost_at
 
     @property
     def server(self) -> "Server":
@@ -224,6 +230,7 @@ class Bus:
     def connection_lost(self) -> None:
         """Wake everyone who waits for an answer: none will come on this connection."""
         self.losses += 1
+        self._lost_at = self.clock.now_rfc3339()
         self._denials.clear()  # another server may permit more, and says so anew if not
         if not self._is_closing:
             _log.warning("The connection to NATS at %s is lost", self.url)

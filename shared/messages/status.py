@@ -140,9 +140,37 @@ class HostView:
     at: str  # RFC 3339, UTC
 
 
+class StatusSource(StrEnum):
+    """Who tells how a migration is."""
+
+    JOURNAL = "journal"  # and the host, where it answers
+    HOST = "host"  # alone: NATS is away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnrecordedDecision:
+    """A decision of the host that the journal does not hold yet."""
+
+    decision: int
+    trigger: str
+    state: State | None  # None: it is being removed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unrecorded:
+    """What the host has to tell the journal once it can, in this order."""
+
+    faults: tuple[FaultView, ...] = ()
+    decisions: tuple[UnrecordedDecision, ...] = ()
+    flag_clear: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationStatus:
-    """The answer to `query`: what the journal records, joined with what the host says. Flat, for scripts."""
+    """The answer to `query`: what the journal records, joined with what the host says. Flat, for scripts.
+
+    Where the host tells it alone, flag and faults are what its witness holds, and when a fault was recorded is not known.
+    """
 
     name: str
     uuid: str
@@ -184,3 +212,7 @@ class MigrationStatus:
         # answer, the time of the journal's last record: what came after is not known.
         str
     )
+    source_of_status: StatusSource = StatusSource.JOURNAL
+    # Both are told by the host alone, and None where the journal tells.
+    nats_lost_at: str | None = None
+    unrecorded: Unrecorded | None = None

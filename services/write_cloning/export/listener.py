@@ -79,6 +79,10 @@ class Listener:
                 continue
             on_client(connection)
 
+    async def serve(self, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+        """Have the loop itself serve whoever connects, until what this returns is closed."""
+        return await asyncio.get_running_loop().create_unix_server(protocol, sock=self._socket)
+
     def close(self) -> None:
         """Stop listening; the socket's file goes if it is still the one that we made."""
         self._socket.close()
