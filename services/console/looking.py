@@ -6,12 +6,22 @@ import typer
 
 from services.console.asking import check_name, fault_log, list_migrations, status_of
 from services.console.events import EVERYTHING, Event, event_text, progress_gist, read_event
-from services.console.options import JsonOption, NameArgument, ServerOption, Session, names_beginning
+from services.console.host_here import HostHere
+from services.console.options import (
+    HostConfigOption,
+    HostStateDirOption,
+    JsonOption,
+    NameArgument,
+    ServerOption,
+    Session,
+    names_beginning,
+)
 from services.console.views import faults_table, list_table, state_text, status_view
 from services.console.waiting import wait_for
 from services.console.watching import watch
 from shared.bus.connection import Bus
 from shared.clock import SystemClock
+from shared.migration.refusals import Refusal
 from shared.migration.states import State
 
 looking = typer.Typer()
@@ -19,15 +29,28 @@ _PANEL = "Look"
 
 
 @looking.command("list", rich_help_panel=_PANEL)
-def list_all(context: typer.Context, server: ServerOption = None, json: JsonOption = False) -> None:
-    """Every migration, a row each. With --json an array of what `query` tells."""
+def list_all(
+    context: typer.Context,
+    state_dir: HostStateDirOption = None,
+    config: HostConfigOption = None,
+    server: ServerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Every migration, a row each. With --json an array of what `query` tells.
+
+    While NATS is away, those of the host on this machine, as it knows them.
+    """
     session = Session(context, server, json)
+    here = HostHere(state_dir, config)
 
     async def work(bus: Bus) -> None:
         statuses = await list_migrations(bus)
         session.out.answer(statuses, lambda: list_table(statuses))
 
-    session.run(work)
+    try:
+        session.run(work, connect_timeout_s=here.nats_timeout_s)
+    except Refusal as refusal:
+        here.tell_all(refusal, session.out)
 
 
 @looking.command(rich_help_panel=_PANEL)
@@ -37,10 +60,15 @@ def query(
     follow: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on telling until Ctrl-C, or until it is cleaned up.")
     ] = False,
+    state_dir: HostStateDirOption = None,
+    config: HostConfigOption = None,
     server: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Everything about one migration: state, progress, faults, export, clients, what is allowed now."""
+    """Everything about one migration: state, progress, faults, export, clients, what is allowed now.
+
+    While NATS is away, what the host on this machine knows of it; not with --watch.
+    """
     session = Session(context, server, json)
     check_name(name)
 
@@ -51,7 +79,14 @@ def query(
     async def until_told(bus: Bus) -> None:
         await watch(bus, name, session.out)
 
-    session.run(until_told if follow else once)
+    if follow:
+        session.run(until_told)
+        return
+    here = HostHere(state_dir, config)
+    try:
+        session.run(once, connect_timeout_s=here.nats_timeout_s)
+    except Refusal as refusal:
+        here.tell_one(name, refusal, session.out)
 
 
 @looking.command(rich_help_panel=_PANEL)

@@ -44,17 +44,19 @@ class Session:
         """A server, and our credentials."""
         return replace(self._nats, url=server)
 
-    def run(self, work: Callable[[Bus], Awaitable[None]]) -> None:
+    def run(
+        self, work: Callable[[Bus], Awaitable[None]], *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+    ) -> None:
         """Connect, work, disconnect.
 
         Raises:
             Refusal: `journal-away` when there is no NATS; or whatever the work was refused for.
         """
-        uvloop.run(self._connected(work))
+        uvloop.run(self._connected(work, connect_timeout_s))
 
-    async def _connected(self, work: Callable[[Bus], Awaitable[None]]) -> None:
+    async def _connected(self, work: Callable[[Bus], Awaitable[None]], timeout_s: float) -> None:
         nats = self.nats_at(self.server)
-        bus = await connect(nats, name="console", clock=SystemClock(), timeout_s=CONNECT_TIMEOUT_S)
+        bus = await connect(nats, name="console", clock=SystemClock(), timeout_s=timeout_s)
         try:
             await work(bus)
         finally:
@@ -106,6 +108,25 @@ JsonOption = Annotated[
 YesOption = Annotated[
     bool,
     typer.Option("--yes", "-y", help="Do it without asking; needed where there is no terminal to ask on."),
+]
+HostStateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        help="While NATS is away: where `cutover up`, or the host on this machine, keeps its state.",
+        show_default=False,
+    ),
+]
+HostConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar=CONFIG_VARIABLE,
+        help="While NATS is away: the configuration of the host on this machine.",
+        show_default=False,
+    ),
 ]
 NameArgument = Annotated[
     str,

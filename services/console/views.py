@@ -10,12 +10,22 @@ from rich.text import Text
 
 from services.console.units import bytes_text, duration_text, rate_text
 from shared.messages.control import CommandReply
-from shared.messages.status import FaultView, MigrationStatus, Outcome, RoutingView, VerificationView
+from shared.messages.status import (
+    FaultView,
+    MigrationStatus,
+    Outcome,
+    RoutingView,
+    StatusSource,
+    Unrecorded,
+    VerificationView,
+)
 from shared.migration.devices import DeviceIdentity, Side
 from shared.migration.states import CLONING_STATES, State
+from shared.migration.telling import fault_words
 from shared.plain import plain
 
 BAR_CELLS = 24
+_FAULT_LINES_MAX = 3
 _STATE_STYLES = {
     State.SETUP: "bold",
     State.SYNCING: "bold yellow",
@@ -254,7 +264,7 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
     if status.routing is not None:
         yield "routing", _routing(status.routing)
     yield "authority", _authority(status)
-    yield "error flag", "set: writes are being cloned" if status.error_flag else "clear"
+    yield "error flag", _flag(status)
     yield "export", plain(status.export_uri or ("closed" if status.host_answers else _NOT_KNOWN))
     yield "clients", _clients(status)
     yield "host", _host(status)
@@ -264,10 +274,39 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
             "unreadable",
             Text(f"source regions {', '.join(map(str, status.unreadable_regions))}", style="red"),
         )
-    yield "allowed", ", ".join(map(plain, status.allowed)) or "nothing"
+    if status.unrecorded is not None:
+        yield "to record", _unrecorded(status.unrecorded)
+    yield "allowed", ", ".join(map(plain, status.allowed)) or _nothing(status)
     yield "as of", plain(status.as_of) + ("" if status.host_answers else ", the journal's last record")
     for warning in status.warnings:
         yield "warning", Text(plain(warning), style="yellow")
+
+
+def _flag(status: MigrationStatus) -> str:
+    if not status.error_flag:
+        return "clear"
+    return "set: writes are being cloned" if status.state in CLONING_STATES else "set: still to be cleared"
+
+
+def _unrecorded(unrecorded: Unrecorded) -> RenderableType:
+    """A line for each record that the journal is yet to get; of many faults the first ones."""
+    lines = [
+        f"{fault.side} fault: {fault_words(fault.operation, fault.cause, fault.offset)}, detected {fault.detected_at}"
+        for fault in unrecorded.faults[:_FAULT_LINES_MAX]
+    ]
+    if (more := len(unrecorded.faults) - _FAULT_LINES_MAX) > 0:
+        lines.append(f"{more} faults more")
+    lines += [
+        f"decision {each.decision}: {each.state or 'removed'}, by {each.trigger}"
+        for each in unrecorded.decisions
+    ]
+    if unrecorded.flag_clear:
+        lines.append("that the error flag is clear")
+    return Text("\n".join(map(plain, lines)) or "nothing", style="yellow" if lines else "")
+
+
+def _nothing(status: MigrationStatus) -> str:
+    return "nothing" if status.source_of_status is StatusSource.JOURNAL else "nothing: commands go by NATS"
 
 
 def _copy_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
@@ -344,7 +383,8 @@ def _faults(status: MigrationStatus) -> RenderableType:
     if not all_of_them:
         return "none"
     earlier = f", {all_of_them - current} in earlier ones" if all_of_them > current else ""
-    return Text(f"{current} in this attempt{earlier}; see `cutover faults`", style="red" if current else "")
+    where = "; see `cutover faults`" if status.source_of_status is StatusSource.JOURNAL else ""
+    return Text(f"{current} in this attempt{earlier}{where}", style="red" if current else "")
 
 
 def faults_table(faults: Sequence[FaultView]) -> RenderableType:

@@ -1,5 +1,7 @@
 """NATS is away: whoever asks is told within five seconds; applications notice nothing; and when it is back, all goes on."""
 
+import json
+import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,90 @@ def test_operators_command_says_so_within_five_seconds(own_system: Callable[...,
             assert f"NATS at {system.url} cannot be reached" in done.stderr
         assert time.monotonic() - began < BOUND_S
     system.start_nats()
+
+
+def test_host_says_on_its_own_machine_what_the_journal_cannot(own_system: Callable[..., System]) -> None:
+    """The target fails while nobody can record it: `query` and `list` say so at once, and in the end it is recorded once."""
+    system = own_system(target_flush_interval_s=0.5)
+    client = system.client
+    pair = make_pair(system)
+    with faulty(pair.target, "pwrite") as target:
+        system.set_up("vol1", pair.source, target.uri)
+        bring_to(system, "vol1", "source-selected")
+        before = len(client.journal("vol1"))
+        with Application(system.export("vol1"), blocks=64) as application:
+            system.stop_nats()
+            began = time.monotonic()
+            (asked,) = _asked_here(system, ("query", "vol1", "--json"))
+            assert time.monotonic() - began < BOUND_S
+            status = json.loads(asked)
+            assert (status["source_of_status"], status["state"]) == ("host", "source-selected")
+            assert (status["journal_pending"], status["error_flag"], status["faults"]) == (False, True, [])
+            assert status["nats_lost_at"] < status["as_of"]
+            target.fail()
+            system.until_log(CLONING, "not in the journal yet", timeout_s=10)
+            application.until_operations(100)
+            asked, listed, for_people = _asked_here(
+                system, ("query", "vol1", "--json"), ("list", "--json"), ("query", "vol1")
+            )
+            status = json.loads(asked)
+            assert (status["state"], status["attempt"], status["authority"]) == ("setup", 1, "source")
+            assert (status["journal_pending"], status["error_flag"], status["allowed"]) == (True, True, [])
+            assert status["routing"] == {"reads": "source", "writes": ["source"], "flushes": ["source"]}
+            assert len(status["connections"]) == 1
+            unrecorded = status["unrecorded"]
+            assert {fault["side"] for fault in unrecorded["faults"]} == {"target"}
+            decided = [(each["trigger"], each["state"]) for each in unrecorded["decisions"]]
+            assert (decided, unrecorded["flag_clear"]) == ([("target-fault", "setup")], True)
+            assert [each["uuid"] for each in json.loads(listed)] == [status["uuid"]]
+            assert for_people.startswith(f"NATS is away: NATS at {system.url} cannot be reached")
+            assert f"since {status['nats_lost_at']}. What the journal holds is not known." in for_people
+            assert "target fault: write" in for_people
+            system.start_nats()
+            for service in SERVICES:
+                system.wait_ready(service)
+            recorded = client.until(
+                "vol1", lambda each: not each["error_flag"] and not each["journal_pending"]
+            )
+            report = application.stop()
+    assert report.errors == []
+    assert report.differences(pair.source) == []
+    assert (recorded["state"], recorded["source_of_status"]) == ("setup", "journal")
+    assert recorded["unrecorded"] is None
+    words = client.words("vol1")[before:]
+    assert words == ["fault target"] * len(unrecorded["faults"]) + ["state setup", "flag-clear"]
+
+
+def _asked_here(system: System, *commands: tuple[str, ...]) -> list[str]:
+    """What is answered on the host's machine."""
+    with ThreadPoolExecutor() as threads:
+        asked = threads.map(
+            lambda arguments: system.cutover(*arguments, "--config", str(system.config)), commands
+        )
+        ended = list(asked)
+    assert [(each.returncode, each.stderr) for each in ended] == [(0, "")] * len(commands)
+    return [each.stdout for each in ended]
+
+
+def test_host_that_waits_for_nats_says_so_and_its_socket_comes_and_goes_with_it(
+    own_system: Callable[..., System],
+) -> None:
+    system = own_system()
+    path, here = system.state_dir / "status.sock", ("--config", str(system.config))
+    system.stop_nats()
+    system.kill_service(CLONING)
+    assert path.is_socket(), "nobody was there to remove it"
+    system.start_service(CLONING, wait=False)
+    system.until_log(CLONING, "waiting for NATS", timeout_s=20)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "It has no volume open: Waiting for NATS" in _asked_here(system, ("list",))[0]
+    waiting = system.cutover("query", "vol1", *here)
+    assert waiting.returncode == 1
+    assert "Host h1 on this machine does not have vol1 open: Waiting for NATS" in waiting.stderr
+    system.start_nats()
+    system.wait_ready(CLONING)
+    assert system.stop_service(CLONING) == 0
+    assert not path.exists()
 
 
 def test_application_goes_on_and_the_migration_too_once_nats_is_back(
