@@ -16,6 +16,7 @@ ABOUT_NO_MIGRATION = {
     "no region maps are kept: %s: %s",
     "not admitted yet: %s",
     "waiting for NATS: %s",
+    "this host can be asked by NATS only: %s",
     "device I/O is done by threads: %s",
     "%d devices are locked until the kernel has done their last requests: so is this process",
     "it is not known when volumes were opened last: %s",
