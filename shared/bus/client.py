@@ -53,7 +53,8 @@ class SteadyClient(Client):
 
     async def abandon(self) -> None:
         """Close, also when a close was interrupted half-way: nats-py then takes it for done, and keeps the socket."""
-        await self.close()
+        if self._flush_queue is not None:  # else it never began: nats-py closes nothing then, and says so by an assertion
+            await self.close()
         if self._transport is not None:
             self._transport.close()  # type: ignore[no-untyped-call]
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-
 from services.console.doctor.facts import FileLook
 from shared.config.model import Config
 
@@ -47,6 +45,8 @@ def _look(key: str, path: Path, now: datetime) -> FileLook:
         return FileLook(key=key, path=str(path), is_secret=is_secret, trouble="cannot be read by this user")
     if is_secret:
         return FileLook(key=key, path=str(path), is_secret=True, mode=mode)
+    from cryptography import x509  # noqa: PLC0415 # loading it takes longer than most commands run
+
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, ValueError):
