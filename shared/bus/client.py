@@ -53,7 +53,7 @@ class SteadyClient(Client):
 
     async def abandon(self) -> None:
         """Close, also when a close was interrupted half-way: nats-py then takes it for done, and keeps the socket."""
-        if self._flush_queue is not None:  # else it never began: nats-py closes nothing then, and says so by an assertion
+        if self._flush_queue is not None:  # nats-py asserts that it began; after a malformed URL it has not
             await self.close()
         if self._transport is not None:
             self._transport.close()  # type: ignore[no-untyped-call]
