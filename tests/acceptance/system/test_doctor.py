@@ -69,7 +69,7 @@ def test_a_system_on_which_all_is_well_is_told_to_be(system: System, pair: Pair)
     assert any(f"{system.data}/**" in message for message in of(lines, "devices", "ok"))
     assert system.client.journal_length() == length, "it changes nothing"
     assert sorted(path.name for path in system.state_dir.iterdir()) == [
-        "lock", "maps", "nbd.sock", "openings", "run", "witnesses",
+        "lock", "maps", "nbd.sock", "openings", "run", "status.sock", "witnesses",
     ]  # fmt: skip
 
 
