@@ -1,10 +1,10 @@
 """Writes the parts of the documents that are the code's own tables, and the events' reference. `make docs` runs it."""
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from docs.parts import filled
 from docs.reference import files
 from shared.migration.devices import Side
 from shared.migration.states import State, routing_of
@@ -61,13 +61,7 @@ def generated(text: str) -> str:
     Raises:
         ValueError: the markers of a part are missing.
     """
-    for name, part in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name}: generated -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise ValueError(f"{DOCUMENT} has no markers for {name}")
-        made = part()
-        text = pattern.sub(lambda found, made=made: f"{found[1]}{made}{found[2]}", text)  # type: ignore[misc]
-    return text
+    return filled(text, PARTS, str(DOCUMENT))
 
 
 def _identifier(state: State) -> str:

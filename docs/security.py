@@ -1,14 +1,13 @@
 """Writes the table of roles in SECURITY.md from the data that the NATS server's file is made of. `make docs` runs it."""
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from docs.parts import filled
 from shared.bus.permissions import HOST_PLACEHOLDER, Role, permissions, roles
 
 DOCUMENT = Path(__file__).parent / "SECURITY.md"
-_MARKERS = re.compile(r"(<!-- roles: generated -->\n).*?(\n<!-- end -->)", re.DOTALL)
 
 
 def roles_table() -> str:
@@ -27,9 +26,7 @@ def generated(text: str) -> str:
     Raises:
         ValueError: the markers are missing.
     """
-    if not _MARKERS.search(text):
-        raise ValueError(f"{DOCUMENT} has no markers for the roles")
-    return _MARKERS.sub(lambda found: f"{found[1]}{roles_table()}{found[2]}", text)
+    return filled(text, {"roles": roles_table}, str(DOCUMENT))
 
 
 def _row(role: Role, everyone: Sequence[Role]) -> str:

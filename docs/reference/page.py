@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
+from docs.parts import filled as filled_with
 from docs.reference.asyncapi import example_of
 from shared.messages.channels import CHANNELS, Channel, Kind
 
@@ -60,10 +61,4 @@ def filled(text: str) -> str:
     Raises:
         ValueError: the markers of a part are missing.
     """
-    for name, part in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name}: generated -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise ValueError(f"the page has no markers for {name}")
-        made = part()
-        text = pattern.sub(lambda found, made=made: f"{found[1]}{made}{found[2]}", text)  # type: ignore[misc]
-    return text
+    return filled_with(text, PARTS, "the page")
