@@ -201,12 +201,12 @@ class Apparatus:
         Raises:
             Refusal: it failed.
         """
-        if self.volume.has_dropped_target:
+        if self.volume.failover.has_dropped_target:
             raise Refusal(Code.DEVICE_FAILED, f"The target of {self.name} has failed; it goes back to setup.")
         is_clone = self.volume.sides_by_authority()[1] is Side.TARGET
         failure = await self._flush(self.target, Side.TARGET)
         if failure is not None:
-            self.volume.target_failed(failure)
+            self.volume.failover.target_failed(failure)
             message = f"The target of {self.name} could not be flushed ({failure.cause})"
             consequence = "the migration goes back to setup" if is_clone else "nothing has changed"
             raise Refusal(Code.DEVICE_FAILED, f"{message}; {consequence}.")
@@ -218,7 +218,7 @@ class Apparatus:
         """
         authority, other = self.volume.sides_by_authority()
         if other is not None and (failure := await self._flush(self._device(other), other)):
-            self.volume.target_failed(failure)
+            self.volume.failover.target_failed(failure)
         return await self._flush(self._device(authority), authority)
 
     async def release_target(self) -> None:
@@ -285,7 +285,7 @@ class Apparatus:
     def switch_routing(self, state: State, authority: Side) -> None:
         """Route by the new state; a source that is no longer the authority is dropped."""
         if authority is Side.TARGET:
-            self.volume.drop(Side.SOURCE, withhold=False)
+            self.volume.failover.drop(Side.SOURCE, withhold=False)
         self.volume.route(state, routing_of(state, authority))
         self.volume.marks.marks_as_due = state is State.SETUP
         is_in_sync = authority is Side.SOURCE and state in IN_SYNC_STATES
@@ -294,7 +294,7 @@ class Apparatus:
     def release_writes(self) -> None:
         """Start what was held, answer what was withheld."""
         self.volume.release()
-        self.volume.answer_withheld()
+        self.volume.failover.answer_withheld()
 
     async def make_equal(self, request: Request) -> None:
         """Copy a range again that the source failed to write, then answer the write with the source's error."""
@@ -306,16 +306,16 @@ class Apparatus:
                     request.low,
                     request.high,
                     self._volume_pool,
-                    lambda: self.volume.needs_recopy(request),
+                    lambda: self.volume.failover.needs_recopy(request),
                 )
         except TimeoutError:
             error = errno.ETIMEDOUT
         if error:
             cause = "not equal to the source, which failed the write before"
-            self.volume.target_failed(
+            self.volume.failover.target_failed(
                 Failure(side=Side.TARGET, operation="write", cause=cause, errno=error, offset=request.offset)
             )
-        self.volume.settle(request)
+        self.volume.failover.settle(request)
 
     # ------------------------------------------------------------------ the copier
 
@@ -419,13 +419,13 @@ class Apparatus:
         flush_at = loop.time() + limits.target_flush_interval_s
         while True:
             await asyncio.sleep(limits.io_timeout_s / TICKS_PER_TIMEOUT)
-            tick = self.volume.tick()
-            overdue = self.volume.overdue_target_request(tick - TICKS_PER_TIMEOUT)
+            tick = self.volume.overdue.count()
+            overdue = self.volume.overdue.on_target(tick - TICKS_PER_TIMEOUT)
             if overdue is not None:
-                self.volume.target_timed_out(overdue)
-            overdue = self.volume.overdue_source_request(tick - TICKS_PER_TIMEOUT)
+                self.volume.failover.target_timed_out(overdue)
+            overdue = self.volume.overdue.on_source(tick - TICKS_PER_TIMEOUT)
             if overdue is not None:
-                self.volume.source_timed_out(overdue)
+                self.volume.failover.source_timed_out(overdue)
             if loop.time() >= flush_at:
                 flush_at = loop.time() + limits.target_flush_interval_s
                 await self.flush_clone()
@@ -440,7 +440,7 @@ class Apparatus:
             self._flush(target, Side.TARGET), self._flush_as_application() if could_be_clean else _no_error()
         )
         if failure is not None and target is self.target:
-            self.volume.target_failed(failure)
+            self.volume.failover.target_failed(failure)
         elif could_be_clean and not error and marks is self.volume.marks and self._is_cloning_to(target):
             marks.age_out()
 

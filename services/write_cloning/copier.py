@@ -261,7 +261,7 @@ class Copier:
 
     def _fail_target(self, operation: str, extent: Extent, error: int, cause: str | None) -> NoReturn:
         failure = _failure(Side.TARGET, operation, extent, error, cause)
-        self._volume.target_failed(failure)
+        self._volume.failover.target_failed(failure)
         raise TargetFailedError(f"{operation} at {extent.offset}: {failure.cause}")
 
 

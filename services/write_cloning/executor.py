@@ -70,7 +70,7 @@ class Executor:
     @property
     def has_lost_target(self) -> bool:
         """Whether the volume has dropped the target, and the decision about it is still to come."""
-        return self._apparatus.volume.has_dropped_target and self._witness.state in CLONING_STATES
+        return self._apparatus.volume.failover.has_dropped_target and self._witness.state in CLONING_STATES
 
     async def carry_out(self, decision: Decision) -> None:
         """Perform every step.
@@ -91,7 +91,7 @@ class Executor:
         Where the target has failed meanwhile, its own event follows, and answers.
         """
         if not self.has_lost_target:
-            self._apparatus.volume.keep_authority()
+            self._apparatus.volume.failover.keep_authority()
             self._apparatus.release_writes()
 
     def start_copying(self) -> None:
@@ -116,13 +116,13 @@ class Executor:
             case Step.HOLD_WRITES:
                 await apparatus.hold_writes()
             case Step.DROP_TARGET:
-                apparatus.volume.drop(Side.TARGET, withhold=True)
+                apparatus.volume.failover.drop(Side.TARGET, withhold=True)
                 await apparatus.stop_copying()
             case Step.WRITE_WITNESS:
                 await self._write_decision(decision)
             case Step.SWITCH_ROUTING:
                 apparatus.switch_routing(witness.state or State.SETUP, witness.authority)
-                apparatus.volume.end_move(moved=witness.authority is Side.TARGET)
+                apparatus.volume.failover.end_move(moved=witness.authority is Side.TARGET)
             case Step.RELEASE_WRITES:
                 self._release_writes()
             case Step.START_COPYING:
@@ -213,7 +213,7 @@ class Executor:
 
     async def _try(self, row: Transition, changes: dict[str, Any]) -> None:
         if row.authority is Side.TARGET and self._witness.authority is Side.SOURCE:
-            self._apparatus.volume.begin_move()  # until the routing follows
+            self._apparatus.volume.failover.begin_move()  # until the routing follows
         try:
             await self._keeper.amend(**changes)
         except OSError as error:
@@ -224,7 +224,7 @@ class Executor:
         """Be as before a decision that the witness did not take."""
         volume = self._apparatus.volume
         self._map_decisions.undo(row)
-        volume.end_move(moved=False)
+        volume.failover.end_move(moved=False)
         volume.release()
         if row.trigger is Trigger.CLEANUP:
             self.open_volume()

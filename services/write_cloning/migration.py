@@ -125,7 +125,7 @@ class Migration:
             self._tasks.append(self._around.tasks.create_task(endless, name=f"look after {self.name}"))
         self.apparatus.switch_routing(witness.state, witness.authority)
         if target_missing:
-            self.apparatus.volume.target_failed(
+            self.apparatus.volume.failover.target_failed(
                 Failure(side=Side.TARGET, operation="open", cause=target_missing)
             )
         self._executor.open_volume()

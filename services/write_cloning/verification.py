@@ -207,7 +207,7 @@ class Verification:
     def _fail_target(self, failure: Failure, outcome: Outcome, detail: str) -> None:
         self._require_both()
         self.conclude(outcome, detail)
-        self._volume.target_failed(failure)
+        self._volume.failover.target_failed(failure)
         raise _OverError
 
     def _require_both(self) -> None:

@@ -218,7 +218,7 @@ class Rules:
 
     def _refuse_early_answer(self, request: Request, volume: Volume) -> None:
         """From the moment that the target is out of the routing the witness must say so before anything is answered."""
-        if request.error or request.kind in {Kind.READ, Kind.CACHE} or not volume.has_dropped_target:
+        if request.error or request.kind in {Kind.READ, Kind.CACHE} or not volume.failover.has_dropped_target:
             return
         witness = self._durable_witness()
         if witness is not None and witness.authority is Side.SOURCE and witness.state in CLONING_STATES:

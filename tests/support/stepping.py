@@ -82,9 +82,9 @@ class Bench:
 
     def move_authority(self) -> None:
         """What the decision point does once the witness holds the move."""
-        self.volume.drop(Side.SOURCE, withhold=False)
+        self.volume.failover.drop(Side.SOURCE, withhold=False)
         self.volume.route(State.TARGET_SELECTED, routing_of(State.TARGET_SELECTED, Side.TARGET))
-        self.volume.end_move(moved=True)
+        self.volume.failover.end_move(moved=True)
 
 
 async def finish(device: MemoryDevice, operation: str, error: int = 0) -> None:

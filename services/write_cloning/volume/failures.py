@@ -58,7 +58,7 @@ class FailureListener(Protocol):
     """The migration's decision point. Called from within the data path: take note, decide later, never block."""
 
     def target_failed(self, failure: Failure) -> None:
-        """The target has left the routing; writes stay unanswered until `Volume.answer_withheld`."""
+        """The target has left the routing; writes stay unanswered until `Failover.answer_withheld`."""
 
     def source_failed(self, failure: Failure) -> None:
         """A read was answered by the target, a write or a flush could not be done; nothing waits for a decision."""
@@ -67,4 +67,4 @@ class FailureListener(Protocol):
         """While reads come from the target, a source write or flush failed: no write is answered until the authority moves."""
 
     def sides_differ(self, request: Request) -> None:
-        """The source failed a cloned write, as told before: copy the range again, then `Volume.settle(request)`."""
+        """The source failed a cloned write, as told before: copy the range again, then `Failover.settle(request)`."""

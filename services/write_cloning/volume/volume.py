@@ -4,9 +4,8 @@ A write goes to every side of the routing, and is complete when all of them have
 waits for stands as bits in `request.waiting`; whoever clears the last bit completes it. There is no future, task or log line
 for a request.
 
-The volume acts at once where waiting could lose data: a target that fails leaves the routing in the very call that reports
-the failure, and no write is answered any more until the decision about it is durable (`withhold` to `answer_withheld`).
-What is to be decided is not the volume's business; it tells its listener. It knows nothing of the journal, the witness, or NBD.
+What a side that fails leads to is in `failover`: here are the ways on which nothing fails. The volume knows nothing of the
+journal, the witness, or NBD.
 """
 
 import asyncio
@@ -18,12 +17,14 @@ from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Device, ZeroMode
 from services.write_cloning.volume.allocation import Allocation
 from services.write_cloning.volume.exclusion import Exclusion
-from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener, SideFailedError
+from services.write_cloning.volume.failover import RECOPY, Failover
+from services.write_cloning.volume.failures import FailureListener, SideFailedError
 from services.write_cloning.volume.flushes import Flushes
 from services.write_cloning.volume.latency import Latency
 from services.write_cloning.volume.marks import HOT, Marks
 from services.write_cloning.volume.ordering import Ranged, WriteOrder
 from services.write_cloning.volume.orphans import Orphans
+from services.write_cloning.volume.overdue import Overdue
 from services.write_cloning.volume.reads import Reads
 from services.write_cloning.volume.regions import RegionStatus, nothing_in_sync
 from services.write_cloning.volume.requests import Kind, Request
@@ -35,9 +36,7 @@ from shared.migration.refusals import InvariantError
 from shared.migration.states import IN_SYNC_STATES, Routing, State
 from shared.nbd.constants import REGION_CONTEXT, AllocationStatus
 
-# What a request waits for, besides SOURCE, TARGET and AROUND (16).
-WITNESS = 4  # a decision that is not durable yet
-RECOPY = 8  # the range to be made equal on both sides again
+# What a request waits for, besides SOURCE, TARGET, WITNESS (4), RECOPY (8) and AROUND (16).
 MARK = 32  # the region map to hold durably that its regions may differ
 
 # Looking up a member of an enumeration costs as much as sending a request on.
@@ -71,32 +70,40 @@ class Volume:
         self.state: State | None = None
         self.region_status: RegionStatus = nothing_in_sync
         self.reads = self.writes = self.read_bytes = self.write_bytes = 0
-        self.has_dropped_target = False  # and has not got another one since
         self._loop = asyncio.get_running_loop()
         self._mask = alignment_bytes - 1
         self._order = WriteOrder(region_size_bytes.bit_length() - 1)
         self._enter_order: Callable[[Request], bool] = self._order.enter
         self._leave_order = self._order.leave
-        self._listener = listener
         self._route = Route(source, target)
         self._allocation = Allocation(self._route, patience_s)
         self._orphans = Orphans()
         self._stillness = Stillness()
         self._waiters = self._stillness.waiters
+        self._active: dict[Request, None] = {}  # writes and flushes under way, oldest first
+        self.failover = Failover(
+            route=self._route,
+            active=self._active,
+            orphans=self._orphans,
+            stillness=self._stillness,
+            listener=listener,
+            leave=self._leave,
+            finish=self._finish,
+        )
         self._reads = Reads(
             route=self._route,
             pool=pool,
             orphans=self._orphans,
             stillness=self._stillness,
             listener=listener,
-            target_failed=self.target_failed,
+            target_failed=self.failover.target_failed,
         )
         self._read = self._reads.start
+        self.overdue = Overdue(self._route, self._active, self._reads, self.failover)
         # Each times one request at a time, by standing in for what `submit` calls, once: the others cost nothing more.
         self.read_latency = Latency(self._loop, self._time_next_read)
         self.write_latency = Latency(self._loop, self._time_next_write)
         self._is_open = False
-        self._active: dict[Request, None] = {}  # writes and flushes under way, oldest first
         self._blocked = 0  # writes that wait for those before them, or for an exclusion to end
         self._held: deque[Request] | None = None  # writes that wait for `release`
         # Bound once: making a bound method costs more than calling it.
@@ -109,16 +116,12 @@ class Volume:
             mask=self._mask,
             read=self._read,
             send=lambda request: self._send((request,)),
-            give_up=self._advance,
+            give_up=self.failover.advance,
             retire=self._retire,
             admit=self._admit,
         )
         self.read_latency.arm()
         self.write_latency.arm()
-        self._withheld = 0
-        self._failed_on_source: set[Request] = set()  # whose errors a move of the authority undoes
-        self._failed_in_move: list[tuple[Failure, Request | None]] | None = None
-        self._tick = 0
 
     # ------------------------------------------------------------------ for the migration: routing
 
@@ -128,7 +131,7 @@ class Volume:
         A target that was dropped stays out: the decision about it is still to come.
         """
         route = self._route
-        out = TARGET if self.has_dropped_target else 0
+        out = TARGET if self.failover.has_dropped_target else 0
         self.state = state
         route.reads = Side.SOURCE if out else routing.reads
         route.write_sides = _bits(routing.writes) & ~out
@@ -151,7 +154,7 @@ class Volume:
             route.source = device
         else:
             route.target = device
-            self.has_dropped_target = False
+            self.failover.has_dropped_target = False
 
     def record_in(self, marks: Marks) -> None:
         """Let no write from here on reach a device before its regions are marked in this map."""
@@ -167,89 +170,13 @@ class Volume:
             and self.marks.begin_aging(self._order.regions)
         )
 
-    def drop(self, side: Side, *, withhold: bool) -> None:
-        """Take a side out of the routing at once. Requests no longer wait for it; its buffers stay pinned until it lets go.
-
-        With `withhold`, nothing that has not been answered is answered before `answer_withheld`.
-        """
-        bit = BIT[side]
-        route = self._route
-        route.write_sides &= ~bit
-        route.flush_sides &= ~bit
-        route.in_sync = False
-        if route.reads is side:
-            route.reads = side.other
-        if side is Side.TARGET:
-            self.has_dropped_target = True
-        if withhold:
-            self._withheld = WITNESS
-        self._reads.leave(bit)
-        self._allocation.leave(bit)
-        for request in list(self._active):
-            self._forget_side(request, bit)
-        self._failed_on_source.clear()
-        if withhold:
-            self._stillness.side_failed()
-
-    def withhold(self) -> None:
-        """Answer no write or flush until `answer_withheld`: a decision is being made."""
-        self._withheld = WITNESS
-        for request in self._active:
-            request.waiting |= WITNESS
-        self._stillness.side_failed()
-
-    def answer_withheld(self) -> None:
-        """The decision is durable: answer what waited for it."""
-        self._withheld = 0
-        for request in list(self._active):
-            if request.waiting & WITNESS:
-                request.waiting &= ~WITNESS
-                self._advance(request)
-
-    def begin_move(self) -> None:
-        """The authority is about to move to the target: until `end_move` it is open whose errors the target's are."""
-        self._failed_in_move = []
-
-    def end_move(self, *, moved: bool) -> None:
-        """Moved, and the source is dropped: errors of the target are the application's. Not moved: it has failed, as ever."""
-        failed, self._failed_in_move = self._failed_in_move or [], None
-        if not moved:
-            if failed:
-                self.target_failed(failed[0][0])
-            return
-        for failure, request in failed:
-            if request is not None:
-                request.error = (
-                    failure.errno or errno.EIO
-                )  # even where it was the source that had failed before
-                if not self._withheld:
-                    request.waiting &= ~WITNESS
-                    self._advance(request)
-
-    def keep_authority(self) -> None:
-        """The source stays the authority although it has failed writes: the target gets what the source has in their place."""
-        for request in self._failed_on_source:
-            if request.kind is not Kind.FLUSH:
-                request.waiting |= RECOPY
-        self._failed_on_source.clear()
-
-    def settle(self, request: Request) -> None:
-        """Both sides hold the same again where the source failed this write: answer it, with the source's error."""
-        if request.waiting & RECOPY:
-            request.waiting &= ~RECOPY
-            self._advance(request)
-
-    def needs_recopy(self, request: Request) -> bool:
-        """Whether the sides still have to be made equal for this write; a target that was dropped needs it no more."""
-        return request.waiting & RECOPY != 0
-
     async def quiesce(self) -> None:
         """Start no new write, and wait until none is under way. Ended by `release`, whatever came of it.
 
         Raises:
             SideFailedError: a side has failed, and its decision is still to come.
         """
-        if self._withheld:
+        if self.failover.withheld:
             raise SideFailedError
         self._held = deque() if self._held is None else self._held
         await self._stillness.until(self._has_no_write, ends_with_failure=True)
@@ -287,53 +214,6 @@ class Volume:
 
     def _has_no_request(self) -> bool:
         return not (self._blocked or self._active or self._reads.under_way)
-
-    # ------------------------------------------------------------------ for the migration: time, and failures met elsewhere
-
-    def tick(self) -> int:
-        """Count time in the caller's ticks; returns the new count."""
-        self._tick += 1
-        self._reads.tick = self._tick
-        return self._tick
-
-    def overdue_target_request(self, since_tick: int) -> Request | None:
-        """A request that the target has had since before `since_tick`, while another side could do without it."""
-        if not self._route.write_sides & SOURCE:
-            return None
-        for request in self._active:
-            if request.waiting & TARGET and request.started_tick < since_tick:
-                return request
-        for request in self._reads.under_way:
-            if request.sides == TARGET and request.started_tick < since_tick:
-                return request
-        return None
-
-    def overdue_source_request(self, since_tick: int) -> Request | None:
-        """A write or flush that the source has had since before `since_tick`, while the authority could move away from it."""
-        route = self._route
-        if self._withheld or route.reads is Side.SOURCE or not route.write_sides & SOURCE:
-            return None
-        for request in self._active:
-            if request.waiting & SOURCE and request.started_tick < since_tick:
-                return request
-        return None
-
-    def target_timed_out(self, request: Request) -> None:
-        """Treat a request that the target does not answer as failed."""
-        self.target_failed(Failure.of_request(Side.TARGET, request, errno.ETIMEDOUT, TIMEOUT))
-
-    def source_timed_out(self, request: Request) -> None:
-        """The source does not answer while reads come from the target: ask for the authority to move. The request still waits."""
-        self.withhold()
-        self._listener.source_lost(Failure.of_request(Side.SOURCE, request, errno.ETIMEDOUT, TIMEOUT))
-
-    def target_failed(self, failure: Failure) -> None:
-        """The target has failed something, here or elsewhere: it leaves the routing in this very call."""
-        if self._failed_in_move is not None:
-            self._failed_in_move.append((failure, None))
-        elif self._route.write_sides == BOTH:
-            self.drop(Side.TARGET, withhold=True)
-            self._listener.target_failed(failure)
 
     # ------------------------------------------------------------------ for the copier
 
@@ -473,17 +353,17 @@ class Volume:
 
     def _start(self, requests: Iterable[Request]) -> None:
         """Send writes that nothing stands before, once their regions are marked."""
-        active, states, mask = self._active, self._states, self._mask
+        active, states, mask, withheld = self._active, self._states, self._mask, self.failover.withheld
         marked: list[Request] = []
         for request in requests:
             active[request] = None
             region = request.region
             if (states[region] < HOT or region != request.last_region) and not self.marks.admit(request):
-                request.waiting = MARK | self._withheld
+                request.waiting = MARK | withheld
             elif mask and is_unaligned(request):
                 self._start_unaligned(request)
             else:
-                request.waiting = self._withheld
+                request.waiting = withheld
                 marked.append(request)
         self._send(marked)
 
@@ -491,15 +371,15 @@ class Volume:
         if self._mask and is_unaligned(request):
             self._start_unaligned(request)
             return
-        request.waiting = self._withheld
+        request.waiting = self.failover.withheld
         self._send((request,))
 
     def _start_unaligned(self, request: Request) -> None:
-        request.waiting = AROUND | self._withheld
+        request.waiting = AROUND | self.failover.withheld
         self._unaligned.start(request)
 
     def _send(self, requests: Sequence[Request]) -> None:
-        route, tick = self._route, self._tick
+        route, tick = self._route, self.overdue.tick
         sides = route.write_sides
         plain: list[Request] = []
         for request in requests:
@@ -534,8 +414,8 @@ class Volume:
         self._active[flush] = None
         route = self._route
         flush.sides = route.flush_sides
-        flush.waiting = flush.sides | self._withheld
-        flush.started_tick = self._tick
+        flush.waiting = flush.sides | self.failover.withheld
+        flush.started_tick = self.overdue.tick
         for bit, device, done in (
             (SOURCE, route.source, self._source_done),
             (TARGET, route.target, self._target_done),
@@ -546,7 +426,7 @@ class Volume:
     def _source_done(self, request: Request, error: int) -> None:
         waiting = request.waiting
         if error or not waiting & SOURCE:
-            self._source_trouble(request, error)
+            self.failover.source_done(request, error)
             return
         waiting ^= SOURCE
         request.waiting = waiting
@@ -556,21 +436,14 @@ class Volume:
     def _target_done(self, request: Request, error: int) -> None:
         waiting = request.waiting
         if error or not waiting & TARGET:
-            self._target_trouble(request, error)
+            self.failover.target_done(request, error)
             return
         waiting ^= TARGET
         request.waiting = waiting
         if not waiting:
             self._finish(request)
         elif waiting == RECOPY:
-            self._advance(request)
-
-    def _advance(self, request: Request) -> None:
-        """Go on with a request that waits for less than before."""
-        if not request.waiting:
-            self._finish(request)
-        elif request.waiting == RECOPY:
-            self._listener.sides_differ(request)
+            self.failover.advance(request)
 
     def _finish(self, request: Request) -> None:
         del self._active[request]
@@ -582,63 +455,13 @@ class Volume:
         if self._waiters:
             self._stillness.look()
 
+    def _leave(self, side: int) -> None:
+        self._reads.leave(side)
+        self._allocation.leave(side)
+
     def _retire(self, request: Request) -> None:
         del self._active[request]
         self._start_all(self._order.leave(request))
-
-    # ------------------------------------------------------------------ trouble
-
-    def _source_trouble(self, request: Request, error: int) -> None:
-        if not request.waiting & SOURCE:
-            self._orphans.release(request, SOURCE)
-            return
-        request.waiting ^= SOURCE
-        request.error = error
-        route = self._route
-        if route.write_sides == BOTH:
-            failure = Failure.of_request(Side.SOURCE, request, error)
-            if route.reads is Side.TARGET:
-                self._failed_on_source.add(request)
-                self.withhold()
-                self._listener.source_lost(failure)
-                return
-            if request.kind is not Kind.FLUSH and request.sides & TARGET:
-                request.waiting |= RECOPY
-            self._listener.source_failed(failure)
-            if request.durable and route.source.flush_error:
-                # What was cached before may be lost as well, and the copier would lay what is left over it on the target.
-                self._listener.source_failed(Failure.of_flush(Side.SOURCE, route.source.flush_error))
-        self._advance(request)
-
-    def _target_trouble(self, request: Request, error: int) -> None:
-        if not request.waiting & TARGET:
-            self._orphans.release(request, TARGET)
-            return
-        request.waiting ^= TARGET
-        if not self._route.write_sides & SOURCE:
-            request.error = error  # the target is the authority: its errors are the application's
-            self._advance(request)
-            return
-        failure = Failure.of_request(Side.TARGET, request, error)
-        if self._failed_in_move is None:
-            self.target_failed(failure)
-        else:
-            request.waiting |= WITNESS
-            self._failed_in_move.append((failure, request))
-
-    def _forget_side(self, request: Request, bit: int) -> None:
-        waiting = request.waiting
-        if waiting & bit:
-            waiting ^= bit
-            if request.buffer is not None:
-                request.buffer.retain()
-            self._orphans.keep(request, bit, request.buffer)
-        if bit == TARGET:
-            waiting &= ~RECOPY
-        elif request in self._failed_on_source:
-            request.error = 0  # the target has it, and holds the authority
-        request.waiting = waiting | self._withheld
-        self._advance(request)
 
 
 def _bits(sides: Iterable[Side]) -> int:

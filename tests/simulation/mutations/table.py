@@ -14,6 +14,7 @@ _MARKS = "services/write_cloning/volume/marks.py"
 _MAP_DECISIONS = "services/write_cloning/map_decisions.py"
 _MAP_TAKEOVER = "services/write_cloning/map_takeover.py"
 _VOLUME = "services/write_cloning/volume/volume.py"
+_FAILOVER = "services/write_cloning/volume/failover.py"
 _ORDER = "services/write_cloning/volume/ordering.py"
 _ENTERING = "services/state_control/entering.py"
 _EVIDENCE = "services/startup/evidence.py"
@@ -109,7 +110,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "what the target misses would be acknowledged before the witness knows that it misses something",
         (
             Change(
-                _VOLUME,
+                _FAILOVER,
                 "            self.drop(Side.TARGET, withhold=True)\n            self._listener",
                 "            self.drop(Side.TARGET, withhold=False)\n            self._listener",
             ),
@@ -122,9 +123,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a write that the authority has failed would be acknowledged without moving the authority",
         (
             Change(
-                _VOLUME,
-                "                self._failed_on_source.add(request)\n                self.withhold()\n",
-                "                request.error = 0\n                self._advance(request)\n                return\n",
+                _FAILOVER,
+                "                self._failed_on_source.add(request)\n                self._withhold()\n",
+                "                request.error = 0\n                self.advance(request)\n                return\n",
             ),
         ),
         first_seed=14,
@@ -155,7 +156,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "the target would hold a write that the source has failed",
         (
             Change(
-                _VOLUME,
+                _FAILOVER,
                 "if request.kind is not Kind.FLUSH and request.sides & TARGET:\n                request.waiting",
                 "if False:\n                request.waiting",
             ),
@@ -200,9 +201,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _EXECUTOR,
-                "            self._apparatus.volume.begin_move()",
-                "            self._apparatus.volume.drop(Side.SOURCE, withhold=False)\n"
-                "            self._apparatus.volume.begin_move()",
+                "            self._apparatus.volume.failover.begin_move()",
+                "            self._apparatus.volume.failover.drop(Side.SOURCE, withhold=False)\n"
+                "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
         first_seed=115,

@@ -37,7 +37,7 @@ async def test_side_that_leaves_the_routing_is_asked_no_further(monkeypatch: pyt
         asked = tasks.create_task(_asked(bench))
         await turn()
         assert not asked.done()
-        bench.volume.drop(Side.TARGET, withhold=True)
+        bench.volume.failover.drop(Side.TARGET, withhold=True)
         assert await asked == [(SIZE, 3)], "what the source says"
 
 
@@ -53,6 +53,6 @@ async def test_side_that_leaves_when_it_has_just_answered_does_no_harm() -> None
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(_asked(bench)) for _ in range(2)]
         await asyncio.sleep(0)
-        bench.volume.drop(Side.TARGET, withhold=True)
-        bench.volume.drop(Side.TARGET, withhold=True)
+        bench.volume.failover.drop(Side.TARGET, withhold=True)
+        bench.volume.failover.drop(Side.TARGET, withhold=True)
         assert [await each for each in asked] == [[(SIZE, 3)]] * 2

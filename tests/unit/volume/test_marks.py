@@ -200,12 +200,12 @@ async def test_target_that_is_dropped_while_a_write_waits_for_its_mark_gets_noth
         running = await bench.begin(tasks)
         write = bench.write()
         await turn()
-        bench.volume.drop(Side.TARGET, withhold=True)
+        bench.volume.failover.drop(Side.TARGET, withhold=True)
         await bench.file.finish()
         await finish(bench.source, "write")
         assert bench.answered == [], "the decision is not durable yet"
         assert not bench.target.pending
-        bench.volume.answer_withheld()
+        bench.volume.failover.answer_withheld()
         assert bench.answered == [write]
         running.cancel()
 

@@ -16,10 +16,10 @@ async def test_write_that_both_sides_failed_is_no_success_after_the_move() -> No
     bench = Bench(State.TARGET_SELECTED)
     write = bench.write()
     await finish(bench.source, "write", errno.EIO)
-    bench.volume.begin_move()
+    bench.volume.failover.begin_move()
     await finish(bench.target, "write", errno.ENOSPC)
     bench.move_authority()
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     assert bench.answered == [write]
     assert write.error == errno.ENOSPC
 
@@ -27,11 +27,11 @@ async def test_write_that_both_sides_failed_is_no_success_after_the_move() -> No
 async def test_write_that_the_source_failed_last_is_no_success_after_the_move() -> None:
     bench = Bench(State.TARGET_SELECTED)
     write = bench.write()
-    bench.volume.begin_move()
+    bench.volume.failover.begin_move()
     await finish(bench.target, "write", errno.ENOSPC)
     await finish(bench.source, "write", errno.EIO)
     bench.move_authority()
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     assert bench.answered == [write]
     assert write.error == errno.ENOSPC
 
@@ -39,13 +39,13 @@ async def test_write_that_the_source_failed_last_is_no_success_after_the_move() 
 async def test_write_that_the_source_failed_is_no_success_when_the_move_is_off() -> None:
     bench = Bench(State.TARGET_SELECTED)
     write, flush = bench.write(), bench.ask(Kind.FLUSH)
-    bench.volume.begin_move()
+    bench.volume.failover.begin_move()
     for operation, error in (("write", errno.EIO), ("flush", errno.EROFS)):
         await finish(bench.target, operation, errno.ENOSPC)
         await finish(bench.source, operation, error)
-    bench.volume.end_move(moved=False)
+    bench.volume.failover.end_move(moved=False)
     assert len(bench.heard.target_failures) == 1
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     assert (write.error, flush.error) == (errno.EIO, errno.EROFS)
     assert len(bench.answered) == 2
 
@@ -56,10 +56,10 @@ async def test_write_that_only_the_source_failed_succeeds_once_the_authority_has
     await finish(bench.target, "write")
     await finish(bench.source, "write", errno.EIO)
     assert not bench.answered
-    bench.volume.begin_move()
+    bench.volume.failover.begin_move()
     bench.move_authority()
     assert not bench.answered
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     assert bench.answered == [write]
     assert not write.error
 
@@ -69,7 +69,7 @@ async def test_write_that_waits_for_a_source_that_is_dropped_is_answered() -> No
     write = bench.write(value=7)
     await finish(bench.target, "write")
     assert write.buffer is not None
-    bench.volume.begin_move()
+    bench.volume.failover.begin_move()
     bench.move_authority()
     assert bench.answered == [write]
     assert write.buffer.references == 2, "the source may still write from it"
@@ -85,11 +85,11 @@ async def test_source_error_is_answered_after_both_sides_were_made_equal_when_th
     await finish(bench.source, "write", errno.EIO)
     await finish(bench.source, "write")
     assert not bench.answered
-    bench.volume.keep_authority()
-    bench.volume.answer_withheld()
+    bench.volume.failover.keep_authority()
+    bench.volume.failover.answer_withheld()
     assert bench.answered == [other]
     assert bench.heard.differing == [failed]
-    bench.volume.settle(failed)
+    bench.volume.failover.settle(failed)
     assert bench.answered == [other, failed]
     assert (other.error, failed.error) == (0, errno.EIO)
 
@@ -99,15 +99,15 @@ async def test_source_that_does_not_answer_loses_the_authority() -> None:
     write = bench.write()
     await finish(bench.target, "write")
     for _ in range(3):
-        bench.volume.tick()
-    overdue = bench.volume.overdue_source_request(1)
+        bench.volume.overdue.count()
+    overdue = bench.volume.overdue.on_source(1)
     assert overdue is write
-    bench.volume.source_timed_out(overdue)
+    bench.volume.failover.source_timed_out(overdue)
     assert [loss.cause for loss in bench.heard.source_losses] == ["timeout"]
-    assert bench.volume.overdue_source_request(1) is None, "one decision at a time"
-    bench.volume.begin_move()
+    assert bench.volume.overdue.on_source(1) is None, "one decision at a time"
+    bench.volume.failover.begin_move()
     bench.move_authority()
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     assert bench.answered == [write]
     assert not write.error
 
@@ -117,8 +117,8 @@ async def test_source_write_is_never_overdue_while_reads_come_from_the_source() 
     bench.write()
     await finish(bench.target, "write")
     for _ in range(3):
-        bench.volume.tick()
-    assert bench.volume.overdue_source_request(1) is None
+        bench.volume.overdue.count()
+    assert bench.volume.overdue.on_source(1) is None
 
 
 async def test_dropped_target_stays_out_whatever_is_routed() -> None:
@@ -133,7 +133,7 @@ async def test_dropped_target_stays_out_whatever_is_routed() -> None:
     await finish(bench.source, "write")
     await finish(bench.source, "read")
     assert [each for each in (first, second) if each in bench.answered] == []
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     await turn()
     assert first in bench.answered
     assert second in bench.answered

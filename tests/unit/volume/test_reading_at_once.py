@@ -33,7 +33,7 @@ async def test_they_are_served_from_the_side_that_reads_come_from() -> None:
 
 async def test_no_more_from_a_target_that_was_dropped() -> None:
     bench = told_apart(State.TARGET_SELECTED)
-    bench.volume.drop(Side.TARGET, withhold=True)
+    bench.volume.failover.drop(Side.TARGET, withhold=True)
     assert read(bench) == b"s" * 4096
 
 

@@ -68,7 +68,7 @@ async def test_target_that_fails_while_the_volume_closes_only_delays_it() -> Non
         await finish(bench.target, "write", errno.EIO)
         await finish(bench.source, "write")
         assert not closed.done()
-        bench.volume.answer_withheld()
+        bench.volume.failover.answer_withheld()
         await closed
         assert bench.answered == [write]
 
@@ -96,7 +96,7 @@ async def test_read_goes_on_elsewhere_when_memory_is_free_again() -> None:
     read = bench.read()
     old = read.buffer
     assert old is not None
-    bench.volume.target_timed_out(read)
+    bench.volume.failover.target_timed_out(read)
     await turn()
     assert not bench.answered
     hoard.release()
@@ -115,9 +115,9 @@ async def test_second_read_is_not_waited_for_when_its_side_leaves() -> None:
     await finish(bench.source, "read", errno.EIO)
     assert len(bench.target.pending) == 1
     for _ in range(3):
-        bench.volume.tick()
-    assert bench.volume.overdue_target_request(1) is read
-    bench.volume.target_timed_out(read)
+        bench.volume.overdue.count()
+    assert bench.volume.overdue.on_target(1) is read
+    bench.volume.failover.target_timed_out(read)
     assert bench.answered == [read]
     assert read.error == errno.EIO
     assert read.buffer is not None
@@ -130,15 +130,15 @@ async def test_second_read_has_its_own_time() -> None:
     bench = Bench(State.SOURCE_SELECTED)
     bench.read()
     for _ in range(5):
-        bench.volume.tick()
+        bench.volume.overdue.count()
     await finish(bench.source, "read", errno.EIO)
-    assert bench.volume.overdue_target_request(5) is None
+    assert bench.volume.overdue.on_target(5) is None
 
 
 async def test_advice_is_answered_when_its_side_leaves() -> None:
     bench = Bench(State.TARGET_SELECTED)
     advice = bench.ask(Kind.CACHE)
-    bench.volume.drop(Side.TARGET, withhold=True)
+    bench.volume.failover.drop(Side.TARGET, withhold=True)
     assert bench.answered == [advice]
     await finish(bench.target, "prefetch")
     assert bench.answered == [advice]

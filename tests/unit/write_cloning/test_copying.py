@@ -85,7 +85,7 @@ async def test_target_that_fails_under_several_copies_ends_them_all() -> None:
     assert bench.pool.in_use_bytes == 0
     write = bench.write()
     await finish(bench.source, "write")
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     assert bench.answered == [write]
 
 
@@ -150,12 +150,12 @@ async def test_write_that_the_source_failed_is_not_copied_once_the_target_is_out
     await finish(bench.target, "write")
     await finish(bench.source, "write", errno.EIO)
     assert bench.heard.differing == [write]
-    assert bench.volume.needs_recopy(write)
-    bench.volume.drop(Side.TARGET, withhold=True)
-    assert not bench.volume.needs_recopy(write)
-    bench.volume.settle(write)  # the repair ends late
+    assert bench.volume.failover.needs_recopy(write)
+    bench.volume.failover.drop(Side.TARGET, withhold=True)
+    assert not bench.volume.failover.needs_recopy(write)
+    bench.volume.failover.settle(write)  # the repair ends late
     assert not bench.answered
-    bench.volume.answer_withheld()
+    bench.volume.failover.answer_withheld()
     assert bench.answered == [write]
     assert write.error == errno.EIO
 

@@ -31,7 +31,7 @@ async def test_target_fault_while_a_decision_is_written_keeps_the_target_out(
         target, writes = house.target, []
 
         async def fail_meanwhile() -> None:
-            house.migration.apparatus.volume.target_failed(
+            house.migration.apparatus.volume.failover.target_failed(
                 Failure(side=Side.TARGET, operation="flush", cause="EIO", errno=errno.EIO)
             )
             writes.append(house.write(7))

@@ -231,7 +231,7 @@ async def test_stop_of_the_host_ends_it_and_is_clean() -> None:
 async def _fail_target(house: StandingHost) -> None:
     house.target.failing["write"] = errno.EIO
     house.write(9)
-    await house.until(lambda: house.migration.apparatus.volume.has_dropped_target)
+    await house.until(lambda: house.migration.apparatus.volume.failover.has_dropped_target)
 
 
 async def test_target_that_fails_at_the_very_end_leaves_nothing_verified() -> None:

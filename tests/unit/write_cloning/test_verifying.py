@@ -118,7 +118,7 @@ async def test_flipped_bit_is_a_fault_of_the_target_at_its_block(offset: int) ->
         Failure(side=Side.TARGET, operation="verify", cause="differs", offset=block, length=BLOCK_BYTES)
     ]
     assert str(block) in sides.detail
-    assert sides.volume.has_dropped_target
+    assert sides.volume.failover.has_dropped_target
     assert sides.pool.in_use_bytes == 0
 
 
@@ -260,7 +260,7 @@ async def test_write_that_the_source_failed_is_waited_for_until_both_sides_are_t
         await turn()
         assert not bench.source.pending
         bench.target.content[:] = bench.source.content  # the repair
-        bench.volume.settle(write)
+        bench.volume.failover.settle(write)
     assert comparing.result()
     assert not bench.heard.target_failures
 
@@ -273,7 +273,7 @@ async def test_target_that_was_dropped_meanwhile_is_not_called_different() -> No
     async with asyncio.TaskGroup() as tasks:
         comparing = tasks.create_task(verification.run())
         await turn()
-        bench.volume.drop(Side.TARGET, withhold=True)
+        bench.volume.failover.drop(Side.TARGET, withhold=True)
         bench.source.content[0] = 2
         await finish(bench.source, "read")
         await finish(bench.target, "read")

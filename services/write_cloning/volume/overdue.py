@@ -1,0 +1,51 @@
+"""Requests that a device has had for too long. Time is counted in ticks: a clock for each request would be felt."""
+
+from collections.abc import Mapping
+
+from services.write_cloning.volume.failover import Failover
+from services.write_cloning.volume.reads import Reads
+from services.write_cloning.volume.requests import Request
+from services.write_cloning.volume.route import SOURCE, TARGET, Route
+from shared.migration.devices import Side
+
+
+class Overdue:
+    """Looks for them in one volume. `tick` is stamped on each request when it starts."""
+
+    def __init__(
+        self, route: Route, active: Mapping[Request, None], reads: Reads, failover: Failover
+    ) -> None:
+        """`active` are the writes and flushes under way, oldest first."""
+        self.tick = 0
+        self._route = route
+        self._active = active
+        self._reads = reads
+        self._failover = failover
+
+    def count(self) -> int:
+        """One more tick of the caller's has passed; returns how many."""
+        self.tick += 1
+        self._reads.tick = self.tick
+        return self.tick
+
+    def on_target(self, since_tick: int) -> Request | None:
+        """A request that the target has had since before `since_tick`, while another side could do without it."""
+        if not self._route.write_sides & SOURCE:
+            return None
+        for request in self._active:
+            if request.waiting & TARGET and request.started_tick < since_tick:
+                return request
+        for request in self._reads.under_way:
+            if request.sides == TARGET and request.started_tick < since_tick:
+                return request
+        return None
+
+    def on_source(self, since_tick: int) -> Request | None:
+        """A write or flush that the source has had since before `since_tick`, while the authority could move away from it."""
+        route = self._route
+        if self._failover.withheld or route.reads is Side.SOURCE or not route.write_sides & SOURCE:
+            return None
+        for request in self._active:
+            if request.waiting & SOURCE and request.started_tick < since_tick:
+                return request
+        return None
