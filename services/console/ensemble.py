@@ -26,7 +26,7 @@ from services.console.services_config import (
 )
 from services.console.speaking import speaking
 from services.console.state_directory import StateDirectory, locked, place, prepare
-from shared.bus.bootstrap import bootstrap
+from shared.bus.bootstrap import bootstrap, ensure_progress
 from shared.bus.connection import Bus, connect, heeding_cancellation
 from shared.clock import SystemClock
 from shared.config.model import Config, HostConfig, MonitoringConfig
@@ -173,14 +173,34 @@ async def _kept(ensemble: Ensemble) -> AsyncIterator[None]:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(ensemble.keep())
+            progress = group.create_task(_keep_progress(ensemble))
             try:
                 yield
             finally:
+                progress.cancel()
                 await ensemble.stop()
     except BaseExceptionGroup as several:
         if len(several.exceptions) == 1:
             raise several.exceptions[0] from None
         raise
+
+
+async def _keep_progress(ensemble: Ensemble) -> None:
+    """Make the stream of progress again whenever a NATS server is back that has lost it. Endless."""
+    is_back = asyncio.Event()
+    bus = await _connected(ensemble)
+    bus.on_reconnect(is_back.set)
+    try:
+        while True:
+            await is_back.wait()
+            is_back.clear()
+            with heeding_cancellation():
+                try:
+                    await ensure_progress(bus)
+                except Refusal as refusal:  # or the server has gone again, and comes back again
+                    ensemble.tell(refusal.message)
+    finally:
+        await bus.close()
 
 
 def _own_nats(document: Document, port: int, monitor_port: int) -> dict[str, object]:

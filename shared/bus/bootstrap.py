@@ -93,6 +93,15 @@ async def bootstrap(bus: Bus) -> None:
         await _ensure(bus, demand)
 
 
+async def ensure_progress(bus: Bus) -> None:
+    """Create the stream of progress alone, where it is missing: it is kept in memory, and ends with its server.
+
+    Raises:
+        Refusal: as `bootstrap`.
+    """
+    await _ensure(bus, _PROGRESS)
+
+
 async def _ensure(bus: Bus, demand: _Demand) -> None:
     try:
         info = await _found_or_made(bus, demand.config)

@@ -1,19 +1,27 @@
 """`cutover up` with a volume on it: stopped in order by SIGTERM, and as it was when it is up again."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import nats.errors
+
+from shared.bus.connection import connected
+from shared.clock import SystemClock
 from tests.acceptance.system.application import Application
 from tests.acceptance.system.devices import MIB, digest, empty_file, full_file
 from tests.acceptance.system.whole_system import ROOT
 
 TIMEOUT_S = 60.0
+T = TypeVar("T")
 
 
 @contextmanager
@@ -83,3 +91,36 @@ def test_up_serves_a_whole_life_and_keeps_its_state_over_a_stop(short_path: Path
     assert report.errors == []
     assert report.differences(target) == []
     assert digest(source) != digest(target), "what was written after commit went to the source, too"
+
+
+async def test_the_last_word_on_progress_can_be_asked_for_again_when_nats_was_restarted(
+    short_path: Path,
+) -> None:
+    (short_path / "data").mkdir()
+    source = full_file(short_path / "data/source.img", 8 * MIB, seed=1)
+    target = empty_file(short_path / "data/target.img", 8 * MIB)
+    with up(short_path) as process:
+        url = ready(process)["nats_url"]
+        operator(url, "setup", "vol1", "--source", str(source), "--target", str(target))
+        running = json.loads((short_path / "state/up.json").read_text())
+        async with asyncio.timeout(TIMEOUT_S), connected(url, name="test", clock=SystemClock()) as bus:
+            is_back = asyncio.Event()
+            bus.on_reconnect(is_back.set)
+            os.kill(running["services"]["nats"], signal.SIGKILL)
+            stream = bus.client.jetstream()
+            await is_back.wait()
+            await once_there(partial(stream.stream_info, "CUTOVER_PROGRESS"))
+            await asyncio.to_thread(operator, url, "throttle", "vol1", "5MiB/s")
+            last = partial(stream.get_last_msg, "CUTOVER_PROGRESS", "cutover.progress.vol1")
+            told = json.loads((await once_there(last)).data or b"{}")
+    assert told["throttle_bytes_per_s"] == 5 * MIB
+    assert process.returncode == 0, (short_path / "up.log").read_text()
+
+
+async def once_there(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer, as soon as there is one."""
+    while True:
+        try:
+            return await ask()
+        except nats.errors.Error:
+            await asyncio.sleep(0.1)
