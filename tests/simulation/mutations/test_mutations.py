@@ -4,36 +4,23 @@ Each trial begins with the seed that found the break when it was recorded, which
 CUTOVER_MUTATIONS_FROM_0=1 it begins at seed 0, like anybody who knows nothing.
 """
 
-import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-
 import pytest
 
+from tests.plugins.trials_beside import KEY
 from tests.simulation.mutations.mutation import Mutation
 from tests.simulation.mutations.table import MUTATIONS
-from tests.simulation.mutations.trial import ROOT, Found, try_all
+from tests.simulation.mutations.trial import ROOT
 from tests.simulation.simulation import run
-
-FROM_0 = "CUTOVER_MUTATIONS_FROM_0"
 
 # What the simulation finds. Anything else, an exception of the broken code for one, is an accident and proves nothing.
 FINDINGS = ("WrongDataError: ", "BrokenRuleError: ")
 
 
-@pytest.fixture(scope="module")
-def trials() -> Iterator[Mapping[str, Future[Found | None]]]:
-    from_0 = bool(os.environ.get(FROM_0))
-    futures = try_all(MUTATIONS, first_seed=lambda mutation: 0 if from_0 else mutation.first_seed)
-    yield futures
-    for future in futures.values():
-        future.cancel()
-
-
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_mutation_is_found(mutation: Mutation, trials: Mapping[str, Future[Found | None]]) -> None:
-    found = trials[mutation.name].result()
+def test_mutation_is_found(mutation: Mutation, request: pytest.FixtureRequest) -> None:
+    found = request.config.stash[KEY][mutation.name].result()
     assert found is not None, f"no seed finds this break of {mutation.rule}: {mutation.why}"
     assert found.wrong.startswith(FINDINGS), f"seed {found.seed}: {found.wrong}"
     assert run(found.seed).wrong == "", f"seed {found.seed} goes wrong without the break"

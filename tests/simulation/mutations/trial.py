@@ -43,7 +43,15 @@ def try_out(mutation: Mutation, *, first_seed: int) -> Found | None:
             shutil.copytree(ROOT / part, copy / part)  # with what is compiled, which stays valid
         shutil.copy2(ROOT / "tests/__init__.py", copy / "tests")
         mutation.apply(copy)
-        command = [sys.executable, "-m", "tests.simulation.mutations.hunt", str(first_seed)]
+        command = [
+            "nice",
+            "-n",
+            "19",
+            sys.executable,
+            "-m",
+            "tests.simulation.mutations.hunt",
+            str(first_seed),
+        ]
         environment = os.environ | {"PYTHONPATH": directory}
         ended = subprocess.run(command, cwd=copy, env=environment, check=True, stdout=subprocess.PIPE)
     found = json.loads(ended.stdout)
