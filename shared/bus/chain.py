@@ -71,11 +71,7 @@ class ChainJournal:
 
     async def read(self, migration: str) -> Ledger:
         """See `Journal`."""
-        stored = await self._stream.read(Subjects.chain(migration))
-        ledger = fold(migration, [_entry(message) for message in stored if not _is_stray(message.payload)])
-        if not stored or ledger.tail.sequence == stored[-1].sequence:
-            return ledger
-        return replace(ledger, tail=replace(ledger.tail, sequence=stored[-1].sequence))
+        return _ledger(migration, await self._stream.read(Subjects.chain(migration)))
 
     async def append(self, record: AnyRecord, tail: Tail) -> Entry:
         """See `Journal`."""
@@ -116,6 +112,13 @@ class ChainJournal:
     async def _found(self, record: AnyRecord) -> Entry | None:
         ledger = await self.read(record.migration)
         return ledger.operation(record.operation_id, record.kind)
+
+
+def _ledger(migration: str, stored: Sequence[Stored]) -> Ledger:
+    ledger = fold(migration, [_entry(message) for message in stored if not _is_stray(message.payload)])
+    if not stored or ledger.tail.sequence == stored[-1].sequence:
+        return ledger
+    return replace(ledger, tail=replace(ledger.tail, sequence=stored[-1].sequence))
 
 
 def _is_stray(payload: bytes) -> bool:
