@@ -19,12 +19,14 @@ from shared.bus.answering import answer, queue_group
 from shared.bus.connection import Bus, unsubscribe
 from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.micro import EndpointStatistics, MicroService, discovery_subjects, error_headers
+from shared.bus.subjects import covers
 from shared.messages.codec import encode
 
 _log = logging.getLogger(__name__)
 
 CONCURRENCY_MAX = 32
 _NO_INBOXES = ("cutover.", "$")  # subjects of Cutover's own, and of the server's
+_STATUS, _OF_THE_SERVER = "status", "nats-"  # headers
 FINISH_TIMEOUT_S = 10.0  # for the answers that are under way when a service stops
 
 
@@ -86,6 +88,9 @@ class _Running:
 
         async def respond(message: Msg) -> None:
             try:
+                if (why := _why_no_request(endpoint, message)) is not None:
+                    _log.warning("A message on %s is not heeded: %s", endpoint.subject, why)
+                    return
                 began_ns = perf_counter_ns()
                 answered = await answer(endpoint, message.subject, message.data)
                 statistics.count(answered, began_ns)
@@ -111,14 +116,27 @@ class _Running:
             task.cancel()
 
 
-async def _send(bus: Bus, message: Msg, payload: bytes, headers: dict[str, str] | None) -> None:
+def _why_no_request(endpoint: Endpoint, message: Msg) -> str | None:
+    """Why a message is not what somebody who may publish on this subject has asked; None where it is.
+
+    The NATS server itself publishes where whoever asks *it* wants the answer, and asks nobody's permission for that. Such an
+    answer may be empty ("404 No Messages"), which to us would be a command with its defaults. What the server says has a status
+    or headers of its own, or the subject that it was stored under, and never an inbox to answer to.
+    """
+    headers = message.headers or {}
+    if any(name.casefold() == _STATUS or name.casefold().startswith(_OF_THE_SERVER) for name in headers):
+        return "it comes from the NATS server, which somebody has asked for it in our place"
+    if not covers(endpoint.subject, message.subject):
+        return f"it was published on {message.subject}"
     if not message.reply:
-        return
-    if message.reply.startswith(_NO_INBOXES):
-        # Whoever asks names the subject, and we may publish where he may not: to a host, or to the journal.
-        _log.warning(
-            "A request on %s wants its answer on %s, which is no inbox", message.subject, message.reply
-        )
+        return "it names no inbox for the answer"
+    if message.reply.startswith(_NO_INBOXES):  # and we may publish where the asker may not
+        return f"it wants its answer on {message.reply}, which is no inbox"
+    return None
+
+
+async def _send(bus: Bus, message: Msg, payload: bytes, headers: dict[str, str] | None) -> None:
+    if not message.reply or message.reply.startswith(_NO_INBOXES):
         return
     try:
         await bus.client.publish(message.reply, payload, headers=headers)

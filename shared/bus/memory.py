@@ -8,29 +8,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import count
 from typing import TypeVar
 
 from shared.bus.answering import Answer, answer, refusal_in
 from shared.bus.chain import Stored, WrongLastSequence
 from shared.bus.interface import Endpoint, ServiceDescription, ServiceInstance, Told, Unanswered
+from shared.bus.subjects import covers
 from shared.messages.codec import decode_reply, encode
 from shared.migration.refusals import Code, Refusal
 
 Reply = TypeVar("Reply")
-
-
-@lru_cache(maxsize=4096)  # the same few subjects are asked for all the time, and by nobody but tests
-def covers(pattern: str, subject: str) -> bool:
-    """Whether a subject is one of those that a pattern with `*` and `>` stands for."""
-    wanted, tokens = pattern.split("."), subject.split(".")
-    for position, part in enumerate(wanted):
-        if part == ">":
-            return len(tokens) > position
-        if position >= len(tokens) or part not in {"*", tokens[position]}:
-            return False
-    return len(wanted) == len(tokens)
 
 
 @dataclass(frozen=True, slots=True)

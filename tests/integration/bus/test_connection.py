@@ -200,10 +200,22 @@ async def test_malformed_json_by_hand_is_answered(nats: NatsWiring) -> None:
             assert orjson.loads(message.data)["error"]["code"] == code
 
 
-async def test_a_message_without_a_reply_subject_harms_nothing(nats: NatsWiring) -> None:
-    async with nats.connect("a") as a, a.endpoints.serve(SERVICE, [ECHO]), stock_client(nats) as client:
-        await client.publish("svc.echo.v1", b"")
+@pytest.mark.parametrize("reply", ["", "cutover.journal.v1.state", "$SRV.PING"])
+async def test_a_message_without_an_inbox_for_the_answer_is_not_heeded(
+    nats: NatsWiring, reply: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    handled: list[str] = []
+
+    async def handle(about: str, _request: PlainRequest) -> PlainRequest:
+        handled.append(about)
+        return PlainRequest(operation_id=about)
+
+    noting = Endpoint(name="echo", subject="svc.echo.*", request=PlainRequest, handler=handle)
+    async with nats.connect("a") as a, a.endpoints.serve(SERVICE, [noting]), stock_client(nats) as client:
+        await client.publish("svc.echo.v1", b"", reply=reply)
         assert (await client.request("svc.echo.v2", b"", timeout=2)).data == b'{"operation_id":"v2"}'
+    assert handled == ["v2"]
+    assert "no inbox" in caplog.text
 
 
 async def test_records_and_events_are_cloudevents(nats: NatsWiring) -> None:

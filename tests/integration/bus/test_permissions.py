@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import orjson
 import pytest
 
 from shared.bus.bootstrap import bootstrap
@@ -249,6 +250,43 @@ async def test_of_two_that_wait_only_the_denied_one_is_refused(running: Running)
         refused = tasks.create_task(refusal_of(running.buses[MONITOR], "cutover.control.sync.v1"))
     assert (await refused).code is Code.NOT_PERMITTED
     assert (await asked).operation_id == "answered"
+
+
+# ------------------------------------------------------------------ had published by the server
+
+
+async def test_what_the_server_says_in_ones_place_is_no_request(running: Running) -> None:
+    """The server publishes where whoever asks it wants the answer, and for that it asks nobody's permission."""
+    commanded: list[str] = []
+
+    async def command(about: str, _request: PlainRequest) -> PlainRequest:
+        commanded.append(about)
+        return PlainRequest(operation_id="done")
+
+    commit = Endpoint(
+        name="commit", subject="cutover.control.commit.*", request=PlainRequest, handler=command
+    )
+    hostile, operator = running.buses[H1], running.buses[OPERATOR]
+    consumer = {"name": "c", "deliver_policy": "new", "ack_policy": "none", "mem_storage": True}
+    wanted = {"stream_name": "CUTOVER_JOURNAL", "config": consumer | {"filter_subject": "cutover.journal.>"}}
+    async with (
+        NatsEndpoints(running.buses[CONTROL]).serve(SERVICE, [commit]),
+        operator.listen("cutover.>") as told,
+    ):
+        create = "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.>"
+        made = await hostile.request_bytes(create, orjson.dumps(wanted), timeout_s=10)
+        assert "error" not in orjson.loads(made.data)
+        for subject, payload in (
+            ("$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c", {"batch": 1, "no_wait": True}),
+            ("$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c", {"batch": 1, "expires": 10_000_000}),
+        ):
+            await hostile.client.publish(subject, orjson.dumps(payload), reply="cutover.control.commit.v1")
+            async with asyncio.timeout(30):
+                assert (await anext(told)).subject == "cutover.control.commit.v1", (
+                    "the server says it no more"
+                )
+        await operator.request("cutover.control.commit.v2", PlainRequest(), PlainRequest, timeout_s=10)
+    assert commanded == ["v2"]
 
 
 async def _answer(_about: str, _request: PlainRequest) -> PlainRequest:
