@@ -107,7 +107,10 @@ def adopt(
         accept = yes or await _agreed(session, bus, name, f"adopt-{authority}", host)
         request = AdoptRequest(authority=authority, host=host, accept=accept, operation_id=operation_id())
         reply = await command(bus, "adopt", name, request)
-        session.out.answer(reply, lambda: reply_text(reply, f"{reply.state}, on the {reply.authority} alone"))
+        done = f"{reply.state}, on the {reply.authority} alone"
+        session.out.answer(
+            reply, lambda: reply_text(reply, done if reply.witness else f"{done}, and not open yet")
+        )
 
     session.run(work)
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from shared.messages.admission import WitnessView
-from shared.messages.host import HostStatusReply
+from shared.messages.host import ClosedView, HostStatusReply
 from shared.messages.recovery import ExamineReply, Telling
-from shared.migration.devices import Side
+from shared.migration.devices import DeviceKind, Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import DevicePair, RepairRecord, StateRecord
 from shared.migration.recovery import Held, Known, Standing, held_by
+from shared.migration.refusals import Code
 from shared.migration.states import Flag
 
 _STARTUPS_OWN = "startup:"  # what the operation ids of its decisions begin with
@@ -42,11 +43,12 @@ class Knowledge:
     @property
     def why_closed(self) -> str:
         """What the host says."""
-        name = self.ledger.migration
-        closed = (
-            next((each for each in self.status.closed if each.name == name), None) if self.status else None
-        )
-        return closed.message if closed is not None else ""
+        return self._closed.message if self._closed is not None else ""
+
+    @property
+    def _closed(self) -> ClosedView | None:
+        name, closed = self.ledger.migration, self.status.closed if self.status is not None else ()
+        return next((each for each in closed if each.name == name), None)
 
     @property
     def doubt(self) -> str:
@@ -86,7 +88,27 @@ class Knowledge:
     @property
     def known(self) -> Known:
         """What the tables of choices are asked with."""
-        return Known(standing=self.standing, held=self.held, proved=self.is_proved)
+        return Known(
+            standing=self.standing,
+            held=self.held,
+            proved=self.is_proved,
+            remote=self.remote,
+            in_doubt=self.remote if self._waits_for_word else frozenset(),
+        )
+
+    @property
+    def remote(self) -> frozenset[Side]:
+        """The sides that are remote devices."""
+        devices = self.devices
+        if devices is None:
+            return frozenset()
+        sides = ((Side.SOURCE, devices.source), (Side.TARGET, devices.target))
+        return frozenset(side for side, device in sides if device.kind is DeviceKind.REMOTE)
+
+    @property
+    def _waits_for_word(self) -> bool:
+        closed = self._closed
+        return closed is not None and closed.code == Code.OUTSTANDING_REQUESTS
 
     def tellings(self) -> tuple[Telling, ...]:
         """Journal and witness, each in its own words."""

@@ -27,6 +27,8 @@ from shared.messages.recovery import (
     RecoveryReply,
 )
 from shared.migration.devices import Side
+from shared.migration.ledger import Entry
+from shared.migration.records import StateRecord
 from shared.migration.recovery import Choice, Consent, Standing, offer
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
@@ -70,7 +72,7 @@ class Recovery:
             return _opened(await self._admitted(knowledge), knowledge, "admitted")
 
     async def adopt(self, name: str, request: AdoptRequest) -> CommandReply:
-        """Record which side holds what counts, and have a host open it.
+        """Record which side holds what counts, and have a host open it. Where it does not open, the answer says why.
 
         Raises:
             Refusal: `consent-needed` saying what may be lost; `not-allowed`; why the device cannot be used; `host-away`…
@@ -86,12 +88,19 @@ class Recovery:
             _require_usable(knowledge, request.authority)
             await self._mend(knowledge, request.authority, operation)
             await self._record_fault(knowledge, request.authority.other, operation)
-            await append_decided(
+            entry, _ledger = await append_decided(
                 self._journal,
                 name,
                 lambda ledger: decide_adoption(knowledge, request.authority, operation, ledger, self._clock),
             )
-            return _opened(await self._admitted(knowledge), knowledge, f"adopted, {request.authority} first")
+            try:
+                return _opened(
+                    await self._admitted(knowledge), knowledge, f"adopted, {request.authority} first"
+                )
+            except (
+                Refusal
+            ) as refusal:  # the word is given: whoever reads that it was refused believes it was not
+                return _recorded(entry, request.authority, refusal)
 
     async def give_up(self, name: str, request: GiveUpRequest) -> CommandReply:
         """Forget a closed migration; the name is free.
@@ -229,6 +238,20 @@ def _require_usable(knowledge: Knowledge, authority: Side) -> None:
         )
     if not finding.usable:
         raise Refusal(Code(finding.code), finding.message)
+
+
+def _recorded(entry: Entry, authority: Side, why_closed: Refusal) -> CommandReply:
+    record = entry.record
+    return CommandReply(
+        name=record.migration,
+        uuid=record.uuid,
+        state=record.state if isinstance(record, StateRecord) else None,
+        authority=authority,
+        attempt=record.attempt,
+        decision=record.decision,
+        witness=False,
+        message=f"The word for the {authority} is recorded. {why_closed.message}",
+    )
 
 
 def _opened(status: HostStatusReply, knowledge: Knowledge, done: str) -> CommandReply:

@@ -82,7 +82,8 @@ class Apparatus:
         self._copying: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
         self._retired: list[Device] = []  # devices that have not let go of their last requests yet
-        self.is_target_in_doubt = False  # requests of an earlier run may still land on it (`fences`)
+        # Requests of an earlier run may still land on these, which are not in use (`fences`).
+        self.in_doubt: tuple[Side, ...] = ()
         self.when_released: Callable[[], Awaitable[None]] = _nothing
 
     @property
@@ -101,9 +102,10 @@ class Apparatus:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should look at now."""
-        if not self.is_target_in_doubt:
+        if not self.in_doubt:
             return ()
-        message = f"Requests of an earlier run may still land on {self._devices.target.name}: it did not close the connection"
+        names = " and ".join(self._identity(side).name for side in self.in_doubt)
+        message = f"Requests of an earlier run may still land on {names}: it did not close the connection"
         return (f"{message}. {how_to_vouch(self.name)}",)
 
     def busy_devices(self) -> list[str]:
@@ -140,7 +142,6 @@ class Apparatus:
         Raises:
             Refusal: `outstanding-requests`.
         """
-        name = self._devices.target.name
         if self.warnings:
             raise Refusal(Code.OUTSTANDING_REQUESTS, self.warnings[0])
         if count := self.outstanding_requests:
@@ -149,7 +150,10 @@ class Apparatus:
                 if count == 1
                 else f"{count} requests of an earlier attempt are"
             )
-            message = f"{requests} outstanding on {name}; try again when they are done."
+            names = " and ".join(
+                {device.identity.name: None for device in self._retired if device.outstanding}
+            )
+            message = f"{requests} outstanding on {names}; try again when they are done."
             if any(isinstance(device, Unfenced) for device in self._retired):
                 message = f"{message} {how_to_vouch(self.name)}"
             raise Refusal(Code.OUTSTANDING_REQUESTS, message)
@@ -160,14 +164,12 @@ class Apparatus:
         Raises:
             Refusal: `outstanding-requests`.
         """
-        if self.is_target_in_doubt or any(
-            isinstance(each, Unfenced) and each.outstanding for each in self._retired
-        ):
+        if self.in_doubt or any(isinstance(each, Unfenced) and each.outstanding for each in self._retired):
             self.refuse_left_behind()
 
     def vouch(self) -> None:
         """Take the operator's word that nothing of earlier connections can land any more; those in use go on."""
-        self.is_target_in_doubt = False
+        self.in_doubt = ()
         for device in self._retired:
             if isinstance(device, Unfenced):
                 device.vouch_gone()
@@ -187,10 +189,7 @@ class Apparatus:
 
     def _not_let_go(self) -> list[Side]:
         tokens = {device.identity.token for device in self._retired if isinstance(device, Unfenced)}
-        sides = [side for side in Side if self._identity(side).token in tokens]
-        if self.is_target_in_doubt and Side.TARGET not in sides:
-            sides.append(Side.TARGET)
-        return sides
+        return [side for side in Side if side in self.in_doubt or self._identity(side).token in tokens]
 
     def _identity(self, side: Side) -> DeviceIdentity:
         return self._devices.source if side is Side.SOURCE else self._devices.target

@@ -7,10 +7,13 @@ a kill, after a power cut, or in a copy of the witness on another host while the
 before an operator vouches that the old connections are gone:
 
 - a side that the migration reads and writes in its state: the volume stays closed;
-- a target that waits in `setup`: the volume opens, and `sync` is refused.
+- one that it does not use, a target that waits in `setup` or a source that was left: the volume opens, and both `sync` and
+  `cleanup`, after which nobody would know of it any more, are refused.
 
 Pure; what is done about it is the host's and the migration's business.
 """
+
+from collections.abc import Sequence
 
 from services.write_cloning.witness import Witness
 from shared.messages.admission import Admission
@@ -29,24 +32,31 @@ def unfenced_sides(devices: DevicePair, state: State, authority: Side) -> tuple[
     return tuple(side for side in used if _device(devices, side).kind is DeviceKind.REMOTE)
 
 
-def unfenced_when_admitted(admission: Admission, earlier: Witness | None) -> tuple[Side, ...]:
+def sides_in_doubt(devices: DevicePair, earlier: Witness | None) -> tuple[Side, ...]:
+    """The sides on which requests of an earlier run may still land, by the witness that it left.
+
+    Without a witness nobody knows how the last run ended, nor what it used before: then that is every remote side.
+    """
+    if earlier is not None:
+        return earlier.unfenced
+    return tuple(side for side in Side if _device(devices, side).kind is DeviceKind.REMOTE)
+
+
+def unfenced_when_admitted(admission: Admission, in_doubt: Sequence[Side]) -> tuple[Side, ...]:
     """What the witness names from an admission on: the sides that are about to be used, and those still in doubt."""
     used = unfenced_sides(admission.devices, admission.state, admission.authority)
-    left = earlier.unfenced if earlier is not None else ()
-    return (*used, *(side for side in left if side not in used))
+    return (*used, *(side for side in in_doubt if side not in used))
 
 
-def refuse_in_doubt(admission: Admission, earlier: Witness | None) -> None:
+def refuse_in_doubt(admission: Admission, in_doubt: Sequence[Side]) -> None:
     """Refuse to open a volume on a device on which requests of an earlier run may still land.
 
     Raises:
         Refusal: (`outstanding-requests`) naming the devices, and what would admit it.
     """
     used = unfenced_sides(admission.devices, admission.state, admission.authority)
-    # Without a witness nobody knows how the last run ended.
-    in_doubt = [side for side in used if earlier is None or side in earlier.unfenced]
-    if in_doubt:
-        names = " and ".join(_device(admission.devices, side).name for side in in_doubt)
+    if needed := [side for side in used if side in in_doubt]:
+        names = " and ".join(_device(admission.devices, side).name for side in needed)
         raise Refusal(
             Code.OUTSTANDING_REQUESTS,
             f"Requests of an earlier run may still land on {names}: the connection was not closed by it. "

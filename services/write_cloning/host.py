@@ -8,7 +8,12 @@ from dataclasses import replace
 
 from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.interface import Device
-from services.write_cloning.fences import refuse_in_doubt, unfenced_sides, unfenced_when_admitted
+from services.write_cloning.fences import (
+    refuse_in_doubt,
+    sides_in_doubt,
+    unfenced_sides,
+    unfenced_when_admitted,
+)
 from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.map_takeover import NOTHING_COPIED, taken_over
 from services.write_cloning.migration import Migration
@@ -128,9 +133,9 @@ class Host:
         self._in_doubt.discard(admission.migration)
         if earlier is not None and earlier.uuid != admission.uuid:
             earlier = None  # of another migration, in whose place an operator's word stands
+        in_doubt = () if is_vouched_for else sides_in_doubt(admission.devices, earlier)
         try:
-            if not is_vouched_for:
-                refuse_in_doubt(admission, earlier)
+            refuse_in_doubt(admission, in_doubt)
         except Refusal as refusal:
             self._in_doubt.add(admission.migration)
             self._keep_closed(admission.migration, admission.uuid, refusal.code, refusal.message)
@@ -152,8 +157,7 @@ class Host:
             run=self._around.run,
         )
         witness = _admitted_witness(admission, earlier, maps, self._around)
-        unfenced = unfenced_when_admitted(admission, None if is_vouched_for else earlier)
-        witness = replace(witness, unfenced=unfenced)
+        witness = replace(witness, unfenced=unfenced_when_admitted(admission, in_doubt))
         try:
             await self._around.witnesses.write(witness)
             await self._around.witnesses.openings.note(witness.uuid, witness.run)

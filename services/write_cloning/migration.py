@@ -15,6 +15,7 @@ from services.write_cloning.copier import Copier
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.executor import Decision, Executor
 from services.write_cloning.faults import Faults
+from services.write_cloning.fences import unfenced_sides
 from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper, unwritten
 from services.write_cloning.map_decisions import MapDecisions
 from services.write_cloning.map_keeper import MapKeeper
@@ -80,7 +81,9 @@ class Migration:
         self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
-        self.apparatus.is_target_in_doubt = witness.state is State.SETUP and Side.TARGET in witness.unfenced
+        if witness.state is not None:
+            used = unfenced_sides(witness.devices, witness.state, witness.authority)
+            self.apparatus.in_doubt = tuple(side for side in witness.unfenced if side not in used)
         self.apparatus.when_released = self._note_released
 
     @property

@@ -51,11 +51,17 @@ class Consent(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """Everything that a choice is judged on. `proved`: the newest witness says so, and an intact journal agrees."""
+    """Everything that a choice is judged on. `proved`: the newest witness says so, and an intact journal agrees.
+
+    `remote` are the sides that no kernel's lock fences; `in_doubt` those of them that the host waits for a word about, since
+    requests of an earlier run may still land on them.
+    """
 
     standing: Standing
     held: Held
     proved: bool
+    remote: frozenset[Side] = frozenset()
+    in_doubt: frozenset[Side] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +172,31 @@ _BY_HELD: Mapping[tuple[Choice, Held, bool], _Verdict] = MappingProxyType({
 })  # fmt: skip
 
 
+_WAITS_FOR_WORD: _Verdict = (
+    Consent.REFUSED,
+    "requests of an earlier run may still land on it: `cutover vouch` is the word that it waits for, and opens it",
+)
+_FORGOTTEN = (
+    "requests may still land on its remote devices, and nobody will know of them any more: nothing may be set up on these "
+    "before their servers have dropped the old connections"
+)
+_LEFT_AT_SERVERS: _Verdict = (Consent.ASKS, _FORGOTTEN)
+
+
+def _by_fences(choice: Choice, known: Known) -> _Verdict:
+    """What is left on its way to remote devices must not be forgotten (rule R6)."""
+    if choice is Choice.GIVE_UP and known.remote:
+        return _LEFT_AT_SERVERS
+    return _WAITS_FOR_WORD if authority_after(choice) in known.in_doubt else _FREE
+
+
 def offer(choice: Choice, known: Known) -> Offer:
-    """What a choice needs, from the two tables: the stricter of them counts, and the reasons of both are told."""
-    verdicts = (_BY_STANDING[known.standing, choice], _BY_HELD[choice, known.held, known.proved])
+    """What a choice needs: the strictest verdict counts, and the reasons of all that are as strict are told."""
+    verdicts = (
+        _BY_STANDING[known.standing, choice],
+        _BY_HELD[choice, known.held, known.proved],
+        _by_fences(choice, known),
+    )
     consent = max(consent for consent, _reason in verdicts)
     reasons = [reason for needed, reason in verdicts if reason and needed is consent]
     return Offer(choice, consent, "; ".join(reasons))

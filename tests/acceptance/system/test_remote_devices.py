@@ -296,6 +296,91 @@ def host_view(system: System) -> Json:
     return view
 
 
+def test_lost_witness_leaves_every_remote_device_in_doubt_whichever_word_is_given(
+    system: System, pair: Pair, target: Server
+) -> None:
+    """Nobody knows any more what the lost one named: the word for the source is none for the target's old connection."""
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", "source-selected")
+    system.kill_service(CLONING)
+    system.witness("vol1").unlink()
+    system.start_service(CLONING)
+    client.command("adopt", "vol1", authority="source", accept=True)
+    for refused in ("sync", "cleanup"):
+        refusal = client.refused(refused, "vol1")
+        assert (refusal.code, "cutover vouch vol1" in refusal.message) == ("outstanding-requests", True)
+    client.command("vouch", "vol1")
+    client.command("sync", "vol1")
+    client.until_state("vol1", "source-selected")
+
+
+def test_word_that_is_recorded_is_told_as_that_where_the_volume_stays_closed(
+    system: System, pair: Pair, source: Server
+) -> None:
+    system.set_up("vol1", source.uri, pair.target)
+    bring_to(system, "vol1", "source-selected")
+    system.kill_service(CLONING)
+    system.witness("vol1").unlink()
+    system.start_service(CLONING)
+    done = system.cutover("adopt", "vol1", "--authority", "source", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "setup, on the source alone, and not open yet" in done.stdout
+    assert "cutover vouch vol1" in done.stdout
+    vouch_for_closed(system)
+
+
+def test_side_that_waits_for_a_word_about_its_old_connection_is_not_adopted_instead(
+    system: System, pair: Pair, target: Server
+) -> None:
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", "committed")
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    before = client.journal_length()
+    refusal = client.refused("adopt", "vol1", authority="target", accept=True)
+    assert (refusal.code, "cutover vouch" in refusal.message) == ("not-allowed", True)
+    assert client.journal_length() == before
+    client.command("vouch", "vol1")
+    assert client.query("vol1")["state"] == "committed"
+
+
+def test_who_gives_up_is_told_that_requests_may_still_land(
+    system: System, pair: Pair, source: Server
+) -> None:
+    system.set_up("vol1", source.uri, pair.target)
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    refusal = system.client.refused("give-up", "vol1")
+    assert refusal.code == "consent-needed"
+    assert "before their servers have dropped the old connections" in refusal.message
+    system.client.command("give-up", "vol1", accept=True)
+    assert system.client.refused("query", "vol1").code == "unknown-migration"
+
+
+@pytest.mark.parametrize("outlives", ["the command", "the run"])
+def test_source_that_was_left_with_requests_under_way_is_not_forgotten(
+    system: System, pair: Pair, source: Server, outlives: str
+) -> None:
+    """After a commit nobody uses it, and after a clean-up nobody would know of it: `cleanup` waits for the word, too."""
+    client = system.client
+    system.set_up("vol1", source.uri, pair.target)
+    bring_to(system, "vol1", "target-selected")
+    source.stop_answering()
+    with subprocess.Popen(["qemu-io", "-f", "raw", "-c", "write 0 4k", system.export("vol1")]) as application:
+        client.until("vol1", lambda each: each["authority"] == "target")
+        assert application.wait(IO_TIMEOUT_S * 3) == 0
+    if outlives == "the run":
+        system.kill_service(CLONING)
+        system.start_service(CLONING)
+    client.command("commit", "vol1")
+    refusal = client.refused("cleanup", "vol1")
+    assert (refusal.code, source.uri in refusal.message) == ("outstanding-requests", True)
+    client.command("vouch", "vol1")
+    client.command("cleanup", "vol1")
+
+
 def vouch_for_closed(system: System) -> None:
     """Find `vol1` closed for want of a word, and give it."""
     status = system.client.query("vol1")

@@ -8,9 +8,11 @@ from shared.migration.devices import Side
 from shared.migration.recovery import Choice, Consent, Held, Known, Standing, held_by, offer, offers
 from shared.migration.states import Flag, State
 
+SIDES = (frozenset[Side](), frozenset({Side.SOURCE}), frozenset({Side.TARGET}), frozenset(Side))
 EVERYTHING = [
-    Known(standing=standing, held=held, proved=proved)
-    for standing, held, proved in product(Standing, Held, (False, True))
+    Known(standing=standing, held=held, proved=proved, remote=remote, in_doubt=in_doubt)
+    for standing, held, proved, remote, in_doubt in product(Standing, Held, (False, True), SIDES, SIDES)
+    if in_doubt <= remote
 ]
 ADOPTIONS = {Choice.ADOPT_SOURCE: Held.TARGET, Choice.ADOPT_TARGET: Held.SOURCE}
 
@@ -44,6 +46,15 @@ def test_a_side_that_is_known_to_miss_writes_is_refused(known: Known) -> None:
         assert offer(Choice.ADOPT_SOURCE, known).consent is Consent.REFUSED
     if known.held is Held.SOURCE_ALONE or (known.held is Held.SOURCE and known.proved):
         assert offer(Choice.ADOPT_TARGET, known).consent is Consent.REFUSED
+
+
+@pytest.mark.parametrize("known", EVERYTHING, ids=str)
+def test_requests_on_their_way_to_remote_devices_are_not_forgotten(known: Known) -> None:
+    for side, choice in ((Side.SOURCE, Choice.ADOPT_SOURCE), (Side.TARGET, Choice.ADOPT_TARGET)):
+        if side in known.in_doubt:
+            assert offer(choice, known).consent is Consent.REFUSED, "the word that it waits for is another"
+    if known.remote and known.standing is not Standing.OPEN:
+        assert "dropped the old connections" in offer(Choice.GIVE_UP, known).reason
 
 
 @pytest.mark.parametrize("known", [each for each in EVERYTHING if each.standing is Standing.OPEN], ids=str)

@@ -2,7 +2,12 @@
 
 import pytest
 
-from services.write_cloning.fences import refuse_in_doubt, unfenced_sides, unfenced_when_admitted
+from services.write_cloning.fences import (
+    refuse_in_doubt,
+    sides_in_doubt,
+    unfenced_sides,
+    unfenced_when_admitted,
+)
 from services.write_cloning.witness import Witness
 from shared.messages.admission import Admission
 from shared.migration.devices import DeviceIdentity, DeviceKind, Side
@@ -59,28 +64,37 @@ def test_sides_that_get_writes_and_have_no_lock_are_named(
 def test_volume_is_closed_exactly_when_a_side_that_it_needs_is_in_doubt(
     state: State, authority: Side, remote: frozenset[Side], left: frozenset[Side]
 ) -> None:
-    admission, earlier = _admission(state, authority, remote), _witness(remote, left & remote)
+    admission = _admission(state, authority, remote)
+    in_doubt = sides_in_doubt(admission.devices, _witness(remote, left & remote))
     needed_in_doubt = _used(state, authority) & remote & left
     if not needed_in_doubt:
-        refuse_in_doubt(admission, earlier)
-        named = set(unfenced_when_admitted(admission, earlier))
+        refuse_in_doubt(admission, in_doubt)
+        named = set(unfenced_when_admitted(admission, in_doubt))
         assert named == (_used(state, authority) | left) & remote, "a doubt was forgotten, or one made up"
         return
     with pytest.raises(Refusal) as refused:
-        refuse_in_doubt(admission, earlier)
+        refuse_in_doubt(admission, in_doubt)
     assert refused.value.code is Code.OUTSTANDING_REQUESTS
     assert "cutover vouch vol1" in refused.value.message
     assert all(f"the {side}" in refused.value.message for side in needed_in_doubt)
 
 
-def test_without_a_witness_nobody_knows_how_the_last_run_ended() -> None:
-    refuse_in_doubt(_admission(State.SETUP, Side.SOURCE, frozenset({Side.TARGET})), None)
-    with pytest.raises(Refusal):
-        refuse_in_doubt(_admission(State.SETUP, Side.SOURCE, BOTH), None)
+@pytest.mark.parametrize("remote", SUBSETS)
+@pytest.mark.parametrize("authority", Side)
+@pytest.mark.parametrize("state", State)
+def test_without_a_witness_every_remote_side_is_in_doubt(
+    state: State, authority: Side, remote: frozenset[Side]
+) -> None:
+    admission = _admission(state, authority, remote)
+    in_doubt = sides_in_doubt(admission.devices, None)
+    assert set(in_doubt) == remote
+    assert set(unfenced_when_admitted(admission, in_doubt)) == remote
+    if _used(state, authority) & remote:
+        with pytest.raises(Refusal):
+            refuse_in_doubt(admission, in_doubt)
+    else:
+        refuse_in_doubt(admission, in_doubt)
 
 
 def test_operators_word_ends_every_doubt() -> None:
-    admission = _admission(State.SETUP, Side.SOURCE, BOTH)
-    assert unfenced_when_admitted(admission, None) == (Side.SOURCE,)
-    doubtful = _witness(BOTH, BOTH)
-    assert set(unfenced_when_admitted(admission, doubtful)) == BOTH
+    assert unfenced_when_admitted(_admission(State.SETUP, Side.SOURCE, BOTH), ()) == (Side.SOURCE,)
