@@ -29,6 +29,7 @@ from shared.messages.host import (
     HostCommand,
     HostSetupRequest,
     HostStatusReply,
+    WaitingReply,
 )
 from shared.messages.recording import (
     ClearFlagRequest,
@@ -231,6 +232,7 @@ _EXAMPLES: tuple[object, ...] = (
         host="vm", run=3, migrations=(_VIEW,),
         closed=(ClosedView(name="vol2", uuid=None, code="not-admitted", message="'vol2' stays closed."),),
     ),
+    WaitingReply(host="vm", run=4, why="Not everything could be judged yet: Nobody answers on cutover.decision.vol1."),
     ExamineRequest(devices=_DEVICES),
     ExamineReply(witness=_WITNESS, source=Finding(usable=True), target=Finding(usable=True)),
 )  # fmt: skip

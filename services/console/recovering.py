@@ -164,6 +164,7 @@ def recovery_view(known: RecoveryReply) -> RenderableType:
 _STANDINGS = {
     "open": "open on host {}: nothing is to be recovered",
     "closed": "closed on host {}",
+    "waiting": "host {} is up, and not admitted yet",
     "away": "its host does not answer; looked at from {}",
 }
 

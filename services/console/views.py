@@ -219,7 +219,9 @@ def list_table(statuses: Sequence[MigrationStatus]) -> RenderableType:
             plain(status.host) if status.host_answers else away,
             Text(f"{plain(status.source)} → {plain(status.target)}"),
         )
-    return table
+    # A host's warnings come with each of its migrations.
+    warnings = dict.fromkeys(warning for status in statuses for warning in status.warnings)
+    return Group(table, *(Text(f"warning  {plain(warning)}", style="yellow") for warning in warnings))
 
 
 def current_faults(status: MigrationStatus) -> tuple[FaultView, ...]:

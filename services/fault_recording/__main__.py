@@ -11,6 +11,7 @@ from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import ServiceDescription
 from shared.bus.jetstream import JetStreamStream
 from shared.bus.noting import NotingJournal
+from shared.bus.storing import store_trouble
 from shared.clock import SystemClock
 from shared.config.model import Config
 from shared.logs.about import PROCESS
@@ -24,7 +25,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
     async with connected(config.nats, name="fault_recording", clock=clock) as bus:
-        journal = NotingJournal(ChainJournal(JetStreamStream(bus)))
+        journal = NotingJournal(ChainJournal(JetStreamStream(bus), store_trouble(config.nats.monitor_url)))
         PROCESS.whereabouts = journal.whereabouts
         service = FaultRecording(journal, ServerDurability(bus, config.nats), clock)
         description = ServiceDescription(name=SERVICE_NAME, description=_DESCRIPTION)

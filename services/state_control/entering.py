@@ -13,6 +13,8 @@ from shared.bus.interface import Journal, Requests
 from shared.logs.about import about
 from shared.messages.host import DecidedReply, EnterRequest
 from shared.messages.recording import ClearFlagRequest, Origin, SetFlagRequest, StoredReply, record_subject
+from shared.messages.standing import untold
+from shared.messages.status import HostView
 from shared.migration.devices import DeviceKind
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
@@ -40,9 +42,7 @@ class Entering:
         view = picture.require_open()
         name = picture.ledger.migration
         if not picture.is_recorded:
-            raise Refusal(
-                Code.BUSY, f"The journal does not hold the last decision of {name!r} yet; ask again."
-            )
+            raise Refusal(Code.BUSY, _unrecorded(picture, view))
         if view.is_entering:
             raise Refusal(Code.BUSY, f"Another sync of {name!r} is under way at its host.")
         if count := view.outstanding_target_requests:
@@ -110,6 +110,14 @@ class Entering:
             raise Refusal(Code.STALE, f"{origin.migration!r} is in state {view.state} by now.")
         if view.is_entering:
             raise Refusal(Code.STALE, f"another sync of {origin.migration!r} is under way at its host.")
+
+
+def _unrecorded(picture: Picture, view: HostView) -> str:
+    """What the journal lacks of what the host has decided, and why."""
+    name = picture.ledger.migration
+    if view.journal_wait is not None:
+        return untold(name, view.journal_wait)
+    return f"The journal does not hold decision {view.decision} of {name!r} yet; ask again."
 
 
 def _origin(picture: Picture, relies_on: str, operation: str) -> Origin:

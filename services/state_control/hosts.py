@@ -12,17 +12,20 @@ from shared.messages.host import (
     HOST_SERVICE_NAME,
     DecidedReply,
     HostStatusReply,
+    WaitingReply,
     host_status_subject,
     host_subject,
+    host_waiting_subject,
 )
 from shared.messages.recovery import ExamineReply, ExamineRequest
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
 
-CHECK_TIMEOUT_S = 3.0
+CHECK_TIMEOUT_S = 2.5
 COMMAND_TIMEOUT_S = 60.0
 WATCH_INTERVAL_S = 1.0
 DISCOVERY_TIMEOUT_S = 0.5
+WAITING_TIMEOUT_S = 0.5  # comes after that of the check: whoever asks us waits for both
 
 Reply = TypeVar("Reply")
 
@@ -55,6 +58,16 @@ class Hosts:
     async def check_all(self, host: str) -> HostStatusReply:
         """What a host says of all its migrations; raises as `check` does."""
         return await self._status(host, host_status_subject(host))
+
+    async def waiting(self, host: str) -> str | None:
+        """Why a host that is up is not admitted yet, as a sentence; None where no host of that name waits for it."""
+        try:
+            reply = await self._requests.request(
+                host_waiting_subject(host), PlainRequest(), WaitingReply, timeout_s=WAITING_TIMEOUT_S
+            )
+        except Refusal:  # nobody is there, or he cannot be asked: then he is away, which was said already
+            return None
+        return f"Host {host!r} is up, and waits for its admission: {reply.why or 'it has no answer so far.'}"
 
     async def examine(self, host: str, migration: str, request: ExamineRequest) -> ExamineReply:
         """What a host finds of a migration that it does not have open.
@@ -162,11 +175,13 @@ class Hosts:
             return await self._requests.request(
                 subject, PlainRequest(), HostStatusReply, timeout_s=CHECK_TIMEOUT_S
             )
-        except Unanswered as unanswered:
-            raise Refusal(
-                Code.HOST_AWAY, f"Host {host!r} does not answer within {CHECK_TIMEOUT_S:g} s."
-            ) from unanswered
+        except Unanswered as unanswered:  # also where nobody is asked and somebody listens in
+            why = await self.waiting(host) or f"Host {host!r} does not answer within {CHECK_TIMEOUT_S:g} s."
+            raise Refusal(Code.HOST_AWAY, why) from unanswered
         except Refusal as refusal:
+            waits = await self.waiting(host) if refusal.code is Code.SERVICE_AWAY else None
+            if waits is not None:
+                raise Refusal(Code.HOST_AWAY, waits) from refusal
             raise _away_if_unserved(host, refusal) from refusal
 
 
@@ -174,6 +189,6 @@ def _away_if_unserved(host: str, refusal: Refusal) -> Refusal:
     if refusal.code is Code.SERVICE_AWAY:
         return Refusal(
             Code.HOST_AWAY,
-            f"Host {host!r} is away: its write cloning service does not run, or is not admitted yet.",
+            f"Host {host!r} is away: its write cloning service does not run.",
         )
     return refusal

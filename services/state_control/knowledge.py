@@ -12,6 +12,12 @@ from shared.migration.recovery import Held, Known, Standing, held_by
 from shared.migration.refusals import Code
 from shared.migration.states import Flag
 
+_NOT_EXAMINED = {
+    Standing.OPEN: "its host has it in use, and is not asked",
+    Standing.WAITING: "its host is not admitted yet, and cannot be asked",
+    Standing.CLOSED: "its host does not answer",
+    Standing.AWAY: "its host does not answer",
+}
 _STARTUPS_OWN = "startup:"  # what the operation ids of its decisions begin with
 
 
@@ -24,6 +30,7 @@ class Knowledge:
     standing: Standing
     status: HostStatusReply | None  # of `host`; None when it does not answer
     examined: ExamineReply | None
+    waits_because: str = ""  # why its host is not admitted yet, where it is up and waits for that
 
     @property
     def witness(self) -> WitnessView | None:
@@ -43,7 +50,7 @@ class Knowledge:
     @property
     def why_closed(self) -> str:
         """What the host says."""
-        return self._closed.message if self._closed is not None else ""
+        return self._closed.message if self._closed is not None else self.waits_because
 
     @property
     def _closed(self) -> ClosedView | None:
@@ -55,8 +62,7 @@ class Knowledge:
         """Why the witness does not count as the newest; empty when it does."""
         witness, ledger = self.witness, self.ledger
         if self.examined is None:
-            is_open = self.standing is Standing.OPEN
-            return "its host has it in use, and is not asked" if is_open else "its host does not answer"
+            return _NOT_EXAMINED[self.standing]
         if witness is None:
             return self.examined.unreadable or "there is none"
         if witness.host != self.host or (ledger.exists and ledger.host != self.host):

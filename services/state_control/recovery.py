@@ -143,19 +143,27 @@ class Recovery:
         if wanted is not None and wanted not in up:
             named = f"the hosts that are up are: {', '.join(up)}" if up else "no host is up"
             raise Refusal(Code.HOST_UNKNOWN, f"Host {wanted!r} does not answer; {named}.")
-        if host != recorded and recorded in up:
+        waits_because = None if recorded in up else await self._hosts.waiting(recorded)
+        if host != recorded and (recorded in up or waits_because is not None):
             raise Refusal(
                 Code.NOT_ALLOWED,
                 f"{name!r} belongs to host {recorded!r}, which is up: nobody takes it over. Stop that host for good first.",
             )
         status = await self._hosts.check(host, name) if host in up else None
-        standing = Standing.AWAY
+        standing = Standing.AWAY if waits_because is None else Standing.WAITING
         if recorded in up and status is not None:
             standing = Standing.OPEN if status.migrations else Standing.CLOSED
         examined = None
         if status is not None and not status.migrations:
             examined = await self._hosts.examine(host, name, ExamineRequest(devices=ledger.devices))
-        return Knowledge(ledger=ledger, host=host, standing=standing, status=status, examined=examined)
+        return Knowledge(
+            ledger=ledger,
+            host=host,
+            standing=standing,
+            status=status,
+            examined=examined,
+            waits_because=waits_because or "",
+        )
 
     async def _keeping_closed(self, name: str, up: list[str]) -> str:
         """The host that keeps closed what the journal does not know; empty when none does."""

@@ -46,6 +46,7 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         io_engine=view.io_engine if view else None,
         routing=view.routing if view else None,
         journal_pending=not picture.is_recorded if view else None,
+        journal_wait=view.journal_wait if view else None,
         unreadable_regions=view.unreadable_regions if view else (),
         verification=view.verification if view else None,
         resync_bytes=view.resync_bytes if view else None,

@@ -10,8 +10,10 @@ from shared.messages.host import (
     EnterRequest,
     HostCommand,
     HostSetupRequest,
+    WaitingReply,
     host_status_subject,
     host_subject,
+    host_waiting_subject,
 )
 from shared.messages.recovery import ExamineRequest
 from shared.migration.table import Trigger
@@ -61,3 +63,25 @@ def _status_handler(host: Host) -> Handler:
         return host.status(name or None)
 
     return handle
+
+
+class Waiting:
+    """What a host says of itself before it is admitted: what it waits for. Nothing else is asked of it then."""
+
+    def __init__(self, host_name: str, run: int) -> None:
+        """It has not asked yet."""
+        self.why = ""
+        self._host_name = host_name
+        self._run = run
+
+    def endpoint(self) -> Endpoint:
+        """What is answered."""
+        return Endpoint(
+            name="waiting",
+            subject=host_waiting_subject(self._host_name),
+            request=PlainRequest,
+            handler=self._tell,
+        )
+
+    async def _tell(self, _name: str, _request: PlainRequest) -> WaitingReply:
+        return WaitingReply(host=self._host_name, run=self._run, why=self.why)

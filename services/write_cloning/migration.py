@@ -30,6 +30,7 @@ from services.write_cloning.witness import Witness
 from shared.logs.about import about
 from shared.messages.host import DecidedReply, EnterRequest, HostCommand
 from shared.messages.recording import FaultReport
+from shared.messages.standing import untold
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, InvariantError, Refusal
@@ -100,7 +101,9 @@ class Migration:
     def warnings(self) -> tuple[str, ...]:
         """What an operator should look at now."""
         journal = (self.journal_trouble,) if self.journal_trouble else ()
-        return (*self._witness_warnings(), *journal)
+        wait = self.reporter.waiting
+        waiting = (untold(self.name, wait),) if wait is not None and wait.why else ()
+        return (*self._witness_warnings(), *journal, *waiting)
 
     def _witness_warnings(self) -> tuple[str, ...]:
         if not (trouble := self._keeper.trouble):
@@ -230,10 +233,9 @@ class Migration:
         if self._is_done(request):
             return
         await self._faults.keep()  # those of the last attempt are no business of the next
-        if (
-            not self.reporter.is_settled
-        ):  # a clear that is still to come would take this flag for the one it is about
-            raise Refusal(Code.BUSY, f"The journal does not hold all that was decided of {self.name} yet.")
+        # A clear that is still to come would take this flag for the one it is about.
+        if (wait := self.reporter.waiting) is not None:
+            raise Refusal(Code.BUSY, untold(self.name, wait))
         flag = ledger.flag_entry
         if flag is None or ledger.flag is not Flag.SET or flag.digest != request.flag_digest:
             raise Refusal(Code.STALE, f"The flag named for {self.name} is not the last one in the journal.")

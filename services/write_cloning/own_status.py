@@ -41,6 +41,7 @@ def own_status_of(migration: Migration, around: Surroundings) -> MigrationStatus
         io_engine=view.io_engine,
         routing=view.routing,
         journal_pending=view.journal_pending,
+        journal_wait=view.journal_wait,
         unreadable_regions=view.unreadable_regions,
         verification=view.verification,
         resync_bytes=view.resync_bytes,
@@ -48,7 +49,7 @@ def own_status_of(migration: Migration, around: Surroundings) -> MigrationStatus
         verified_at=view.verified_at,
         needs_verify=view.needs_verify,
         allowed=(),  # commands go by NATS
-        warnings=_warnings(migration),
+        warnings=migration.warnings,
         as_of=view.at,
         source_of_status=StatusSource.HOST,
         unrecorded=Unrecorded(
@@ -75,9 +76,3 @@ def _decisions(migration: Migration) -> tuple[UnrecordedDecision, ...]:
         UnrecordedDecision(decision=each.origin.decision, trigger=each.trigger, state=each.state)
         for each in migration.reporter.unstored_decisions
     )
-
-
-def _warnings(migration: Migration) -> tuple[str, ...]:
-    trouble = migration.reporter.trouble
-    untold = (f"{migration.name}: not in the journal yet: {trouble}",) if trouble else ()
-    return (*migration.warnings, *untold)

@@ -7,6 +7,7 @@ else is stored and the journal is sound. The application never waits for any of 
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 
 from services.write_cloning.keeper import Keeper
@@ -24,6 +25,7 @@ from shared.messages.recording import (
     record_subject,
 )
 from shared.messages.standing import gone_back
+from shared.messages.status import JournalWait
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag
@@ -49,6 +51,7 @@ class Reporter:
         self._settled = asyncio.Event()
         self._settled.set()
         self.trouble: str | None = None  # why the journal does not hold everything yet
+        self._since = ""  # when it last held everything
 
     @property
     def is_settled(self) -> bool:
@@ -69,6 +72,21 @@ class Reporter:
     def owes_clear(self) -> bool:
         """Whether the flag is still to be cleared."""
         return self._clear
+
+    @property
+    def waiting(self) -> JournalWait | None:
+        """What the journal is yet to be told, and what keeps it; None where it holds everything."""
+        if self.is_settled:
+            return None
+        return JournalWait(what=", ".join(self._wanting()), why=self.trouble or "", since=self._since)
+
+    def _wanting(self) -> Iterator[str]:
+        if count := len(self.unstored_faults):
+            yield "1 fault" if count == 1 else f"{count} faults"
+        for each in self.unstored_decisions:
+            yield f"decision {each.origin.decision} ({each.state or 'removed'})"
+        if self._clear:
+            yield "that the error flag is clear"
 
     def want_faults(self, *faults: FaultReport) -> None:
         """Have faults recorded."""
@@ -109,6 +127,8 @@ class Reporter:
                 delay_s = RETRY_FIRST_S
 
     def _ask(self) -> None:
+        if self.is_settled:
+            self._since = self._around.clock.now_rfc3339()
         self._settled.clear()
         self._wake.set()
 

@@ -10,12 +10,12 @@ import os
 import resource
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.engines import choose_engine
-from services.write_cloning.endpoints import endpoints_of
+from services.write_cloning.endpoints import Waiting, endpoints_of
 from services.write_cloning.export.server import ExportServer
 from services.write_cloning.export.tls import Tls
 from services.write_cloning.host import Host
@@ -93,7 +93,7 @@ async def _serve_host(
     _allow_descriptors()
     listeners = open_listeners(config.nbd, Path(host_config.state_dir) / SOCKET_NAME)
     first = listeners[0]
-    is_clean = False
+    is_clean: bool | None = None  # None: nothing was opened
     try:
         async with ExportServer(clock) as exports, asyncio.TaskGroup() as tasks:
             around = Surroundings(
@@ -117,7 +117,10 @@ async def _serve_host(
             )
             host = Host(around)
             PROCESS.whereabouts, telling.host = host.whereabouts, host
-            await _admitted(host, stop)
+            async with _saying_what_it_waits_for(bus, waiting := Waiting(around.host, around.run)):
+                is_admitted = await _admitted(host, waiting, stop)
+            if not is_admitted:
+                raise _StoppedError
             for listener in listeners:
                 exports.listen(listener, tls if listener.is_tcp else None)
             progress = tasks.create_task(tell_progress(host, bus), name="progress")
@@ -145,6 +148,9 @@ async def _serve_host(
             raise _StoppedError
     except* _StoppedError:
         pass
+    if is_clean is None:
+        log.info("the stop came before the admission: nothing was opened")
+        return EXIT_DONE
     log.info("the stop was %s", "clean" if is_clean else "not clean: the error flag stays set")
     return EXIT_DONE if is_clean else EXIT_FAILED
 
@@ -185,22 +191,28 @@ async def _stop_cleanly(host: Host, exports: ExportServer, timeout_s: float) -> 
     return is_clean
 
 
-async def _admitted(host: Host, stop: asyncio.Event) -> None:
-    """Ask for admission until there is an answer: no volume opens before (rule R1)."""
-    trouble = ""
+def _saying_what_it_waits_for(bus: Bus, waiting: Waiting) -> AbstractAsyncContextManager[None]:
+    """For whoever asks before the admission. Discovery does not find it: it would count as a host that serves."""
+    service = ServiceDescription(name=HOST_SERVICE_NAME, description="A host that is not admitted yet")
+    return NatsEndpoints(bus).answer_unfound(service, [waiting.endpoint()])
+
+
+async def _admitted(host: Host, waiting: Waiting, stop: asyncio.Event) -> bool:
+    """Ask for admission until there is an answer: no volume opens before (rule R1). False where the stop comes first."""
     while not stop.is_set():
         try:
             await host.admit()
         except Refusal as refusal:
             if refusal.code not in {Code.SERVICE_AWAY, Code.JOURNAL_AWAY, Code.BUSY}:
                 raise
-            if refusal.message != trouble:
+            if refusal.message != waiting.why:
                 log.warning("not admitted yet: %s", refusal.message)
                 supervisor.status(f"Not admitted yet: {refusal.message}")
-                trouble = refusal.message
+                waiting.why = refusal.message
         else:
-            return
+            return True
         await _pause(stop)
+    return False
 
 
 @asynccontextmanager

@@ -41,6 +41,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         attempt=witness.attempt,
         decision=witness.decision,
         journal_pending=not migration.reporter.is_settled,
+        journal_wait=migration.reporter.waiting,
         size_bytes=volume.size_bytes,
         synced_bytes=synced_bytes,
         remaining_bytes=remaining_bytes,

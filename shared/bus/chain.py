@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from shared.bus.storing import REMEDY, StoreTrouble, nothing_known
 from shared.messages.cloudevents import record_headers
 from shared.messages.codec import decode_record, encode
 from shared.migration.ledger import Entry, Ledger, Tail, fold
@@ -66,8 +67,10 @@ class Stream(Protocol):
 class ChainJournal:
     """Implements `Journal` over a stream."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, store_trouble: StoreTrouble = nothing_known) -> None:
+        """`store_trouble` is asked when a record is not acknowledged: why the server stores nothing, if that is so."""
         self._stream = stream
+        self._store_trouble = store_trouble
 
     async def read(self, migration: str) -> Ledger:
         """See `Journal`."""
@@ -88,6 +91,12 @@ class ChainJournal:
                     return entry
                 if ledger.tail.sequence != tail.sequence:
                     _raise_busy(placed)
+                if (
+                    why := await self._store_trouble()
+                ):  # then whoever waits is told, and not left without an answer
+                    raise Refusal(
+                        Code.JOURNAL_AWAY, f"The journal does not take the record: {why}. {REMEDY}."
+                    ) from None
         raise Refusal(
             Code.JOURNAL_AWAY,
             f"The journal does not acknowledge the {record.kind} record of {record.migration!r}; "

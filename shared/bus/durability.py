@@ -9,11 +9,11 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import orjson
 
 from shared.bus.connection import Bus
+from shared.bus.monitor_page import PAGE_TIMEOUT_S, read_page
 from shared.config.model import NatsConfig
 from shared.config.urls import without_secrets
 from shared.migration.refusals import Code, Refusal
@@ -21,9 +21,6 @@ from shared.migration.refusals import Code, Refusal
 _log = logging.getLogger(__name__)
 
 SERVER_VERSION_MIN = (2, 15)
-MONITOR_TIMEOUT_S = 3.0
-_ANSWER_BYTES_MAX = 4 * 1024 * 1024
-_HTTP_PORT = 80
 _ACCEPTING = "`accept_unsynced_journal = true` in the section `[nats]` of the configuration accepts that"
 
 
@@ -78,8 +75,8 @@ class ServerDurability:
     async def _lacking_at(self, monitor_url: str, server_id: str) -> str | None:
         shown = without_secrets(monitor_url)
         try:
-            async with asyncio.timeout(MONITOR_TIMEOUT_S):
-                answer = orjson.loads(await _get(monitor_url, "/jsz?config=true"))
+            async with asyncio.timeout(PAGE_TIMEOUT_S):
+                answer = orjson.loads(await _page(monitor_url, "/jsz?config=true"))
             answering_id, config = answer["server_id"], answer["config"]
         except TimeoutError:
             return f"the monitoring endpoint {shown} does not answer"
@@ -97,19 +94,8 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
-async def _get(url: str, path: str) -> bytes:
-    """The body of an HTTP answer. HTTP/1.0, so that it ends with the connection."""
-    parts = urlsplit(url)
-    host = parts.hostname or "127.0.0.1"
-    reader, writer = await asyncio.open_connection(host, parts.port or _HTTP_PORT, limit=_ANSWER_BYTES_MAX)
-    try:
-        writer.write(f"GET {parts.path.rstrip('/')}{path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-        await writer.drain()
-        status = await reader.readline()
-        if b" 200 " not in status:
-            raise ValueError(f"it answers {status.decode(errors='replace').strip()!r}")
-        while (await reader.readline()).strip():
-            pass  # a header; the empty line ends them
-        return await reader.read(_ANSWER_BYTES_MAX)
-    finally:
-        writer.close()
+async def _page(url: str, path: str) -> bytes:
+    status, body = await read_page(url, path)
+    if " 200 " not in status:
+        raise ValueError(f"it answers {status!r}")
+    return body

@@ -39,6 +39,24 @@ class NatsEndpoints:
     @asynccontextmanager
     async def serve(self, service: ServiceDescription, endpoints: Sequence[Endpoint]) -> AsyncIterator[None]:
         """See `Endpoints`."""
+        async with self._answering(service, endpoints) as (micro, subscriptions):
+            subscriptions.extend(await self._describe(micro))
+            await self._bus.settle()
+            self._bus.require_subscribed([subscription.subject for subscription in subscriptions])
+            yield
+
+    @asynccontextmanager
+    async def answer_unfound(
+        self, service: ServiceDescription, endpoints: Sequence[Endpoint]
+    ) -> AsyncIterator[None]:
+        """Answer to those who know the subject: no discovery finds it, and there need be no connection yet."""
+        async with self._answering(service, endpoints):
+            yield
+
+    @asynccontextmanager
+    async def _answering(
+        self, service: ServiceDescription, endpoints: Sequence[Endpoint]
+    ) -> AsyncIterator[tuple[MicroService, list[Subscription]]]:
         micro = MicroService(
             service=service,
             instance_id=self._bus.client.new_inbox().rpartition(".")[2],
@@ -52,10 +70,7 @@ class NatsEndpoints:
             stack.push_async_callback(unsubscribe, subscriptions)
             for endpoint in endpoints:
                 subscriptions += [await self._listen(endpoint, micro, running)]
-            subscriptions += await self._describe(micro)
-            await self._bus.settle()
-            self._bus.require_subscribed([subscription.subject for subscription in subscriptions])
-            yield
+            yield micro, subscriptions
 
     async def _listen(self, endpoint: Endpoint, micro: MicroService, running: "_Running") -> Subscription:
         receive = running.receiver(endpoint, micro.add(endpoint))

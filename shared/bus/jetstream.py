@@ -16,6 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, Header
 from shared.bus.chain import OutcomeUnknown, Stored, WrongLastSequence
 from shared.bus.connection import Bus, unsubscribe
 from shared.bus.interface import Unanswered
+from shared.bus.storing import remedy_of
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
 
@@ -127,7 +128,8 @@ class JetStreamStream:
             return int(answer["seq"])
         if error.get("err_code") in _WRONG_LAST_SEQUENCE:
             raise WrongLastSequence
-        raise _away(f"The journal does not take the record: {error.get('description', 'no reason given')}.")
+        why = str(error.get("description", "no reason given"))
+        raise _away(f"The journal does not take the record: {why}.{remedy_of(error.get('err_code'), why)}")
 
     def _no_stream(self, refusal: Refusal) -> Refusal:
         return self._missing() if refusal.code is Code.SERVICE_AWAY else refusal

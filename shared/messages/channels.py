@@ -25,6 +25,7 @@ from shared.messages.host import (
     HostCommand,
     HostSetupRequest,
     HostStatusReply,
+    WaitingReply,
 )
 from shared.messages.recording import (
     ClearFlagRequest,
@@ -205,6 +206,10 @@ _INTERNALS = (
     _internal(
         "host-status-all", "cutover.host.{host}.status", _CLONING, PlainRequest, HostStatusReply,
         "All migrations of a host.",
+    ),
+    _internal(
+        "host-waiting", "cutover.host.{host}.waiting", _CLONING, PlainRequest, WaitingReply,
+        "What a host that is not admitted yet waits for; one that is admitted does not answer.",
     ),
     _host("setup", HostSetupRequest, DecidedReply, "Open and check two devices, and begin a migration."),
     _host("enter", EnterRequest, DecidedReply, "Enter write cloning under the flag that was set for it."),

@@ -23,6 +23,11 @@ def host_status_subject(host: str) -> str:
     return f"cutover.host.{host}.status"
 
 
+def host_waiting_subject(host: str) -> str:
+    """Where a host that is not admitted yet says so. One that is admitted does not answer there."""
+    return f"cutover.host.{host}.waiting"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSetupRequest:
     """Open and check two devices, and begin a migration of this UUID."""
@@ -77,6 +82,15 @@ class ClosedView:
     uuid: str | None
     code: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingReply:
+    """A host that is up, has no volume open, and asks for its admission again and again."""
+
+    host: str
+    run: int
+    why: str  # what its last question met; empty before the first answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

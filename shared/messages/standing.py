@@ -1,6 +1,7 @@
 """Whether who asks for a record still speaks for the migration: pure, and the same for both owners of the journal."""
 
 from shared.messages.recording import Origin
+from shared.messages.status import JournalWait
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 
@@ -35,6 +36,12 @@ def gone_back(migration: str, who: str) -> Refusal:
         f"The journal of {migration!r} has gone back: it lacks a record that {who} relied on. Application I/O goes on, and "
         "nothing is recorded before the host is restarted, which has the journal repaired.",
     )
+
+
+def untold(migration: str, wait: JournalWait) -> str:
+    """The sentences about what the journal is yet to be told by a host."""
+    why = wait.why or "it has not answered so far."
+    return f"The journal does not hold all of {migration!r}, since {wait.since}: {wait.what}. What keeps it: {why}"
 
 
 def refuse_stale(origin: Origin, ledger: Ledger) -> None:

@@ -93,6 +93,15 @@ class LatencyView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalWait:
+    """What a host has to tell the journal and has not been able to."""
+
+    what: str  # in words
+    why: str  # what the last attempt met; empty while there was none that failed
+    since: str  # RFC 3339, UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
     """One migration as its host sees it, right now. Also the payload of `cutover.progress.MIGRATION`."""
 
@@ -104,7 +113,8 @@ class HostView:
     authority: Side
     attempt: int
     decision: int
-    journal_pending: bool  # a decision or fault that the journal does not hold yet
+    journal_pending: bool  # a decision, a fault or a clear of the flag that the journal does not hold yet
+    journal_wait: JournalWait | None = None  # the same in words
     size_bytes: int
     synced_bytes: int
     remaining_bytes: int
@@ -198,6 +208,7 @@ class MigrationStatus:
     io_engine: str | None
     routing: RoutingView | None
     journal_pending: bool | None
+    journal_wait: JournalWait | None = None
     unreadable_regions: tuple[int, ...] = ()
     verification: VerificationView | None = None
     # What a sync copies if writes stop being cloned now; None once the target has taken over.

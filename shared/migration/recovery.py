@@ -18,6 +18,7 @@ class Standing(StrEnum):
 
     OPEN = "open"
     CLOSED = "closed"  # it is up, and keeps the volume closed or does not know it
+    WAITING = "waiting"  # it is up, and not admitted yet
     AWAY = "away"  # it does not answer
 
 
@@ -95,9 +96,14 @@ _Verdict = tuple[Consent, str]
 _FREE: _Verdict = (Consent.SAFE, "")
 
 _OPEN: _Verdict = (Consent.REFUSED, "its host has it open: there is nothing to recover")
+_WAITING: _Verdict = (
+    Consent.REFUSED,
+    "its host is up, and asks for its admission by itself: mend what that waits for, and nothing is lost",
+)
 _BY_STANDING: Mapping[tuple[Standing, Choice], _Verdict] = MappingProxyType({
     **{(Standing.OPEN, choice): _OPEN for choice in Choice},
     **{(Standing.CLOSED, choice): _FREE for choice in Choice},
+    **{(Standing.WAITING, choice): _WAITING for choice in Choice},
     (Standing.AWAY, Choice.TRY_AGAIN): (
         Consent.REFUSED, "its host does not answer: start it, and it is admitted if its records allow",
     ),

@@ -13,7 +13,7 @@ from services.startup.service import Startup
 from services.state_control.service import SERVICE_NAME as CONTROL
 from services.state_control.service import StateControl
 from services.write_cloning.devices.interface import Device
-from services.write_cloning.endpoints import endpoints_of
+from services.write_cloning.endpoints import Waiting, endpoints_of
 from services.write_cloning.host import Host
 from services.write_cloning.journal_watch import watch_journal
 from services.write_cloning.openings import Openings
@@ -73,7 +73,7 @@ class HostProcess(Process):
         async with asyncio.TaskGroup() as tasks:
             self.host = host = Host(self._surroundings(bus, Exports(self), tasks))
             await connection(bus)
-            await _admitted(host, self.stop)
+            await _admitted(host, Waiting(HOST_NAME, self.run), self.stop)
             endless = [tasks.create_task(each) for each in (tell_progress(host, bus), watch_journal(host))]
             service = ServiceDescription(
                 name=HOST_SERVICE_NAME,

@@ -31,7 +31,7 @@ from shared.messages.recording import (
     decision_subject,
     record_subject,
 )
-from shared.messages.status import HostView, RoutingView
+from shared.messages.status import HostView, JournalWait, RoutingView
 from shared.migration.devices import DeviceIdentity, DeviceKind, Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
@@ -66,6 +66,7 @@ class ScriptedHost:
         self.refusing: Refusal | None = None
         self.hanging: asyncio.Event | None = None
         self.reports = True
+        self.journal_wait: JournalWait | None = None
         self.outstanding = 0
         self.clients: tuple[str, ...] = ()
         self.asked: list[str] = []
@@ -162,6 +163,7 @@ class ScriptedHost:
             attempt=witness.attempt,
             decision=witness.decision,
             journal_pending=not self.reports,
+            journal_wait=self.journal_wait,
             size_bytes=size_bytes,
             synced_bytes=size_bytes // 2,
             remaining_bytes=size_bytes // 2,

@@ -29,6 +29,7 @@ class BusFacts:
     accepts_less: bool = False  # by the configuration
     streams: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)  # None: it is not there
     storage: StorageFacts | None = None
+    store_trouble: str = ""  # why the server stores nothing, in its own words
     denied: tuple[str, ...] = ()
     server_ahead_s: float | None = None
     hosts_ahead_s: Mapping[str, float] = field(default_factory=dict)

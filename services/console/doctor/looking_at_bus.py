@@ -18,6 +18,7 @@ from shared.bus.bootstrap import PROGRESS_STREAM, differing_settings
 from shared.bus.connection import Bus, connect
 from shared.bus.durability import ServerDurability
 from shared.bus.interface import ServiceInstance, Unanswered
+from shared.bus.storing import store_trouble
 from shared.clock import Clock
 from shared.config.model import NatsConfig
 from shared.messages.status import MigrationStatus
@@ -87,6 +88,7 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         accepts_less=config.accept_unsynced_journal,
         streams=streams,
         storage=storage,
+        store_trouble=await store_trouble(config.monitor_url)(),
         denied=tuple(dict.fromkeys(asking.denied)),
         server_ahead_s=server_ahead_s,
         hosts_ahead_s=_hosts_ahead(migrations, began, took_s),

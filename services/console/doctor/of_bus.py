@@ -186,9 +186,9 @@ def hosts(facts: Facts) -> Iterator[Finding]:
             f"{up[name]} services answer as host {name}", "stop all but one, or give each a host.name"
         )
     for name in away:
-        theirs = ", ".join(each.name for each in bus.migrations if each.host == name)
+        theirs = [each for each in bus.migrations if each.host == name]
         yield failure(
-            f"host {name} does not answer; it has {theirs}",
+            f"{theirs[0].host_error or f'host {name} does not answer.'} It has {', '.join(each.name for each in theirs)}",
             "start its write cloning service, or see `cutover recover`",
         )
     own = facts.config.host.name if facts.config is not None and facts.config.host is not None else None

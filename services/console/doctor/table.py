@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from services.console.doctor import of_bus, of_configuration, of_files, of_machine
+from services.console.doctor import of_bus, of_configuration, of_files, of_journal, of_machine
 from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Finding, Outcome, failure
 
@@ -27,6 +27,7 @@ CHECKS = (
     Check("permissions", of_bus.permissions),
     Check("streams", of_bus.streams),
     Check("journal room", of_bus.journal_room),
+    Check("journal", of_journal.takes_records),
     Check("clocks", of_bus.clocks),
     Check("services", of_bus.services),
     Check("hosts", of_bus.hosts),

@@ -1,14 +1,16 @@
 """A life in which everything happens once: all commands and kinds of record, faults, a kill, lost witnesses, another journal."""
 
 import queue
+import signal
 from dataclasses import dataclass
 
 from nats.aio.msg import Msg
 
+from shared.messages.host import host_waiting_subject
 from tests.acceptance.system.application import Application
 from tests.acceptance.system.journal_store import made_again
 from tests.acceptance.system.pairs import make_pair
-from tests.acceptance.system.whole_system import CLONING, SERVICES, System
+from tests.acceptance.system.whole_system import CLONING, HOST, SERVICES, System
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,12 @@ def _closed_and_opened(system: System) -> None:
     assert system.stop_service(CLONING) == 0
     for name in ("vol3", "vol4"):
         system.witness(name).unlink()
-    system.start_service(CLONING)
+    system.signal_service("startup", signal.SIGSTOP)
+    system.start_service(CLONING, wait=False)  # and is not admitted
+    system.until_subscribed(host_waiting_subject(HOST))
+    assert client.command("recover", "vol3")["standing"] == "waiting"
+    system.signal_service("startup", signal.SIGCONT)
+    system.wait_ready(CLONING)
     client.command("recover", "vol3")
     client.refused("try-again", "vol3")
     client.command("adopt", "vol3", authority="target", accept=True)

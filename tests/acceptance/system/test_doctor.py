@@ -138,7 +138,9 @@ def test_a_service_and_a_host_that_are_away_are_told_with_what_they_have(
     assert status == 1
     (missing,) = of(lines, "services", "failure")
     assert missing == "nobody answers as cutover-startup, cutover-write-cloning"
-    assert of(lines, "hosts", "failure") == [f"host {HOST} does not answer; it has vol1"]
+    assert of(lines, "hosts", "failure") == [
+        f"Host '{HOST}' is away: its write cloning service does not run. It has vol1"
+    ]
 
 
 def test_a_closed_volume_is_told_with_the_reason(running: tuple[System, Pair]) -> None:

@@ -74,6 +74,29 @@ async def test_a_stream_that_never_answers_is_away() -> None:
     assert stream.published == APPEND_ATTEMPTS_MAX
 
 
+async def test_a_server_that_cannot_store_is_told_of_at_once() -> None:
+    """Whoever asked waits no longer than we do: a second attempt in vain would leave him without an answer."""
+
+    async def full() -> str:
+        return "the NATS server cannot store: no space left on device"
+
+    stream = LossyStream(MemoryStream(MemoryBus(MemoryBroker())), "before")
+    with pytest.raises(Refusal) as caught:
+        await ChainJournal(stream, full).append(state_record(), Tail())
+    assert caught.value.code is Code.JOURNAL_AWAY
+    assert "no space left on device. Make room" in caught.value.message
+    assert stream.published == 1
+
+
+async def test_what_was_stored_unacknowledged_counts_also_where_the_server_cannot_store_any_more() -> None:
+    async def full() -> str:
+        return "the NATS server cannot store: no space left on device"
+
+    stream = LossyStream(MemoryStream(MemoryBus(MemoryBroker())), "after")
+    entry = await ChainJournal(stream, full).append(state_record(), Tail())
+    assert (await ChainJournal(stream).read(NAME)).entries == (entry,)
+
+
 async def test_a_tail_that_is_no_longer_the_tail_is_refused() -> None:
     journal, _stream = lossy()
     await journal.append(state_record("one"), Tail())

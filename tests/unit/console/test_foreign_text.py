@@ -33,7 +33,7 @@ def test_no_view_interprets_a_device_name() -> None:
         source=HOSTILE, target=HOSTILE, host_error=HOSTILE, warnings=(HOSTILE,), export_uri=HOSTILE
     )
     assert drawn(status_view(hostile)).count(SHOWN) == 5
-    assert drawn(list_table([hostile])).count(SHOWN) == 2
+    assert drawn(list_table([hostile])).count(SHOWN) == 3
     assert "\x1b" not in drawn(status_line(hostile))
 
 

@@ -95,3 +95,9 @@ def test_a_lost_source_names_the_way_out() -> None:
 
 def test_an_empty_list_says_how_to_begin() -> None:
     assert "cutover setup" in drawn(list_table([]))
+
+
+def test_a_list_ends_with_what_is_to_be_looked_at_each_once() -> None:
+    warned = status(warnings=("vol1: no room.",))
+    shown = drawn(list_table((warned, replace(warned, name="vol2"), status())))
+    assert shown.count("warning  vol1: no room.") == 1

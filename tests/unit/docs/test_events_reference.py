@@ -15,7 +15,7 @@ from docs.reference.schemas import message_types, schema_of
 from services.fault_recording.service import FaultRecording
 from services.startup.service import Startup
 from services.state_control.service import StateControl
-from services.write_cloning.endpoints import endpoints_of
+from services.write_cloning.endpoints import Waiting, endpoints_of
 from shared.bus.interface import Endpoint
 from shared.messages.channels import CHANNELS, Kind, channel_of
 from shared.messages.control import PlainRequest, SetupRequest
@@ -62,7 +62,7 @@ def served() -> dict[str, list[Endpoint]]:
         "fault_recording": list(FaultRecording(anything, anything, anything).endpoints()),
         "state_control": list(control.endpoints()),
         "startup": list(startup.endpoints()),
-        "write_cloning": endpoints_of(anything, "h1"),
+        "write_cloning": [*endpoints_of(anything, "h1"), Waiting("h1", 1).endpoint()],
     }
 
 

@@ -8,6 +8,7 @@ from services.console.doctor.facts import Facts, PatternLook, SocketLook, Storag
 from services.console.doctor.findings import Outcome
 from services.console.doctor.table import CHECKS, Check, _found, lines
 from shared.config.model import GIB, MIB, Config
+from shared.messages.status import JournalWait
 from tests.support.statuses import status
 from tests.unit.doctor.facts import (
     BUS,
@@ -29,6 +30,7 @@ from tests.unit.doctor.facts import (
 OK, WARNING, FAILURE = Outcome.OK, Outcome.WARNING, Outcome.FAILURE
 AWAY = replace(WELL, bus=None, bus_trouble="NATS at nats://127.0.0.1:4222 cannot be reached.")
 NO_HOST = replace(WELL, config=Config(), machine=None)
+WAIT = JournalWait(what="decision 4 (setup)", why="No answer.", since="2026-01-31T12:00:00Z")
 
 # Check, facts, outcome, and words of the line.
 CASES = (
@@ -66,6 +68,10 @@ CASES = (
     ("journal room", with_bus(storage=StorageFacts(used_bytes=0, limit_bytes=GIB)), OK, "1 GiB left of 1 GiB"),
     ("journal room", with_bus(storage=StorageFacts(used_bytes=900 * MIB, limit_bytes=GIB)), WARNING, "124 MiB left"),
     ("journal room", with_bus(storage=StorageFacts(used_bytes=GIB, limit_bytes=GIB)), FAILURE, "nothing is recorded any more"),
+    ("journal", WELL, OK, "no record waits"),
+    ("journal", with_bus(store_trouble="the NATS server cannot store: no space left"), FAILURE, "cannot store: no space left"),
+    ("journal", with_bus(migrations=(status(journal_wait=WAIT),)), FAILURE, "decision 4 (setup). What keeps it: No answer."),
+    ("journal", with_bus(migrations=(status(journal_wait=replace(WAIT, why="")),)), OK, "no record waits for it"),
     ("clocks", WELL, OK, "the clocks of the NATS server, host h1 and of this machine agree"),
     ("clocks", with_bus(server_ahead_s=5.0), WARNING, "the NATS server is 5.0 s ahead of"),
     ("clocks", with_bus(hosts_ahead_s={"h1": -7200.0}), FAILURE, "host h1 is 7200.0 s behind"),
@@ -76,7 +82,11 @@ CASES = (
     ("hosts", WELL, OK, "up: h1"),
     ("hosts", with_bus(instances=(*INSTANCES, CLONING)), FAILURE, "2 services answer as host h1"),
     ("hosts", with_bus(instances=INSTANCES[:3]), WARNING, "this machine's host, h1, does not answer"),
-    ("hosts", with_bus(migrations=(status(host="h9", host_answers=False),)), FAILURE, "host h9 does not answer; it has"),
+    ("hosts", with_bus(migrations=(status(host="h9", host_answers=False),)), FAILURE, "host h9 does not answer. It has vol1"),
+    (
+        "hosts", with_bus(migrations=(status(host="h9", host_answers=False, host_error="Host 'h9' is up, and waits."),)),
+        FAILURE, "Host 'h9' is up, and waits. It has vol1",
+    ),
     ("volumes", WELL, OK, "there is no migration"),
     ("volumes", with_bus(migrations=(status(),)), OK, "1 open"),
     ("volumes", with_bus(migrations=(status(host_error="its witness is lost"),)), FAILURE, "is closed: its witness is lost"),

@@ -16,6 +16,10 @@ EVERYTHING = [
 ]
 ADOPTIONS = {Choice.ADOPT_SOURCE: Held.TARGET, Choice.ADOPT_TARGET: Held.SOURCE}
 
+NOTHING_TO_CHOOSE = frozenset(
+    {Standing.OPEN, Standing.WAITING}
+)  # the way out of the second is what it waits for
+
 
 @pytest.mark.parametrize("known", EVERYTHING, ids=str)
 def test_every_choice_is_judged_and_says_why(known: Known) -> None:
@@ -53,17 +57,19 @@ def test_requests_on_their_way_to_remote_devices_are_not_forgotten(known: Known)
     for side, choice in ((Side.SOURCE, Choice.ADOPT_SOURCE), (Side.TARGET, Choice.ADOPT_TARGET)):
         if side in known.in_doubt:
             assert offer(choice, known).consent is Consent.REFUSED, "the word that it waits for is another"
-    if known.remote and known.standing is not Standing.OPEN:
+    if known.remote and known.standing not in NOTHING_TO_CHOOSE:
         assert "dropped the old connections" in offer(Choice.GIVE_UP, known).reason
 
 
-@pytest.mark.parametrize("known", [each for each in EVERYTHING if each.standing is Standing.OPEN], ids=str)
-def test_an_open_volume_needs_no_recovery(known: Known) -> None:
+@pytest.mark.parametrize(
+    "known", [each for each in EVERYTHING if each.standing in NOTHING_TO_CHOOSE], ids=str
+)
+def test_a_volume_that_is_open_or_whose_host_waits_for_admission_needs_no_recovery(known: Known) -> None:
     assert {each.consent for each in offers(known)} == {Consent.REFUSED}
 
 
 @pytest.mark.parametrize(
-    "known", [each for each in EVERYTHING if each.standing is not Standing.OPEN], ids=str
+    "known", [each for each in EVERYTHING if each.standing not in NOTHING_TO_CHOOSE], ids=str
 )
 def test_there_always_is_a_way_out(known: Known) -> None:
     assert any(each.consent is not Consent.REFUSED for each in offers(known))

@@ -69,6 +69,11 @@ async def test_the_witness_of_an_open_volume_is_not_looked_at_and_its_host_is_no
     knowledge = replace(await know(services, host, None, standing=Standing.OPEN), examined=None)
     assert knowledge.doubt == "its host has it in use, and is not asked"
     assert replace(knowledge, standing=Standing.AWAY).doubt == "its host does not answer"
+    waiting = replace(knowledge, standing=Standing.WAITING, waits_because="Host 'h1' is up.", status=None)
+    assert (waiting.doubt, waiting.why_closed) == (
+        "its host is not admitted yet, and cannot be asked",
+        "Host 'h1' is up.",
+    )
 
 
 async def test_a_commit_that_the_journal_never_heard_of_counts(services: Services) -> None:

@@ -20,6 +20,7 @@ from shared.clock import SystemClock
 from shared.messages.codec import decode_reply, encode
 from shared.messages.host import HostCommand
 from shared.messages.local import LocalStatus
+from shared.messages.standing import untold
 from shared.messages.status import MigrationStatus, StatusSource, UnrecordedDecision
 from shared.migration.states import State
 from shared.migration.table import Trigger
@@ -66,11 +67,19 @@ async def test_what_waits_for_the_journal_is_told_and_the_flag_is_set_until_it_i
             UnrecordedDecision(decision=house.witness.decision, trigger="target-fault", state=State.SETUP),
         )
         assert status.unrecorded.flag_clear
-        assert f"{NAME}: not in the journal yet: " in status.warnings[0]
+        assert status.journal_wait is not None
+        assert (
+            status.journal_wait.what
+            == f"1 fault, decision {house.witness.decision} (setup), that the error flag is clear"
+        )
+        assert status.warnings == (untold(NAME, status.journal_wait),)
+        assert status.warnings[0].endswith("What keeps it: There is no connection to the bus.")
+        assert house.migration.reporter.waiting == status.journal_wait, "it waits since it began to"
         house.bus.heal()
         await house.settled(State.SETUP)
         status = own_status(house)
         assert (status.error_flag, status.journal_pending) == (False, False)
+        assert (status.warnings, status.journal_wait) == ((), None)
         assert status.unrecorded is not None
         assert (status.unrecorded.faults, status.unrecorded.decisions, status.unrecorded.flag_clear) == (
             (),

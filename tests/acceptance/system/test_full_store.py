@@ -1,0 +1,107 @@
+"""The NATS server's file system is full: everyone says so, also once there is room again, until the server is restarted."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from shared.migration.recovery import Choice
+from tests.acceptance.system.journal_store import until_all_serve
+from tests.acceptance.system.pairs import make_pair
+from tests.acceptance.system.ways import bring_to
+from tests.acceptance.system.whole_system import CLONING, System
+
+pytestmark = pytest.mark.needs_root
+
+NO_SPACE = "no space left on device"
+REMEDY = "Make room for the NATS server's store, and restart that server"
+NOT_JUDGED = "Not everything could be judged yet"
+WAIT_S = 30.0
+
+
+@contextmanager
+def small_store(system: System) -> Iterator[Path]:
+    """The journal's store, on a file system of 8 MiB."""
+    store = system.folder / "nats" / "jetstream"
+    system.stop_nats()
+    kept = system.folder / "store"
+    store.rename(kept)
+    store.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", str(store)], check=True)
+    try:
+        shutil.copytree(kept, store, dirs_exist_ok=True)
+        system.start_nats()
+        until_all_serve(system)
+        yield store
+    finally:
+        system.stop_nats()
+        subprocess.run(["umount", "--lazy", str(store)], check=True)
+        system.start_nats()
+
+
+def fill(store: Path) -> Path:
+    """Leave no room at all."""
+    filler = store / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+    return filler
+
+
+def said(system: System, *arguments: str) -> str:
+    """What a command shows, wherever the lines break."""
+    return " ".join(system.cutover(*arguments).stdout.split())
+
+
+def test_full_store_is_told_by_everyone_until_the_server_is_restarted(
+    own_system: Callable[..., System],
+) -> None:
+    system = own_system()
+    client = system.client
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    bring_to(system, "vol1", "source-selected")
+    with small_store(system) as store:
+        filler = fill(store)
+        assert not client.command("abort", "vol1")["journal"]
+        filler.unlink()  # there is room again, and the server does not care
+
+        waiting = client.until("vol1", lambda each: NO_SPACE in "".join(each["warnings"]), timeout_s=WAIT_S)
+        assert waiting["journal_wait"]["what"] == "decision 4 (setup), that the error flag is clear"
+        assert REMEDY in "".join(waiting["warnings"])
+        for look in (("query", "vol1"), ("list",)):
+            assert REMEDY in said(system, *look), look
+        refused = system.cutover("sync", "vol1")
+        assert "decision 4 (setup), that the error flag is clear. What keeps it: " in refused.stderr
+        assert NO_SPACE in refused.stderr
+        doctor = system.cutover("doctor", "--config", str(system.config)).stdout
+        assert "failure journal         the NATS server cannot store: " in doctor
+        assert "failure journal         The journal does not hold all of 'vol1'" in doctor
+
+        system.kill_service(CLONING)
+        system.start_service(CLONING, wait=False)
+        system.until_log(
+            CLONING, f"not admitted yet: {NOT_JUDGED}: The journal does not take", timeout_s=WAIT_S
+        )
+        shown = said(system, "query", "vol1")
+        assert "Host 'h1' is up, and waits for its admission: " in shown
+        assert NO_SPACE in shown
+        recovery = said(system, "recover", "vol1")
+        assert "vol1 host h1 is up, and not admitted yet" in recovery
+        assert NO_SPACE in recovery
+        assert recovery.count(" refused ") == len(Choice), "of what may be done, nothing"
+        refused = system.cutover("adopt", "vol1", "--authority", "source", "--yes")
+        assert "mend what that waits for" in refused.stderr
+
+        system.stop_nats()
+        system.start_nats()
+        until_all_serve(system)
+        settled = client.until(
+            "vol1", lambda each: each["host_answers"] and not each["journal_pending"], timeout_s=WAIT_S
+        )
+        assert (settled["state"], settled["warnings"], settled["journal_wait"]) == ("setup", [], None)
+        assert system.cutover("sync", "vol1").returncode == 0
