@@ -1,6 +1,7 @@
 """The `cutover` command line: its commands, and how each of them ends."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -86,6 +87,9 @@ def command_tree() -> TyperGroup:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit status."""
     out = Output(json="--json" in arguments)
+    if (wrong := _not_text(arguments)) is not None:
+        out.error(usage(wrong))
+        return Exit.USAGE
     try:
         status = command_tree()(list(arguments), prog_name="cutover", standalone_mode=False)
     except typer.TyperException as error:
@@ -99,6 +103,18 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return status if isinstance(status, int) else Exit.DONE
+
+
+def _not_text(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the first argument whose bytes are no UTF-8; None where all are. What is sent has to be text."""
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(argument).decode(errors="backslashreplace")
+            option = f"{before}: " if before.startswith("-") and not argument.startswith("-") else ""
+            return f"{option}'{shown}' is not UTF-8."
+    return None
 
 
 def _wrong_usage(out: Output, error: typer.TyperException) -> int:

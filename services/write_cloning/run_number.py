@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.write_cloning.storage import Storage
+from shared.config.load import ConfigError
 from shared.migration.refusals import Code, Refusal
 
 _NAME = "run"
@@ -36,8 +37,19 @@ async def next_run(storage: Storage) -> int:
     """Count up.
 
     Raises:
-        Refusal: what was counted last cannot be read.
+        ConfigError: the state directory cannot be read or written.
+        Refusal: what was counted last is no number.
     """
+    try:
+        return await _counted(storage)
+    except OSError as error:
+        raise ConfigError(
+            f"host.state_dir: the number of this run cannot be written: {error.strerror or error}. Make room there, or mend "
+            "it; the host does not start without."
+        ) from error
+
+
+async def _counted(storage: Storage) -> int:
     content = await storage.get(_NAME)
     try:
         run = int(content) + 1 if content is not None else 1
