@@ -16,7 +16,10 @@ async def confirm(out: Output, command: str, question: str) -> None:
         ConsoleError: `usage` where nobody can be asked; `declined`.
     """
     if not can_ask():
-        raise usage(f"{command} asks before it goes on, and there is no terminal to ask on: give --yes.")
+        what = " ".join(line.strip() for line in question.splitlines())
+        raise usage(
+            f"{command} asks before it goes on, and there is no terminal to ask on. {what} If so, give --yes."
+        )
     if not await agrees(out, question):
         raise ConsoleError("declined", f"{command} was not done: the question was not answered with yes.")
 

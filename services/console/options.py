@@ -125,6 +125,8 @@ HostConfigOption = Annotated[
         metavar="FILE",
         envvar=CONFIG_VARIABLE,
         help="While NATS is away: the configuration of the host on this machine.",
+        exists=True,
+        dir_okay=False,
         show_default=False,
     ),
 ]

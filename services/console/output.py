@@ -73,8 +73,15 @@ class Output:
         if self.json:
             self.result(as_document(error))
         else:
-            hint = _HINTS.get(error.code) if isinstance(error, Refusal) else None
+            hint = _hint(error) if isinstance(error, Refusal) else None
             self.note(f"{error.code}: {message_of(error)}{f' {hint}' if hint else ''}")
+
+
+def _hint(refusal: Refusal) -> str | None:
+    # A NATS that answers and lacks something else needs no other: its own words say what to do.
+    if refusal.code is Code.JOURNAL_AWAY and "cannot be reached" not in refusal.message:
+        return None
+    return _HINTS.get(refusal.code)
 
 
 def _as_json(value: object) -> object:

@@ -145,9 +145,7 @@ def _side_line(side: SideKnown) -> str:
 
 def recovery_view(known: RecoveryReply) -> RenderableType:
     """Everything that is known, and what may be done."""
-    head = Text.assemble(
-        (plain(known.name), "bold"), f"  {_STANDINGS[known.standing].format(plain(known.host))}"
-    )
+    head = Text.assemble((plain(known.name), "bold"), f"  {_standing(known)}")
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
@@ -165,8 +163,14 @@ _STANDINGS = {
     "open": "open on host {}: nothing is to be recovered",
     "closed": "closed on host {}",
     "waiting": "host {} is up, and not admitted yet",
-    "away": "its host does not answer; looked at from {}",
+    "away": "its host, {}, does not answer",
 }
+
+
+def _standing(known: RecoveryReply) -> str:
+    own = plain(known.recorded_host or known.host)
+    words = _STANDINGS[known.standing].format(own)
+    return words if own == plain(known.host) else f"{words}; looked at from {plain(known.host)}"
 
 
 def _facts(known: RecoveryReply) -> Iterable[tuple[str, RenderableType]]:

@@ -308,7 +308,9 @@ def _unrecorded(unrecorded: Unrecorded) -> RenderableType:
 
 
 def _nothing(status: MigrationStatus) -> str:
-    return "nothing" if status.source_of_status is StatusSource.JOURNAL else "nothing: commands go by NATS"
+    if status.source_of_status is not StatusSource.JOURNAL:
+        return "nothing: commands go by NATS"
+    return "nothing" if status.host_answers else "nothing: its host does not answer"
 
 
 def _copy_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
@@ -338,6 +340,8 @@ def _verify_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableTyp
         yield from _throttle_field(status)
     elif (ended := status.verification) is not None and ended.outcome is not Outcome.EQUAL:
         yield "verify", Text(plain(f"{ended.outcome}: {ended.detail}"), style="yellow")
+    if status.authority is Side.TARGET or status.state not in CLONING_STATES:
+        return  # writes go to one side alone: what was found equal is not any more, and no commit asks for it
     if status.verified_at is not None:
         yield "verified", f"{plain(status.verified_at)}: both sides are equal"
     elif status.needs_verify:

@@ -74,6 +74,7 @@ def reply_of(
         name=knowledge.ledger.migration,
         uuid=knowledge.uuid,
         host=knowledge.host,
+        recorded_host=knowledge.ledger.host,
         standing=knowledge.standing,
         why=knowledge.why_closed,
         proved=knowledge.is_proved,

@@ -69,7 +69,7 @@ class Recovery:
         with self._turns.take(name, "try-again"):
             knowledge = await self._know(name, None)
             _require(Choice.TRY_AGAIN, knowledge, accept=False)
-            return _opened(await self._admitted(knowledge), knowledge, "admitted")
+            return _opened(await self._admitted(knowledge), knowledge)
 
     async def adopt(self, name: str, request: AdoptRequest) -> CommandReply:
         """Record which side holds what counts, and have a host open it. Where it does not open, the answer says why.
@@ -94,9 +94,7 @@ class Recovery:
                 lambda ledger: decide_adoption(knowledge, request.authority, operation, ledger, self._clock),
             )
             try:
-                return _opened(
-                    await self._admitted(knowledge), knowledge, f"adopted, {request.authority} first"
-                )
+                return _opened(await self._admitted(knowledge), knowledge)
             except (
                 Refusal
             ) as refusal:  # the word is given: whoever reads that it was refused believes it was not
@@ -128,7 +126,6 @@ class Recovery:
                 authority=authority,
                 attempt=knowledge.ledger.attempt,
                 decision=knowledge.ledger.decision + 1,
-                message="given up",
             )
 
     # ------------------------------------------------------------------ what is known
@@ -262,7 +259,7 @@ def _recorded(entry: Entry, authority: Side, why_closed: Refusal) -> CommandRepl
     )
 
 
-def _opened(status: HostStatusReply, knowledge: Knowledge, done: str) -> CommandReply:
+def _opened(status: HostStatusReply, knowledge: Knowledge) -> CommandReply:
     """What became of it.
 
     Raises:
@@ -283,6 +280,5 @@ def _opened(status: HostStatusReply, knowledge: Knowledge, done: str) -> Command
         authority=view.authority,
         attempt=view.attempt,
         decision=view.decision,
-        message=done,
         export_uri=view.export_uri,
     )

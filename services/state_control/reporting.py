@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from services.state_control.picture import Picture
 from shared.messages.standing import gone_back
 from shared.messages.status import FaultView, MigrationStatus
+from shared.migration.devices import DeviceKind
 from shared.migration.records import FaultRecord
 from shared.migration.refusals import InvariantError
 from shared.migration.states import Flag
-from shared.migration.table import allowed_commands
+from shared.migration.table import Trigger, allowed_commands
 
 _WHOLE_PERCENT = 100.0
 
@@ -53,10 +54,23 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         full_resync_because=view.full_resync_because if view else None,
         verified_at=view.verified_at if view else None,
         needs_verify=view.needs_verify if view else None,
-        allowed=() if picture.closed is not None else allowed_commands(picture.facts),
+        allowed=_allowed(picture),
         warnings=(*_damage(picture), *warnings, *picture.host_warnings),
         as_of=view.at if view else _last_heard_at(picture, now),
     )
+
+
+def _allowed(picture: Picture) -> tuple[str, ...]:
+    """What the table allows and the host can carry out; nothing where it does not have it open, or does not answer."""
+    if picture.view is None:
+        return ()
+    kept_from = set()
+    if picture.view.outstanding_target_requests:
+        kept_from.add(Trigger.SYNC)
+        devices = picture.ledger.devices
+        if devices is not None and devices.target.kind is DeviceKind.REMOTE:
+            kept_from.add(Trigger.CLEANUP)  # of a local device the kernel keeps the lock
+    return tuple(each for each in allowed_commands(picture.facts) if each not in kept_from)
 
 
 def _last_heard_at(picture: Picture, now: str) -> str:

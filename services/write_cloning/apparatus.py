@@ -101,12 +101,29 @@ class Apparatus:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What an operator should look at now."""
+        """What an operator should look at now, and what a `sync` is refused for."""
+        return (*self._doubts(), *self._outstanding())
+
+    def _doubts(self) -> tuple[str, ...]:
         if not self.in_doubt:
             return ()
         names = " and ".join(self._identity(side).name for side in self.in_doubt)
         message = f"Requests of an earlier run may still land on {names}: it did not close the connection"
         return (f"{message}. {how_to_vouch(self.name)}",)
+
+    def _outstanding(self) -> tuple[str, ...]:
+        if not (count := self.outstanding_requests):
+            return ()
+        are = (
+            "1 request of an earlier attempt is"
+            if count == 1
+            else f"{count} requests of an earlier attempt are"
+        )
+        names = " and ".join({each.identity.name: None for each in self._retired if each.outstanding})
+        message = f"{are} outstanding on {names}; try again when they are done."
+        if any(isinstance(each, Unfenced) for each in self._retired):
+            message = f"{message} {how_to_vouch(self.name)}"
+        return (message,)
 
     def busy_devices(self) -> list[str]:
         """The devices that have not answered all that they were asked, with how much that is."""
@@ -144,19 +161,6 @@ class Apparatus:
         """
         if self.warnings:
             raise Refusal(Code.OUTSTANDING_REQUESTS, self.warnings[0])
-        if count := self.outstanding_requests:
-            requests = (
-                "1 request of an earlier attempt is"
-                if count == 1
-                else f"{count} requests of an earlier attempt are"
-            )
-            names = " and ".join(
-                {device.identity.name: None for device in self._retired if device.outstanding}
-            )
-            message = f"{requests} outstanding on {names}; try again when they are done."
-            if any(isinstance(device, Unfenced) for device in self._retired):
-                message = f"{message} {how_to_vouch(self.name)}"
-            raise Refusal(Code.OUTSTANDING_REQUESTS, message)
 
     def refuse_unfenced(self) -> None:
         """Refuse to forget requests that may still land on a remote device; those to a local one the kernel keeps its lock for.

@@ -17,7 +17,7 @@ from services.write_cloning.devices.errors import (
 )
 from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.interface import Device
-from services.write_cloning.devices.opening import leads_to, open_device, same_device
+from services.write_cloning.devices.opening import leads_to, local_path, open_device, same_device
 from services.write_cloning.devices.remote import RemoteDevice
 from services.write_cloning.devices.remote_opening import RemoteExports, same_export
 from services.write_cloning.devices.remote_signatures import find_remote_signature
@@ -59,6 +59,8 @@ class ConfiguredOpener:
         self, source: str, target: str, *, overwrite_target: bool
     ) -> tuple[Device, Device, DevicePair]:
         """See `DeviceOpener`."""
+        for uri, side in ((source, "source"), (target, "target")):
+            _refuse_miswritten(uri, side)
         if await _is_same(source, target):
             raise Refusal(
                 Code.SAME_DEVICE, f"{source} and {target} are the same device; a migration needs two."
@@ -119,6 +121,17 @@ class ConfiguredOpener:
         except DeviceOperatingError as error:
             hint = " (host.allowed_devices)" if isinstance(error, PathNotAllowedError) else ""
             raise _refusal(f"The {side} cannot be used: {error}{hint}.", error) from error
+
+
+def _refuse_miswritten(uri: str, side: str) -> None:
+    """Tell what is written wrongly before anything is looked for, by the side that it is of."""
+    try:
+        if is_remote(uri):
+            parse_remote(uri)
+        else:
+            local_path(uri)
+    except DeviceOperatingError as error:
+        raise _refusal(f"The {side} cannot be used: {error}.", error) from error
 
 
 def _refusal(message: str, error: DeviceOperatingError) -> Refusal:

@@ -21,6 +21,13 @@ _close = aiofiles.os.wrap(os.close)
 FILE_SIZE_BYTES_MAX = 1 << 20
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that is its owner's alone, also where one was left that is not."""
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 class Storage(Protocol):
     """Named blobs. Every change is durable on return."""
 
@@ -54,7 +61,7 @@ class Directory:
     async def put(self, name: str, content: bytes) -> None:
         """See `Storage.put`."""
         aside = self._path / (name + self._ASIDE)
-        async with aiofiles.open(aside, "wb", executor=self._thread) as file:
+        async with aiofiles.open(aside, "wb", executor=self._thread, opener=_private) as file:
             await file.write(content)
             await file.flush()
             await _fsync(file.fileno(), executor=self._thread)

@@ -91,9 +91,8 @@ class ChainJournal:
                     return entry
                 if ledger.tail.sequence != tail.sequence:
                     _raise_busy(placed)
-                if (
-                    why := await self._store_trouble()
-                ):  # then whoever waits is told, and not left without an answer
+                # A second attempt in vain would leave whoever waits for us without an answer.
+                if why := await self._store_trouble():
                     raise Refusal(
                         Code.JOURNAL_AWAY, f"The journal does not take the record: {why}. {REMEDY}."
                     ) from None

@@ -101,7 +101,8 @@ class RecoveryReply:
 
     name: str
     uuid: str | None
-    host: str
+    host: str  # that was asked
+    recorded_host: str = ""  # that the journal names; empty where it does not know the migration
     standing: str
     why: str  # it is closed; empty when it is not
     proved: bool

@@ -154,10 +154,14 @@ def local_path(uri: str) -> str:
     if "://" in uri:
         parts = urlsplit(uri)
         if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
-            raise errors.UriNotSupportedError(f"{uri} is neither an absolute path nor a file:///PATH URI")
+            raise errors.UriNotSupportedError(
+                f"{uri} is neither an absolute path nor a file:///PATH, nbd:// or nbd+unix:// URI"
+            )
         path = unquote(parts.path)
     if not path.startswith("/"):
-        raise errors.PathNotAbsoluteError(f"{uri!r} is not absolute; devices are named by absolute paths")
+        raise errors.PathNotAbsoluteError(
+            f"{uri!r} is no absolute path, which it has to be: the host opens it, perhaps on another machine"
+        )
     return path
 
 

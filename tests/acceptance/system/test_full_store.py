@@ -90,6 +90,7 @@ def test_full_store_is_told_by_everyone_until_the_server_is_restarted(
         shown = said(system, "query", "vol1")
         assert "Host 'h1' is up, and waits for its admission: " in shown
         assert NO_SPACE in shown
+        assert "allowed nothing: its host does not answer" in shown
         recovery = said(system, "recover", "vol1")
         assert "vol1 host h1 is up, and not admitted yet" in recovery
         assert NO_SPACE in recovery

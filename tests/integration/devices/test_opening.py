@@ -19,7 +19,10 @@ from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.opening import leads_to, open_device, same_device
 from services.write_cloning.devices.threads import ThreadEngine
+from services.write_cloning.opener import ConfiguredOpener
+from shared.config.model import HostConfig
 from shared.migration.devices import DeviceKind
+from shared.migration.refusals import Refusal
 from tests.integration.devices.conftest import AttachLoop
 from tests.integration.devices.tools import KIB, MIB, Driver, open_descriptors, pattern, run, until
 
@@ -546,3 +549,25 @@ async def test_name_that_leads_elsewhere(
         assert not await leads_to(str(path), device.identity)
     finally:
         await device.close()
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("v/a", "'v/a' is no absolute path, which it has to be: the host opens it"),
+        (
+            "http://foo",
+            "http://foo is neither an absolute path nor a file:///PATH, nbd:// or nbd+unix:// URI",
+        ),
+        ("nbd://", "nbd:// is no URI of a remote export"),
+    ],
+)
+async def test_a_device_that_is_written_wrongly_is_told_by_its_side(
+    engine: Engine, side: str, uri: str, words: str
+) -> None:
+    host = HostConfig(name="h1", state_dir="/var/lib/cutover", allowed_devices=("/srv/*",))
+    pair = {"source": "/srv/none", "target": "/srv/neither"} | {side: uri}
+    with pytest.raises(Refusal) as caught:
+        await ConfiguredOpener(host, engine).open_pair(**pair, overwrite_target=False)
+    assert caught.value.message.startswith(f"The {side} cannot be used: {words}")

@@ -101,3 +101,18 @@ def test_a_list_ends_with_what_is_to_be_looked_at_each_once() -> None:
     warned = status(warnings=("vol1: no room.",))
     shown = drawn(list_table((warned, replace(warned, name="vol2"), status())))
     assert shown.count("warning  vol1: no room.") == 1
+
+
+@pytest.mark.parametrize("state", [State.SETUP, State.COMMITTED])
+def test_what_was_found_equal_is_told_only_while_writes_go_to_both(state: State) -> None:
+    once = replace(COMPARING, verification=None, verified_at="2026-01-31T12:00:00Z")
+    for told in (once, replace(COMPARING, verification=None, needs_verify=True)):
+        assert "verified" in drawn(status_view(told))
+        assert "verified" not in drawn(status_view(replace(told, state=state)))
+        assert "verified" not in drawn(status_view(replace(told, authority=Side.TARGET))), (
+            "the source misses writes"
+        )
+
+
+def test_nothing_is_allowed_where_the_host_does_not_answer_and_that_is_why() -> None:
+    assert "nothing: its host does not answer" in drawn(status_view(status(host_answers=False, allowed=())))

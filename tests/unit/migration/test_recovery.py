@@ -16,9 +16,8 @@ EVERYTHING = [
 ]
 ADOPTIONS = {Choice.ADOPT_SOURCE: Held.TARGET, Choice.ADOPT_TARGET: Held.SOURCE}
 
-NOTHING_TO_CHOOSE = frozenset(
-    {Standing.OPEN, Standing.WAITING}
-)  # the way out of the second is what it waits for
+# The way out for a host that waits for its admission is what it waits for.
+NOTHING_TO_CHOOSE = frozenset({Standing.OPEN, Standing.WAITING})
 
 
 @pytest.mark.parametrize("known", EVERYTHING, ids=str)

@@ -16,6 +16,7 @@ from shared.messages.control import (
     ThrottleRequest,
     control_subject,
 )
+from shared.messages.status import MigrationStatus
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag, State
@@ -273,6 +274,9 @@ async def test_requests_that_may_still_land_on_the_target_forbid_a_sync(
     assert refusal.code is Code.OUTSTANDING_REQUESTS
     assert words in refusal.message
     assert await services.kinds() == ["state"]
+    subject = control_subject("query", "vol1")
+    status = await services.wire.requests.request(subject, PlainRequest(), MigrationStatus, timeout_s=10)
+    assert status.allowed == ("cleanup",), "what would be refused is not allowed"
 
 
 async def test_a_decision_that_is_on_its_way_is_waited_for(services: Services, host: ScriptedHost) -> None:

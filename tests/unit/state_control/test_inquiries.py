@@ -79,6 +79,7 @@ async def test_a_host_that_is_away_leaves_the_journals_word(services: Services) 
     status = await query(services)
     assert (status.state, status.error_flag, status.size_bytes) == (State.SOURCE_SELECTED, True, 1 << 20)
     assert (status.host_answers, status.synced_bytes, status.routing) == (False, None, None)
+    assert status.allowed == (), "none could be carried out"
     assert status.host_error is not None
     assert "away" in status.host_error
 

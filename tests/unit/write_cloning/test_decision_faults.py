@@ -258,6 +258,8 @@ async def test_target_that_hangs_is_dropped_and_not_used_again_before_it_lets_go
         assert await house.answer(house.write(7)) == 0
         ledger = await house.settled(State.SETUP)
         assert [fault.cause for fault in ledger.faults] == ["timeout"]
+        (warning,) = house.migration.warnings
+        assert warning.startswith("1 request of an earlier attempt is outstanding on target")
         with pytest.raises(Refusal) as refusal:
             await house.ask("sync")
         assert refusal.value.code is Code.OUTSTANDING_REQUESTS

@@ -78,3 +78,17 @@ async def test_what_names_lists_was_made_durable_first(
 
 def _in_thread(function: Callable[..., None]) -> Any:
     return aiofiles.os.wrap(function)
+
+
+async def test_what_is_put_is_its_owners_alone(tmp_path: Path) -> None:
+    """Whatever the mask says, and where a crash has left a file of another mode aside."""
+    (tmp_path / "a.new").write_bytes(b"left")
+    (tmp_path / "a.new").chmod(0o644)
+    storage = Directory(tmp_path)
+    before = os.umask(0)
+    try:
+        for name in ("a", "b"):
+            await storage.put(name, b"1")
+            assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
