@@ -169,3 +169,10 @@ def test_every_alert_is_tested() -> None:
 
 def test_states_are_those_of_the_table() -> None:
     assert {labels[0] for labels in scraped(told(20))["cutover_migration_state"]} == set(State)
+
+
+def test_labels_are_bounded() -> None:
+    picture = Picture("e")
+    picture.told_status(status(view()), NOW)
+    picture.told_progress(view(io_engine="e" * 5000), NOW)
+    assert max(len(line) for line in exposition(picture, "")[0].splitlines()) < 1000
