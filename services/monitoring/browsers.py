@@ -5,7 +5,8 @@ Nothing is queued for a browser: it is owed the picture, not a message for each 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import orjson
 
@@ -42,11 +43,19 @@ class Browsers:
         self._is_closing = True
         self.wake()
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places that there are, for a stream."""
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
     async def stream(self, last_id: str, selected: str) -> AsyncIterator[bytes]:
         """Server-sent events for one browser, which has been told up to `last_id` before, if anything."""
         changed = asyncio.Event()
         self._waiting.add(changed)
-        self.count += 1
         try:
             after = self._version_in(last_id)
             is_new = True
@@ -64,7 +73,6 @@ class Browsers:
                 except TimeoutError:
                     continue  # an empty frame is the beat
         finally:
-            self.count -= 1
             self._waiting.discard(changed)
 
     async def _see_to_history(self, selected: str) -> None:

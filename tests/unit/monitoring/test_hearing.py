@@ -40,7 +40,7 @@ def picture() -> Picture:
 
 @pytest.fixture
 def hearing(picture: Picture) -> Hearing:
-    return Hearing(picture, Wall(Stopped()))  # type: ignore[arg-type]
+    return Hearing(picture, Wall(Stopped()))
 
 
 def progress(told: HostView, of: str = "vol1") -> Told:
