@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 from shared.bus.nkeys import new_key_pair
 from tests.acceptance.system.devices import MIB
@@ -150,4 +151,7 @@ def test_operator_commands_a_real_migration(system: System) -> None:
         reply = post(f"{origin}/migrations/led/command/sync", {}, origin, **secrets).body
         assert reply["state"] in {"syncing", "source-selected"}
         watcher.until(lambda: watcher.rows["led"]["state"] == "source-selected", "copied")
+        token = Path(monitoring.said(r"access token in (\S+)"))
+        assert token.exists()
+    assert not token.parent.exists()  # nothing is left of it after SIGTERM
     assert system.client.query("led")["state"] == "source-selected"
