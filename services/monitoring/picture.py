@@ -55,7 +55,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durability:
-    """Whether the journal syncs before it acknowledges; None: not known yet. `because` says why not, or why it is not known."""
+    """Whether the journal syncs before it acknowledges; None: nobody can tell. `because` says why not, or why it is not known."""
 
     is_established: bool | None = None
     because: str = ""
@@ -236,6 +236,9 @@ class Picture:
         """The connection to NATS is there, or lost."""
         if not link.is_connected:
             self.around.services = {}
+            self.around.durability = (
+                Durability()
+            )  # the server that comes back may be another, or have other settings
             for host in self.around.hosts.values():
                 host.is_up = None
         self.around.link = link

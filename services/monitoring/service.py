@@ -106,6 +106,7 @@ async def _follow(
         try:
             async with connected(config, name="monitoring", clock=clock) as bus:
                 browsers.following = following = Following(bus, config, picture, wall)
+                _log.info("connected to NATS at %s", config.shown_url)
                 said = ""
                 await following.run()
         except* Refusal as refusals:
@@ -122,7 +123,10 @@ async def _keep_commanding(config: Config, commands: _Commands, clock: SystemClo
     while True:
         try:
             async with connected(nats, name="monitoring-operator", clock=clock) as bus:
-                commands.present, said = Commanding(bus), ""
+                commands.present = Commanding(bus)
+                if said:
+                    _log.info("commands are offered now")
+                said = ""
                 await asyncio.Event().wait()
         except Refusal as refusal:
             said = _say_once(said, "commands are not offered yet", refusal)

@@ -117,8 +117,10 @@ def test_host_and_nats_may_go_and_come(stoppable_system: System) -> None:
         system.stop_nats()
         watcher.until(lambda: not watcher.around["link"]["is_connected"], "NATS is away")
         assert watcher.rows["crash"]["state"] == "setup"  # still there, with its age
+        assert "cutover_journal_sync_always" not in monitoring.metrics()  # nobody can tell at present
         system.start_nats()
         watcher.until(lambda: watcher.around["link"]["is_connected"], "NATS is back")
+        watcher.until(lambda: watcher.around["durability"]["is_established"], "the journal syncs, as before")
         system.client.command("sync", "crash")
         watcher.until(lambda: watcher.rows["crash"]["state"] in {"syncing", "source-selected"}, "it goes on")
 
@@ -133,6 +135,7 @@ def test_service_that_begins_without_nats_waits_for_it(stoppable_system: System)
             watcher.until(lambda: not watcher.around["link"]["is_connected"], "NATS is away")
             system.start_nats()
             watcher.until(lambda: watcher.around["link"]["is_connected"], "NATS is there")
+            assert monitoring.said(r"(connected to NATS at \S+)\s+$")  # so that its last word is no warning
     finally:
         if not system.is_nats_running:
             system.start_nats()
