@@ -18,11 +18,11 @@ from shared.messages.status import PROGRESS_PREFIX, HostView, progress_subject
 from shared.migration.names import is_valid_name
 from shared.migration.records import Subjects
 from shared.migration.refusals import Refusal
+from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
 
 DOUBTED_MAX = 100  # subjects of which it is remembered that they were told of in the log
-_SHOWN_MAX = 120  # characters of a subject, in the log
 
 
 class Hearing:
@@ -69,4 +69,4 @@ class Hearing:
         """Say once, for each subject, that something on it is not believed."""
         if subject not in self._doubted and len(self._doubted) < DOUBTED_MAX:
             self._doubted.add(subject)
-            _log.warning("A message on %.*r is passed over: %s", _SHOWN_MAX, subject, why)
+            _log.warning("A message on %r is passed over: %s", shortened(subject), why)

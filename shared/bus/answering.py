@@ -8,6 +8,7 @@ from shared.messages.codec import decode, decode_reply, encode
 from shared.messages.control import ErrorBody, ErrorReply
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
+from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ async def answer(endpoint: Endpoint, subject: str, payload: bytes) -> Answer:
     except Refusal as refusal:
         return refused(refusal)
     except Exception:  # noqa: BLE001 # logged, and told as `internal`
-        _log.exception("a request on %s failed", subject)
+        _log.exception("a request on %s failed", shortened(subject))
         return refused(_INTERNAL)
 
 
@@ -61,5 +62,5 @@ def _about(endpoint: Endpoint, subject: str) -> str:
         return ""
     name = subject.rpartition(".")[2]
     if not is_valid_name(name):
-        raise Refusal(Code.BAD_NAME, f"{name!r} is no name: {NAME_RULE}.")
+        raise Refusal(Code.BAD_NAME, f"{shortened(name)!r} is no name: {NAME_RULE}.")
     return name
