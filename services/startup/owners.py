@@ -77,7 +77,7 @@ class Owners:
             reason=reason,
             devices=witness.devices,
         )
-        await self._ask(repair_subject(witness.migration), request)
+        await self._ask(repair_subject(self._host, witness.migration), request)
 
     async def record_decision(self, witness: WitnessView, ledger: Ledger) -> None:
         """Have the journal hold the last decision of the witness."""
@@ -99,12 +99,12 @@ class Owners:
             detail=witness.detail,
             devices=None if ledger.exists else witness.devices,
         )
-        await self._ask(decision_subject(witness.migration), request)
+        await self._ask(decision_subject(self._host, witness.migration), request)
 
     async def record_fault(self, fault: FaultReport, ledger: Ledger) -> None:
         """Have the journal hold a fault."""
         request = RecordFaultRequest(origin=self._origin(ledger, fault.operation_id), fault=fault)
-        await self._ask(record_subject("fault", ledger.migration), request)
+        await self._ask(record_subject("fault", self._host, ledger.migration), request)
 
     async def record_unclean(self, ledger: Ledger) -> None:
         """Have the journal hold that the stop was not clean: a fault of the target."""
@@ -133,13 +133,13 @@ class Owners:
             trigger=verdict.label,
             detail=verdict.reason,
         )
-        await self._ask(decision_subject(ledger.migration), request)
+        await self._ask(decision_subject(self._host, ledger.migration), request)
 
     async def set_flag(self, ledger: Ledger) -> None:
         """Set the flag anew for a migration that goes on cloning."""
         cleared = ledger.flag_entry.digest if ledger.flag_entry is not None else f"{ledger.uuid}:never"
         request = SetFlagRequest(origin=self._origin(ledger, f"{_SET_PREFIX}{cleared}"))
-        await self._ask(record_subject("flag-set", ledger.migration), request)
+        await self._ask(record_subject("flag-set", self._host, ledger.migration), request)
 
     async def clear_flag(self, ledger: Ledger) -> None:
         """Clear the flag that is in force, on the tail that was judged."""
@@ -151,7 +151,7 @@ class Owners:
             set_digest=set_digest,
             tail_digest=ledger.tail.digest,
         )
-        await self._ask(record_subject("flag-clear", ledger.migration), request)
+        await self._ask(record_subject("flag-clear", self._host, ledger.migration), request)
 
     def _origin(self, ledger: Ledger, operation: str, *, decision: int | None = None) -> Origin:
         return Origin(

@@ -57,7 +57,7 @@ class Replay:
         if is_superseded(witness, ledger, self._host):
             return await self._judged(ledger, None)
         refuse_foreign(witness, ledger, self._host)
-        refuse_taken_over(witness, ledger, self._host)
+        refuse_taken_over(ledger, self._host)
         refuse_older_copy(witness)
         ledger = await self._sound(witness, ledger)
         ledger = await self._caught_up(witness, ledger)
@@ -78,6 +78,7 @@ class Replay:
                 Code.NOT_ADMITTED,
                 f"{migration!r} stays closed: {why}, and the journal does not know it; its witness would admit it.",
             )
+        refuse_taken_over(ledger, self._host)
         refuse_without_witness(ledger, why)
         return await self._judged(ledger, None)
 

@@ -121,7 +121,7 @@ def _of_streams(verb: str) -> tuple[str, ...]:
 
 _ASK_FOR_HOSTS = (f"$SRV.INFO.{HOST_SERVICE_NAME}",)
 _ASK_FOR_ALL = tuple(f"$SRV.{verb}{rest}" for verb in ("PING", "INFO", "STATS") for rest in ("", ".>"))
-_RECORD_ALL = tuple(record_subject(what, "*") for what in ("flag-set", "flag-clear", "fault"))
+_RECORD_ALL = tuple(record_subject(what, "*", "*") for what in ("flag-set", "flag-clear", "fault"))
 _LIST = f"$JS.API.STREAM.INFO.{Subjects.STREAM}"  # which migrations the journal has
 
 _PLAIN = (
@@ -162,8 +162,8 @@ _PLAIN = (
         inbox_prefix=_inbox_prefix(STARTUP),
         asks=(
             *_RECORD_ALL,
-            decision_subject("*"),
-            repair_subject("*"),
+            decision_subject("*", "*"),
+            repair_subject("*", "*"),
             *_ASK_FOR_HOSTS,
             _LIST,
             *_reading(Subjects.STREAM),
@@ -212,9 +212,9 @@ def _host(name: str) -> Role:
         tells=(progress_subject("*"),),
         asks=(
             admission_subject(name),
-            record_subject("flag-clear", "*"),
-            record_subject("fault", "*"),
-            decision_subject("*"),
+            record_subject("flag-clear", name, "*"),
+            record_subject("fault", name, "*"),
+            decision_subject(name, "*"),
             *_reading(Subjects.STREAM),
         ),
         answers=(f"cutover.host.{name}.>", *_discovery(HOST_SERVICE_NAME)),

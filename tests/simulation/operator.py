@@ -145,7 +145,9 @@ class Operator:
         )
         request = RecordFaultRequest(origin=origin_of(witness), fault=fault)
         with contextlib.suppress(Refusal):
-            await self.bus.request(record_subject("fault", NAME), request, StoredReply, timeout_s=5)
+            await self.bus.request(
+                record_subject("fault", witness.host, NAME), request, StoredReply, timeout_s=5
+            )
 
     async def _look(self, command: str) -> None:
         if command == "query":

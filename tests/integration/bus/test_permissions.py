@@ -8,23 +8,34 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 import pytest
 
+from services.fault_recording.service import FaultRecording
 from shared.bus.bootstrap import bootstrap
 from shared.bus.chain import ChainJournal
 from shared.bus.connection import Bus
 from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.jetstream import JetStreamStream
-from shared.bus.permissions import meet
+from shared.bus.memory import AcceptedDurability
+from shared.bus.permissions import cloning_role, meet, roles
+from shared.clock import SystemClock
 from shared.messages.control import PlainRequest
+from shared.messages.recording import (
+    ClearFlagRequest,
+    Origin,
+    StoredReply,
+    record_subject,
+    repair_subject,
+)
 from shared.migration.ledger import Tail
 from shared.migration.refusals import Code, Refusal
+from shared.migration.states import Flag
 from tests.support.installations import FILES, Installation, make_installation
-from tests.support.records import flag_set, state_record
+from tests.support.records import NAME, UUID, flag_set, state_record
 
 ROLES = tuple(FILES)
 RECORDING, CONTROL, STARTUP, MONITOR, OPERATOR = (
@@ -54,11 +65,17 @@ MAY_PUBLISH: dict[str, set[str]] = {
     **{f"cutover.control.{looking}.v1": LOOKERS for looking in ("query", "faults", "recover")},
     "cutover.control.list": LOOKERS,
     "cutover.control.faults": LOOKERS,
-    "cutover.decision.v1": {STARTUP, *HOSTS},
-    "cutover.decision.repair.v1": {STARTUP},
-    "cutover.record.flag-set.v1": {CONTROL, STARTUP},
-    "cutover.record.flag-clear.v1": {CONTROL, STARTUP, *HOSTS},
-    "cutover.record.fault.v1": {CONTROL, STARTUP, *HOSTS},
+    "cutover.decision.h1.v1": {STARTUP, H1},
+    "cutover.decision.h2.v1": {STARTUP, H2},
+    "cutover.decision.v1": NOBODY,
+    "cutover.decision.repair.h1.v1": {STARTUP},
+    "cutover.record.flag-set.h1.v1": {CONTROL, STARTUP},
+    "cutover.record.flag-clear.h1.v1": {CONTROL, STARTUP, H1},
+    "cutover.record.flag-clear.h2.v1": {CONTROL, STARTUP, H2},
+    "cutover.record.flag-clear.v1": NOBODY,
+    "cutover.record.fault.h1.v1": {CONTROL, STARTUP, H1},
+    "cutover.record.fault.h2.v1": {CONTROL, STARTUP, H2},
+    "cutover.record.fault.v1": NOBODY,
     "cutover.startup.admit.h1": {H1},
     "cutover.startup.admit.h2": {H2},
     "cutover.host.h1.commit.v1": {CONTROL},
@@ -229,6 +246,8 @@ async def refusal_of(bus: Bus, subject: str) -> Refusal:
         (MONITOR, "cutover.control.commit.v1"),
         (H1, "cutover.startup.admit.h2"),
         (H1, "cutover.host.h2.status"),
+        (H1, "cutover.record.flag-clear.h2.v1"),
+        (H1, "cutover.decision.h2.v1"),
     ],
 )
 async def test_who_asks_what_he_may_not_is_refused_at_once_by_the_subject_and_the_user(
@@ -411,13 +430,57 @@ async def test_nobody_hears_the_answers_to_another(running: Running) -> None:
     subscription = await listener.client.subscribe("_INBOX_write_cloning.h1.>")
     await listener.settle()
     async with NatsEndpoints(running.buses[CONTROL]).serve(SERVICE, [_DECISION]):
-        await running.buses[H1].request("cutover.decision.v1", PlainRequest(), PlainRequest, timeout_s=10)
+        await running.buses[H1].request("cutover.decision.h1.v1", PlainRequest(), PlainRequest, timeout_s=10)
         await listener.settle()
     assert subscription.pending_msgs == 0
     assert any(each.subject == "_inbox_write_cloning.h1.>" for each in listener.denials)
 
 
-_DECISION = Endpoint(name="decision", subject="cutover.decision.*", request=PlainRequest, handler=_answer)
+async def _answer_host(_host: str, _about: str, _request: PlainRequest) -> PlainRequest:
+    return PlainRequest(operation_id="answered")
+
+
+_DECISION = Endpoint(
+    name="decision", subject="cutover.decision.*.*", request=PlainRequest, handler=_answer_host
+)
+
+
+async def test_a_host_clears_no_flag_of_another_by_any_way(running: Running) -> None:
+    """Each way is closed by another part: the server, the host in the subject, and the host in the journal."""
+    journal = ChainJournal(JetStreamStream(running.buses[RECORDING]))
+    first = await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
+    flag = await journal.append(flag_set(), Tail(sequence=first.sequence, index=1, digest=first.digest))
+    owner = Origin(migration=NAME, uuid=UUID, attempt=1, host="h1", run=1, decision=1, operation_id="op")
+    request = ClearFlagRequest(origin=owner, set_digest=flag.digest, tail_digest=flag.digest)
+    strange = replace(request, origin=replace(owner, host="h2"))
+    recording = FaultRecording(journal, AcceptedDurability(), SystemClock())
+    service = ServiceDescription(name="cutover-fault-recording", description="of a test")
+    async with NatsEndpoints(running.buses[RECORDING]).serve(service, recording.endpoints()):
+        for subject_host, asked, code in (
+            ("h1", request, Code.NOT_PERMITTED),
+            ("h2", request, Code.BAD_REQUEST),
+            ("h2", strange, Code.STALE),
+        ):
+            subject = record_subject("flag-clear", subject_host, NAME)
+            with pytest.raises(Refusal) as caught:
+                await running.buses[H2].request(subject, asked, StoredReply, timeout_s=10)
+            assert caught.value.code is code, caught.value.message
+        assert (await journal.read(NAME)).flag is Flag.SET
+        subject = record_subject("flag-clear", "h1", NAME)
+        await running.buses[H1].request(subject, request, StoredReply, timeout_s=10)
+        assert (await journal.read(NAME)).flag is Flag.CLEAR
+
+
+def test_a_host_that_is_called_like_a_word_of_a_subject_may_no_more_than_any() -> None:
+    """On cutover.decision.repair.MIGRATION the host `repair` decides: a repair is asked for elsewhere."""
+    for name in ("repair", "fault", "flag-set"):
+        role = next(each for each in roles([name]) if each.name == cloning_role(name))
+        for subject in (
+            repair_subject("h1", "v1"),
+            repair_subject(name, "v1"),
+            record_subject("flag-set", name, "v1"),
+        ):
+            assert not [pattern for pattern in role.asks if meet(pattern, subject)]
 
 
 @pytest.mark.parametrize(
