@@ -18,7 +18,7 @@ from shared.migration.ledger import Entry, Ledger, fold
 from shared.migration.records import FlagClearRecord, StateRecord, digest_of
 from shared.migration.refusals import Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, Flag
-from shared.migration.table import Trigger
+from shared.migration.table import Step, Transition, Trigger
 from tests.simulation.disk import Asked, Disk, OpenDisk
 from tests.simulation.machine import HostProcess
 from tests.simulation.operator import NAME
@@ -43,7 +43,7 @@ class Rules:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.witness: Witness | None = None  # as a process that reads it now would find it
-        self._source_failures = 0
+        self._flush_failures = 0  # of the source, before this attempt
 
     # ------------------------------------------------------------------ the witness
 
@@ -66,6 +66,14 @@ class Rules:
         is_new = before is None or (before.uuid, before.decision) != (witness.uuid, witness.decision)
         if is_new and witness.trigger in _TRUSTING_THE_TARGET and witness.fault_count(Side.TARGET):
             raise BrokenRuleError(f"R5: {witness.trigger} is decided over a target fault")
+
+    def step(self, row: Transition, step: Step) -> None:
+        """The executor is about to perform a step."""
+        failures = self._world.disk(Side.SOURCE).flush_failures
+        if row.trigger is Trigger.SYNC and step is Step.RELEASE_WRITES:
+            self._flush_failures = failures
+        if row.trigger is Trigger.COPIED and step is row.steps[0] and failures > self._flush_failures:
+            raise BrokenRuleError("4.5: in sync, although a flush of the source has failed in this attempt")
 
     def look_at_files(self) -> None:
         """After a power cut, or a repair, the file may be another one."""

@@ -325,6 +325,7 @@ class World:
     def step(self, row: Transition, step: Step, process: Process) -> None:
         """The executor is about to perform a step."""
         self.note("step", point_of(row, step))
+        self._guarded(self.rules.step)(row, step)
         if step is Step.START_COPYING:
             self._count_resync()
         if step is row.steps[-1]:
