@@ -67,6 +67,7 @@ class World:
         self.nats = Nats(_rng(seed, "nats"), self.point, self.count_fault)
         self.nats.does_sync = self.plan.does_sync
         self.nats.stored = self._guarded(self.rules.stored)
+        self.nats.lost = self.damage.journal_lost
         self.nats.answered = self._answered
         files = _rng(seed, "files")
         self.run_files = Directory(files, self.point, self.count_fault)
@@ -264,7 +265,7 @@ class World:
         if is_clean and self.application.volume is None:
             is_clean = False  # nothing was open: there was nothing to do
         if is_clean:
-            self._guarded(self.rules.stopped_cleanly)(process.host)
+            self._guarded(self.rules.stopped_cleanly)(process, process.host)
             self.model.everything_was_flushed()
         self._end_host()
         if is_clean and self._rng.random() < 0.2:
@@ -464,7 +465,7 @@ class World:
             return refusal.message
         if not migration.reporter.is_settled:
             return f"not in the journal: {migration.reporter.trouble}"
-        return "" if self.application.volume is not None else "no volume"
+        return self.rules.untold() if self.application.volume is not None else "no volume"
 
 
 def _rng(seed: int, of: str) -> random.Random:
