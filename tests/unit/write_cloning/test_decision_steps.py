@@ -15,7 +15,7 @@ from shared.migration.records import Kind, StateRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag, State
 from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
-from tests.support.standing_host import DISCONNECT, NAME, SIZE, standing_host
+from tests.support.standing_host import DISCONNECT, NAME, SIZE, StandingHost, standing_host
 
 _COMMANDS = [
     (State.SETUP, Trigger.SYNC),
@@ -199,17 +199,30 @@ async def test_host_says_that_it_is_being_entered_from_the_look_at_the_flag_to_t
         assert seen == [True, False]
 
 
+async def _flagged(house: StandingHost) -> EnterRequest:
+    """The flag is set for the first attempt, and the host has not been asked yet."""
+    origin = replace(origin_of(house.witness), attempt=1, operation_id="sync-1:flag")
+    flag = await house.operator.request(
+        record_subject("flag-set", NAME), SetFlagRequest(origin=origin), StoredReply, timeout_s=5
+    )
+    return EnterRequest(uuid=house.witness.uuid, attempt=1, flag_digest=flag.digest, operation_id="sync-1")
+
+
+async def test_flag_whose_clear_was_asked_for_is_not_entered_with() -> None:
+    """The clear may be on its way. Reporter and startup see to it that nobody gets here; each alone would be enough."""
+    async with standing_host() as house:
+        asked = await _flagged(house)
+        await house.migration._keeper.spend_flag(asked.flag_digest)
+        with pytest.raises(Refusal, match="was to be cleared") as refusal:
+            await house.migration.enter(asked)
+        assert refusal.value.code is Code.STALE
+        assert house.witness.state is State.SETUP
+
+
 async def test_flag_that_the_host_has_refused_is_not_entered_with_when_the_same_request_comes_again() -> None:
     """Whoever was refused has it cleared. A host that took it all the same would clone writes under a flag that is clear."""
     async with standing_host() as house:
-        origin = replace(origin_of(house.witness), attempt=1, operation_id="sync-1:flag")
-        set_flag = SetFlagRequest(origin=origin)
-        flag = await house.operator.request(
-            record_subject("flag-set", NAME), set_flag, StoredReply, timeout_s=5
-        )
-        asked = EnterRequest(
-            uuid=house.witness.uuid, attempt=1, flag_digest=flag.digest, operation_id="sync-1"
-        )
+        asked = await _flagged(house)
         house.storage.puts_to_fail = 2
         with pytest.raises(Refusal, match="could not be written"):
             await house.migration.enter(asked)
