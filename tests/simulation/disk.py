@@ -25,6 +25,7 @@ HOLE = bytes(bytearray(SECTOR))  # reads as zeroes, and is no storage: another o
 JUNK = b"\xee" * SECTOR  # what a read that failed leaves in its buffer
 
 SLOW_CHANCE = 0.02
+SLOW_FLUSH_CHANCE = 0.3  # where slowness is what is looked at
 
 
 @dataclass(slots=True)
@@ -86,6 +87,7 @@ class Disk:
     rng: random.Random
     watchers: Watchers
     slow_s: float = 0.5  # how long a request may take, once in a while
+    slow_flush_chance: float = SLOW_CHANCE
     can_zero_fast: bool = True
     durable: list[bytes] = field(default_factory=list)
     view: list[bytes] = field(default_factory=list)
@@ -316,11 +318,12 @@ class OpenDisk:
     def schedule(self, asked: Asked) -> None:
         """Have it done some time."""
         if not self.process.is_dead:
-            self._loop.call_later(self._latency(), self._due, asked, context=self.process.context)
+            chance = self.disk.slow_flush_chance if asked.operation == "flush" else SLOW_CHANCE
+            self._loop.call_later(self._latency(chance), self._due, asked, context=self.process.context)
 
-    def _latency(self) -> float:
+    def _latency(self, slow_chance: float = SLOW_CHANCE) -> float:
         drawn = self._rng.random()
-        return drawn * self.disk.slow_s if self._rng.random() < SLOW_CHANCE else drawn * 0.004
+        return drawn * self.disk.slow_s if self._rng.random() < slow_chance else drawn * 0.004
 
     def _due(self, asked: Asked) -> None:
         disk = self.disk
