@@ -395,7 +395,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "faults-not-caught-up",
         "4.6",
         "what a device has failed before a crash would be known to nobody but the host",
-        (Change(_REPLAY, "for fault in witness.faults:", "for fault in ():"),),
+        (Change(_REPLAY, "for fault in witness.faults\n", "for fault in ()\n"),),
         first_seed=25,
     ),
     Mutation(
