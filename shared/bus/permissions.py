@@ -16,6 +16,7 @@ from shared.messages.control import FAULTS_SUBJECT, LIST_SUBJECT, control_subjec
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.messages.recording import decision_subject, record_subject, repair_subject
 from shared.messages.status import progress_subject
+from shared.migration.names import is_valid_name
 from shared.migration.records import Subjects
 
 HOST_PLACEHOLDER = "HOST"  # in the documentation, where no host is meant in particular
@@ -57,6 +58,21 @@ def cloning_role(host: str) -> str:
 def roles(hosts: Sequence[str]) -> tuple[Role, ...]:
     """Every role there is, with one for each host."""
     return (*_PLAIN, *(_host(name) for name in hosts), _MONITOR, _OPERATOR)
+
+
+def role_of_inboxes(prefix: str) -> Role:
+    """Whose answers come there: no two roles have one prefix, and the server lets nobody hear another's.
+
+    A stock client's is the operator's, and so is any that is not written by `cutover init`.
+    """
+    host = prefix.removeprefix(f"{_inbox_prefix(CLONING)}.")
+    everyone = roles([host] if is_valid_name(host) else [])
+    return next((role for role in everyone if role.inbox_prefix == prefix), _OPERATOR)
+
+
+def may_ask(role: Role, subject: str) -> bool:
+    """Whether a role may publish to this subject, and be answered."""
+    return any(meet(asked, subject) for asked in role.asks)
 
 
 def permissions(role: Role, everyone: Sequence[Role]) -> Permissions:
