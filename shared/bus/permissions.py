@@ -123,12 +123,20 @@ def _discovery(service_name: str) -> tuple[str, ...]:
 
 def _reading(stream: str) -> tuple[str, ...]:
     """A chain is read by its last message and a consumer of one's own, which is taken down afterwards."""
+    return (f"$JS.API.STREAM.MSG.GET.{stream}", *_consuming(stream))
+
+
+def _consuming(stream: str) -> tuple[str, ...]:
     return (
-        f"$JS.API.STREAM.MSG.GET.{stream}",
         f"$JS.API.CONSUMER.CREATE.{stream}.*.{Subjects.ALL}",
         f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
         f"$JS.API.CONSUMER.DELETE.{stream}.*",
     )
+
+
+def _copying(stream: str) -> tuple[str, ...]:
+    """A backup is asked for once, and each piece of it is acknowledged, so that no more comes than is taken."""
+    return (f"$JS.API.STREAM.SNAPSHOT.{stream}", f"$JS.SNAPSHOT.ACK.{stream}.>")
 
 
 def _of_streams(verb: str) -> tuple[str, ...]:
@@ -215,6 +223,8 @@ _OPERATOR = Role(
         "$JS.API.STREAM.LIST",
         *_of_streams("INFO"),
         *_of_streams("MSG.GET"),
+        *_consuming(Subjects.STREAM),
+        *_copying(Subjects.STREAM),
     ),
     hears=(_EVERYTHING,),
 )

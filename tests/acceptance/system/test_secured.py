@@ -100,6 +100,23 @@ def test_the_stock_program_is_an_operator_with_two_options(system: SecuredSystem
 
 
 @pytest.mark.nats_cli
+def test_the_operator_reads_the_stream_of_the_journal_and_takes_a_copy_of_it(
+    system: SecuredSystem, nats_cli: Path, tmp_path: Path
+) -> None:
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    follow = ("sub", "--stream", "CUTOVER_JOURNAL", "--all", "--wait=2s", "cutover.journal.vol1.>")
+    done = system.nats_program(nats_cli, *follow)
+    assert '"trigger":"setup"' in done.stdout, done
+    assert "violation" not in done.stdout + done.stderr
+    copy = tmp_path / "copy"
+    done = system.nats_program(nats_cli, "stream", "backup", "CUTOVER_JOURNAL", str(copy), "--no-progress")
+    assert done.returncode == 0, done
+    assert {"backup.json", "stream.arc.s2"} == {each.name for each in copy.rglob("*") if each.is_file()}
+    assert "violation" not in done.stdout + done.stderr
+
+
+@pytest.mark.nats_cli
 def test_an_operator_neither_writes_nor_empties_the_journal_nor_speaks_to_hosts(
     system: SecuredSystem, nats_cli: Path
 ) -> None:

@@ -6,9 +6,12 @@ not name has to be denied.
 
 import asyncio
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_bytes as random_bytes
 
 import pytest
 
@@ -82,17 +85,20 @@ MAY_PUBLISH: dict[str, set[str]] = {
     "$JS.API.STREAM.DELETE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.PURGE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.MSG.DELETE.CUTOVER_JOURNAL": NOBODY,
-    "$JS.API.STREAM.SNAPSHOT.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.SNAPSHOT.CUTOVER_JOURNAL": {OPERATOR},
+    "$JS.API.STREAM.SNAPSHOT.CUTOVER_PROGRESS": NOBODY,
+    "$JS.SNAPSHOT.ACK.CUTOVER_JOURNAL.x": {OPERATOR},
+    "$JS.SNAPSHOT.RESTORE.CUTOVER_JOURNAL.x": NOBODY,
     "$JS.API.STREAM.RESTORE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.DELETE.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.STREAM.PURGE.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c": NOBODY,
-    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>": READERS,
+    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>": READERS | {OPERATOR},
     "$JS.API.CONSUMER.CREATE.CUTOVER_PROGRESS.c.cutover.progress.v1": NOBODY,
     "$JS.API.CONSUMER.DURABLE.CREATE.CUTOVER_JOURNAL.c": NOBODY,
-    "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c": READERS,
-    "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.c": READERS,
+    "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c": READERS | {OPERATOR},
+    "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.c": READERS | {OPERATOR},
     "$JS.API.CONSUMER.LIST.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.CONSUMER.NAMES.CUTOVER_JOURNAL": NOBODY,
     "$SYS.REQ.SERVER.PING": NOBODY,
@@ -281,13 +287,34 @@ async def test_a_journal_that_may_not_be_written_or_read_says_so(running: Runnin
     with pytest.raises(Refusal) as caught:
         await monitor.read("cutover.journal.vol1.>")
     assert caught.value.code is Code.NOT_PERMITTED
-    assert "consumer.create" in caught.value.message
+    assert "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL." in caught.value.message
     with pytest.raises(Refusal) as caught:
         await bootstrap(running.buses[H1])
     assert caught.value.code is Code.NOT_PERMITTED
 
 
-@pytest.mark.parametrize("role", sorted(READERS))
+@pytest.mark.nats_cli
+async def test_an_operator_takes_a_copy_of_a_journal_that_is_larger_than_what_the_server_sends_unasked(
+    running: Running, nats_cli: Path, tmp_path: Path
+) -> None:
+    """It sends 8 MiB, and goes on as pieces are acknowledged; unacknowledged, the copy stops there."""
+    for _ in range(20):
+        await running.buses[RECORDING].client.request("cutover.journal.v1.flag", random_bytes(900_000))
+    config = running.installation.config(OPERATOR)
+    copy = tmp_path / "copy"
+    process = await asyncio.create_subprocess_exec(
+        nats_cli, "--no-context", "--server", config.url, "--nkey", str(config.nkey_seed_file),
+        "--tlsca", str(config.tls_ca_file), "stream", "backup", "CUTOVER_JOURNAL", str(copy), "--no-progress",
+        stdout=PIPE, stderr=STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said
+    assert b"iolation" not in said
+    assert sum(file.stat().st_size for file in copy.iterdir()) > 18_000_000
+
+
+@pytest.mark.parametrize("role", sorted(READERS | {OPERATOR}))
 async def test_those_who_rely_on_the_journal_can_read_it(running: Running, role: str) -> None:
     await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
     ledger = await ChainJournal(JetStreamStream(running.buses[role])).read("vol1")
