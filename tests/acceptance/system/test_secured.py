@@ -225,6 +225,8 @@ def test_service_with_the_key_of_another_ends_with_a_sentence(
         )  # fmt: skip
         assert done.returncode == 1, done.stderr
         assert sentence in done.stderr
+        deaf = [line for line in done.stderr.splitlines() if "to subscribe to" in line]
+        assert len(deaf) <= 1, "one mistake, one line"
         assert "Traceback" not in done.stderr
 
 

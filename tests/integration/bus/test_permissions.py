@@ -17,7 +17,7 @@ import pytest
 
 from shared.bus.bootstrap import bootstrap
 from shared.bus.chain import ChainJournal
-from shared.bus.connection import Bus
+from shared.bus.connection import DEAF_TOLD_AFTER_S, Bus
 from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.jetstream import JetStreamStream
@@ -188,7 +188,7 @@ def table(found: Iterable[tuple[str, str]], subjects: Iterable[str]) -> dict[str
 async def permitted(bus: Bus, subjects: Iterable[str], *, publish: bool) -> set[str]:
     """Those that the server has said nothing against."""
     await bus.settle()
-    denied = {each.subject for each in bus.denials if each.is_publish is publish}
+    denied = {each.subject.lower() for each in bus.denials if each.is_publish is publish}
     return {subject for subject in subjects if subject.lower() not in denied}
 
 
@@ -328,6 +328,23 @@ async def test_a_search_for_hosts_that_is_denied_does_not_find_none(running: Run
     assert caught.value.code is Code.NOT_PERMITTED
 
 
+async def test_a_service_that_may_hear_nothing_is_told_once(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who serves is refused, with the number of subjects, and the log is left alone; who only subscribes has one line of it."""
+    bus = running.buses[MONITOR]
+    with pytest.raises(BaseExceptionGroup) as group:
+        async with NatsEndpoints(bus).serve(SERVICE, [LIST]):
+            pass
+    assert group.group_contains(Refusal, match=r"cutover\.control\.list, nor to 9 others")
+    for number in range(9):
+        await bus.client.subscribe(f"cutover-other.{number}.UP")
+    await bus.settle()
+    await asyncio.sleep(DEAF_TOLD_AFTER_S + 0.1)
+    (line,) = [each.getMessage() for each in caplog.records if "permit" in each.getMessage()]
+    assert line.endswith("to subscribe to cutover-other.0.UP, nor to 8 others.")
+
+
 async def test_progress_that_may_not_be_told_is_logged_once(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,7 +420,7 @@ async def test_nobody_hears_the_answers_to_another(running: Running) -> None:
         await running.buses[H1].request("cutover.decision.v1", PlainRequest(), PlainRequest, timeout_s=10)
         await listener.settle()
     assert subscription.pending_msgs == 0
-    assert any(each.subject == "_inbox_write_cloning.h1.>" for each in listener.denials)
+    assert any(each.subject == "_INBOX_write_cloning.h1.>" for each in listener.denials)
 
 
 _DECISION = Endpoint(name="decision", subject="cutover.decision.*", request=PlainRequest, handler=_answer)
