@@ -1,6 +1,8 @@
 """The whole system with credentials and TLS, from the files of `cutover init`: it works, and what is not meant to, does not."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.reference.files import PAGE
 from services.console.local_nats import any_port
 from tests.acceptance.system.application import Application
 from tests.acceptance.system.background import Background
@@ -15,6 +18,7 @@ from tests.acceptance.system.devices import MIB, digest, run
 from tests.acceptance.system.pairs import make_pair
 from tests.acceptance.system.remote import faulty
 from tests.acceptance.system.secured import SecuredSystem, secured_system
+from tests.acceptance.system.test_events_page import ASKING, COMMANDS
 from tests.acceptance.system.whole_system import CLONING, HOST, ROOT, SERVICES
 
 
@@ -114,6 +118,33 @@ def test_the_operator_reads_the_stream_of_the_journal_and_takes_a_copy_of_it(
     assert done.returncode == 0, done
     assert {"backup.json", "stream.arc.s2"} == {each.name for each in copy.rglob("*") if each.is_file()}
     assert "violation" not in done.stdout + done.stderr
+
+
+def options_on_the_page(system: SecuredSystem) -> dict[str, list[str]]:
+    """By role: what the page about events says that each command takes more, where NATS asks for credentials."""
+    found = re.findall(r"^nats (--server tls:.*) …$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    url = system.installation.config("operator").url
+    there = [each.replace("tls://127.0.0.1:4222", url).replace("DIR", str(system.etc)) for each in found]
+    return dict(zip(("operator", "monitor"), map(shlex.split, there), strict=True))
+
+
+@pytest.mark.nats_cli
+def test_the_options_on_the_page_about_events_do(system: SecuredSystem, nats_cli: Path) -> None:
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    system.client.command("sync", "vol1")
+    system.client.until_state("vol1", "source-selected")
+    for role, options in options_on_the_page(system).items():
+        for command in COMMANDS:
+            is_listening = command[1] == "sub"
+            if role == "monitor" and (command in ASKING or "--stream" in command):
+                continue
+            done = subprocess.run(
+                [nats_cli, "--no-context", *options, *command[1:], *(["--wait=1s"] if is_listening else [])],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+            assert "iolation" not in done.stdout + done.stderr, command
+            assert is_listening or done.returncode == 0, (command, done)
 
 
 @pytest.mark.nats_cli
@@ -311,3 +342,29 @@ def test_doctor_tells_of_a_key_that_others_can_read(system: SecuredSystem) -> No
     finally:
         key.chmod(0o600)
     assert any(line["outcome"] == "warning" and "mode 0644" in line["message"] for line in lines)
+
+
+def test_the_example_of_the_doctor_is_what_an_installation_shows(system: SecuredSystem) -> None:
+    """But for what is of the machine that the example is from, and numbers."""
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    page = (ROOT / "docs/OPERATING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^\$ cutover doctor --config [^\n]*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shown = system.cutover("doctor", "--config", str(system.config_of(CLONING))).stdout
+    for here, there in (
+        (str(system.etc), "/etc/cutover"),
+        (str(system.state_dir), "/var/lib/cutover/host1"),
+    ):
+        shown = shown.replace(here, there)
+    shown = _without_numbers(re.sub(rf"\b{HOST}\b", "host1", shown))
+    lines = [line for line in _without_numbers(example).splitlines() if line.startswith("ok ")]
+    assert len(lines) > 15
+    for line in lines:
+        beginning, _, end = line.partition("…")
+        assert any(each.startswith(beginning) and each.endswith(end) for each in shown.splitlines()), (
+            f"{line}\n{shown}"
+        )
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)*", "N", text)
