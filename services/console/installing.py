@@ -21,7 +21,7 @@ from services.console.installation import (
     write,
 )
 from services.console.output import Output
-from services.console.services_config import host_name, patterns_of, yet_to_come
+from services.console.services_config import host_name, machine_name, patterns_of, yet_to_come
 from shared.migration.names import NAME_RULE, is_valid_name
 
 _PORT_MAX = 65535
@@ -95,9 +95,15 @@ def _tell(folder: Path, plan: Plan, out: Output) -> None:
     out.say("Who has tls/ca-key.pem can make certificates that all of this accepts: keep it somewhere else.")
     if str(at) != str(folder):
         out.say(f"Its files belong at {at}.")
+    if host_name() != machine_name() and any(each.name == host_name() for each in plan.hosts):
+        out.say(
+            f"This machine is called {machine_name()}, and its host {host_name()}: under systemd that takes a drop-in "
+            "(docs/OPERATING.md)."
+        )
     out.say("What comes next:")
     for line in next_commands(plan):
         out.say(f"  {line}")
+    out.say("After a restart of NATS the second one is run again: the stream of progress is in memory alone.")
 
 
 def next_commands(plan: Plan) -> list[str]:

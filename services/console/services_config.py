@@ -94,9 +94,14 @@ def yet_to_come(allowed: str) -> str:
     )
 
 
+def machine_name() -> str:
+    """The short name that this machine goes by."""
+    return socket.gethostname().partition(".")[0]
+
+
 def host_name() -> str:
     """This machine's name, as far as a host's name may look like it."""
-    name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")
+    name = re.sub(r"[^a-z0-9-]+", "-", machine_name().lower()).strip("-")
     return name[:NAME_LENGTH_MAX] or "local"
 
 

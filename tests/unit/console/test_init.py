@@ -342,6 +342,21 @@ def test_a_folder_without_a_name_is_not_the_current_one(
     assert contents(tmp_path) == []
 
 
+@pytest.mark.parametrize(("machine", "is_told"), [("DB-01.example", True), ("db-01", False)])
+def test_a_machine_whose_name_is_none_of_a_host_is_told(
+    machine: str,
+    is_told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: machine)
+    assert run(["init", str(tmp_path / "etc")]) == 0
+    told = "This machine is called DB-01, and its host db-01" in capsys.readouterr().out
+    assert told is is_told
+    assert (tmp_path / "etc/hosts/db-01.toml").is_file()
+
+
 def test_what_is_allowed_and_not_there_yet_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
