@@ -6,9 +6,12 @@ not name has to be denied.
 
 import asyncio
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
+from secrets import token_bytes as random_bytes
 
 import orjson
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from services.fault_recording.service import FaultRecording
 from shared.bus.bootstrap import bootstrap
 from shared.bus.chain import ChainJournal
-from shared.bus.connection import Bus
+from shared.bus.connection import DEAF_TOLD_AFTER_S, Bus
 from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.jetstream import JetStreamStream
@@ -100,17 +103,20 @@ MAY_PUBLISH: dict[str, set[str]] = {
     "$JS.API.STREAM.DELETE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.PURGE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.MSG.DELETE.CUTOVER_JOURNAL": NOBODY,
-    "$JS.API.STREAM.SNAPSHOT.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.SNAPSHOT.CUTOVER_JOURNAL": {OPERATOR},
+    "$JS.API.STREAM.SNAPSHOT.CUTOVER_PROGRESS": NOBODY,
+    "$JS.SNAPSHOT.ACK.CUTOVER_JOURNAL.x": {OPERATOR},
+    "$JS.SNAPSHOT.RESTORE.CUTOVER_JOURNAL.x": NOBODY,
     "$JS.API.STREAM.RESTORE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.DELETE.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.STREAM.PURGE.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c": NOBODY,
-    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>": READERS,
+    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>": READERS | {OPERATOR},
     "$JS.API.CONSUMER.CREATE.CUTOVER_PROGRESS.c.cutover.progress.v1": NOBODY,
     "$JS.API.CONSUMER.DURABLE.CREATE.CUTOVER_JOURNAL.c": NOBODY,
-    "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c": READERS,
-    "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.c": READERS,
+    "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c": READERS | {OPERATOR},
+    "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.c": READERS | {OPERATOR},
     "$JS.API.CONSUMER.LIST.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.CONSUMER.NAMES.CUTOVER_JOURNAL": NOBODY,
     "$SYS.REQ.SERVER.PING": NOBODY,
@@ -200,7 +206,7 @@ def table(found: Iterable[tuple[str, str]], subjects: Iterable[str]) -> dict[str
 async def permitted(bus: Bus, subjects: Iterable[str], *, publish: bool) -> set[str]:
     """Those that the server has said nothing against."""
     await bus.settle()
-    denied = {each.subject for each in bus.denials if each.is_publish is publish}
+    denied = {each.subject.lower() for each in bus.denials if each.is_publish is publish}
     return {subject for subject in subjects if subject.lower() not in denied}
 
 
@@ -338,13 +344,34 @@ async def test_a_journal_that_may_not_be_written_or_read_says_so(running: Runnin
     with pytest.raises(Refusal) as caught:
         await monitor.read("cutover.journal.vol1.>")
     assert caught.value.code is Code.NOT_PERMITTED
-    assert "consumer.create" in caught.value.message
+    assert "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL." in caught.value.message
     with pytest.raises(Refusal) as caught:
         await bootstrap(running.buses[H1])
     assert caught.value.code is Code.NOT_PERMITTED
 
 
-@pytest.mark.parametrize("role", sorted(READERS))
+@pytest.mark.nats_cli
+async def test_an_operator_takes_a_copy_of_a_journal_that_is_larger_than_what_the_server_sends_unasked(
+    running: Running, nats_cli: Path, tmp_path: Path
+) -> None:
+    """It sends 8 MiB, and goes on as pieces are acknowledged; unacknowledged, the copy stops there."""
+    for _ in range(20):
+        await running.buses[RECORDING].client.request("cutover.journal.v1.flag", random_bytes(900_000))
+    config = running.installation.config(OPERATOR)
+    copy = tmp_path / "copy"
+    process = await asyncio.create_subprocess_exec(
+        nats_cli, "--no-context", "--server", config.url, "--nkey", str(config.nkey_seed_file),
+        "--tlsca", str(config.tls_ca_file), "stream", "backup", "CUTOVER_JOURNAL", str(copy), "--no-progress",
+        stdout=PIPE, stderr=STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said
+    assert b"iolation" not in said
+    assert sum(file.stat().st_size for file in copy.iterdir()) > 18_000_000
+
+
+@pytest.mark.parametrize("role", sorted(READERS | {OPERATOR}))
 async def test_those_who_rely_on_the_journal_can_read_it(running: Running, role: str) -> None:
     await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
     ledger = await ChainJournal(JetStreamStream(running.buses[role])).read("vol1")
@@ -356,6 +383,23 @@ async def test_a_search_for_hosts_that_is_denied_does_not_find_none(running: Run
     with pytest.raises(Refusal) as caught:
         await running.buses[RECORDING].instances("cutover-write-cloning", timeout_s=5)
     assert caught.value.code is Code.NOT_PERMITTED
+
+
+async def test_a_service_that_may_hear_nothing_is_told_once(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who serves is refused, with the number of subjects, and the log is left alone; who only subscribes has one line of it."""
+    bus = running.buses[MONITOR]
+    with pytest.raises(BaseExceptionGroup) as group:
+        async with NatsEndpoints(bus).serve(SERVICE, [LIST]):
+            pass
+    assert group.group_contains(Refusal, match=r"cutover\.control\.list, nor to 9 others")
+    for number in range(9):
+        await bus.client.subscribe(f"cutover-other.{number}.UP")
+    await bus.settle()
+    await asyncio.sleep(DEAF_TOLD_AFTER_S + 0.1)
+    (line,) = [each.getMessage() for each in caplog.records if "permit" in each.getMessage()]
+    assert line.endswith("to subscribe to cutover-other.0.UP, nor to 8 others.")
 
 
 async def test_progress_that_may_not_be_told_is_logged_once(
@@ -433,7 +477,7 @@ async def test_nobody_hears_the_answers_to_another(running: Running) -> None:
         await running.buses[H1].request("cutover.decision.h1.v1", PlainRequest(), PlainRequest, timeout_s=10)
         await listener.settle()
     assert subscription.pending_msgs == 0
-    assert any(each.subject == "_inbox_write_cloning.h1.>" for each in listener.denials)
+    assert any(each.subject == "_INBOX_write_cloning.h1.>" for each in listener.denials)
 
 
 async def _answer_host(_host: str, _about: str, _request: PlainRequest) -> PlainRequest:
