@@ -203,7 +203,7 @@ async def _flagged(house: StandingHost) -> EnterRequest:
     """The flag is set for the first attempt, and the host has not been asked yet."""
     origin = replace(origin_of(house.witness), attempt=1, operation_id="sync-1:flag")
     flag = await house.operator.request(
-        record_subject("flag-set", NAME), SetFlagRequest(origin=origin), StoredReply, timeout_s=5
+        record_subject("flag-set", origin.host, NAME), SetFlagRequest(origin=origin), StoredReply, timeout_s=5
     )
     return EnterRequest(uuid=house.witness.uuid, attempt=1, flag_digest=flag.digest, operation_id="sync-1")
 
