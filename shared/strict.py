@@ -1,15 +1,19 @@
 """Strict reading of JSON into dataclasses: nothing is converted, nothing is ignored, every mistake is named by its key.
 
-For requests and for configuration alike. It knows nothing of what it reads.
+Numbers have a bound, too: JSON allows any, but whoever is told one later has 64 bits for it, and nothing that is counted or
+measured here is negative. For requests and for configuration alike. It knows nothing of what it reads.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails, SchemaValidator
 
 T = TypeVar("T")
+
+INTEGER_MAX = 2**63 - 1
+_QUANTITY_MAX = 1e18  # of a rate or a duration; rounded, it still fits into 64 bits
 
 _NOT_KEYS = frozenset({"function-after", "function-before", "function-wrap", "nullable"})
 
@@ -30,20 +34,38 @@ def read_json(shape: type[T], payload: bytes, *, unknown: Literal["forbid", "ign
         Mistakes: all of them together.
     """
     try:
-        return _adapter(shape).validate_json(payload, strict=True, extra=unknown)
+        read: T = _validator(shape).validate_json(payload, strict=True, extra=unknown)
     except ValidationError as error:
         raise Mistakes(tuple(_sentences(error))) from None
+    return read
 
 
 # One for each shape that was ever read: as many as there are dataclasses.
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+_VALIDATORS: dict[type, SchemaValidator] = {}
 
 
-def _adapter(shape: type[T]) -> TypeAdapter[T]:
-    adapter: TypeAdapter[T] | None = _ADAPTERS.get(shape)
-    if adapter is None:
-        adapter = _ADAPTERS[shape] = TypeAdapter(shape)
-    return adapter
+def _validator(shape: type) -> SchemaValidator:
+    validator = _VALIDATORS.get(shape)
+    if validator is None:
+        validator = _VALIDATORS[shape] = SchemaValidator(
+            cast("CoreSchema", _bounded(TypeAdapter(shape).core_schema))
+        )
+    return validator
+
+
+def _bounded(schema: object) -> object:
+    """Pydantic's schema of a shape with a bound on every number, so that no field can be forgotten."""
+    match schema:
+        case dict() if schema.get("type") == "int":
+            return schema | {"ge": 0, "le": INTEGER_MAX}
+        case dict() if schema.get("type") == "float":
+            return schema | {"ge": -_QUANTITY_MAX, "le": _QUANTITY_MAX, "allow_inf_nan": False}
+        case dict():
+            return {key: _bounded(part) for key, part in schema.items()}
+        case list() | tuple():
+            return type(schema)(_bounded(part) for part in schema)
+        case _:
+            return schema
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -37,6 +38,12 @@ application = typer.Typer(
 )
 
 
+def _tell_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"cutover {version('cutover')}")
+        raise typer.Exit
+
+
 @application.callback()
 def _before_any_command(
     server: Annotated[
@@ -52,6 +59,10 @@ def _before_any_command(
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end."),
     ] = False,
 ) -> None:
     """Move a volume from one device to another while applications use it.

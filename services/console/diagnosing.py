@@ -14,7 +14,7 @@ from rich.text import Text
 from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Outcome
 from services.console.doctor.looking_at_bus import look_at_bus
-from services.console.doctor.looking_at_files import look_at_files
+from services.console.doctor.looking_at_files import look_at_files, look_at_tls
 from services.console.doctor.looking_at_machine import look_at_machine
 from services.console.doctor.table import Line, lines
 from services.console.failures import Exit
@@ -87,8 +87,10 @@ async def _facts(file: Path | None, session: Session) -> Facts:
     nats = config.nats if config is not None else NatsConfig()
     if session.server_was_named:
         nats = replace(nats, url=session.server)
-    files = () if config is None else look_at_files(config, datetime.now(UTC))
-    facts = Facts(config=config, config_name=name, mistakes=mistakes, files=files)
+    facts = Facts(config=config, config_name=name, mistakes=mistakes)
+    if config is not None:
+        now = datetime.now(UTC)
+        facts = replace(facts, files=look_at_files(config, now), tls_mistakes=look_at_tls(config, now))
     try:
         facts = replace(facts, bus=await look_at_bus(nats, SystemClock()))
     except (ConfigError, Refusal) as error:

@@ -1,6 +1,5 @@
 """`cutover init`: a folder with everything that an installation with credentials and TLS needs, ready to be started."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ _PORT_MAX = 65535
 def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
     context: typer.Context,
     folder: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="DIR", help="The folder to make; it may be there if it is empty.", show_default=False
         ),
@@ -56,7 +55,7 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="A device that hosts may open: a path, a pattern, or a folder of files. Repeatable.",
+            help="A device that hosts may open: a path, a pattern, or a folder (FOLDER/) for what lies in it. Repeatable.",
         ),
     ] = None,
     installed_at: Annotated[

@@ -18,6 +18,7 @@ Nothing here knows where the files will be used: paths in them begin with `insta
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,6 +43,7 @@ from shared.bus.permissions import (
 
 SECRET, OPEN = 0o600, 0o644
 SECRET_FOLDER, OPEN_FOLDER = 0o700, 0o755
+OTHERS_MAY_WRITE = 0o022
 SECRETS = "secrets"
 ANY_ADDRESS, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - where other machines are to reach it, it listens for them
 _OF_SERVICES = {
@@ -96,25 +98,53 @@ def files_of(plan: Plan, now: datetime) -> dict[PurePosixPath, File]:
 
 
 def write(folder: Path, files: Mapping[PurePosixPath, File]) -> None:
-    """Write all of them, or nothing: they are made beside the folder, which then takes its name at once.
+    """Write all of them, or nothing: they are made aside, and then take their names at once.
+
+    A folder that is there stays the one that it is, with its owner and its mode: it may be mounted there, or be somebody's place.
 
     Raises:
         ConsoleError: (`not-empty`) the folder holds something; `not-written`.
     """
     refuse_filled(folder)
-    made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
+    is_there = folder.is_dir()
+    aside = f".{folder.name}.{secrets.token_hex(4)}.new"
+    made = folder / aside if is_there else folder.with_name(aside)
     try:
         made.mkdir(mode=SECRET_FOLDER)
         for path, file in files.items():
             _write(made, path, file)
         _open(made)
-        made.rename(folder)
+        if is_there:
+            _move_up(made)
+        else:
+            made.rename(folder)
     except OSError as error:
         raise ConsoleError(
             "not-written", f"{folder} cannot be made: {error.strerror}; nothing was written."
         ) from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)  # there only if something went wrong
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _move_up(made: Path) -> None:
+    """Give everything in a folder its place in the folder above, or nothing."""
+    names = [each.name for each in made.iterdir()]
+    try:
+        for name in names:
+            (made / name).rename(made.parent / name)
+    except BaseException:
+        for name in names:
+            if not (made / name).exists():  # what is not here any more is there, and ours
+                (made.parent / name).rename(made / name)
+        raise
+
+
+def open_to_others(folder: Path) -> str:
+    """Who else may exchange what is in a folder, as a sentence; empty where nobody may."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if not mode & OTHERS_MAY_WRITE:
+        return ""
+    return f"{folder} was there with mode {mode:04o}: others may exchange what is in it, keys included (chmod go-w {folder})."
 
 
 def refuse_filled(folder: Path) -> None:

@@ -11,9 +11,17 @@ from pathlib import Path, PurePosixPath
 
 from services.console.certificates import general_name
 from services.console.failures import usage
-from services.console.installation import HostPlan, Plan, files_of, nats_url, refuse_filled, write
+from services.console.installation import (
+    HostPlan,
+    Plan,
+    files_of,
+    nats_url,
+    open_to_others,
+    refuse_filled,
+    write,
+)
 from services.console.output import Output
-from services.console.services_config import host_name, patterns_of
+from services.console.services_config import host_name, machine_name, patterns_of, yet_to_come
 from shared.migration.names import NAME_RULE, is_valid_name
 
 _PORT_MAX = 65535
@@ -33,18 +41,24 @@ class Asked:
     installed_at: str | None
 
 
-def install(folder: Path, asked: Asked, out: Output) -> None:
+def install(folder: str, asked: Asked, out: Output) -> None:
     """Make the folder, and say what comes next.
 
     Raises:
         ConsoleError: `usage`, `not-empty` or `not-written`; then nothing was written.
     """
-    place = folder.absolute()
+    if not folder:
+        raise usage("DIR: '' names no folder.")
+    place = Path(folder).absolute()
     refuse_filled(place)
     plan = _planned(place, asked)
     files = files_of(plan, datetime.now(UTC))
     write(place, files)
     _tell(place, plan, out)
+    if warning := open_to_others(place):
+        out.say(warning)
+    for sentence in filter(None, map(yet_to_come, asked.allow)):
+        out.say(sentence)
     out.result(
         {
             "folder": str(place),
@@ -56,13 +70,14 @@ def install(folder: Path, asked: Asked, out: Output) -> None:
 
 def _planned(place: Path, asked: Asked) -> Plan:
     store = asked.nats_store
+    at = str(place) if asked.installed_at is None else asked.installed_at
     plan = Plan(
-        installed_at=PurePosixPath(_absolute("--installed-at", asked.installed_at or str(place))),
+        installed_at=PurePosixPath(_absolute("--installed-at", at)),
         hosts=tuple(_host(each) for each in asked.hosts or [host_name()]),
         nats_hosts=tuple(_reachable("--nats-host", each) for each in asked.nats_hosts),
         nats_port=asked.nats_port,
         monitor=_endpoint("--nats-monitor", asked.nats_monitor),
-        store=PurePosixPath(_absolute("--nats-store", store)) if store else None,
+        store=PurePosixPath(_absolute("--nats-store", store)) if store is not None else None,
         state_dir=PurePosixPath(_absolute("--state-dir", asked.state_dir)),
         allow=tuple(pattern for each in asked.allow for pattern in patterns_of(each)),
     )
@@ -80,9 +95,15 @@ def _tell(folder: Path, plan: Plan, out: Output) -> None:
     out.say("Who has tls/ca-key.pem can make certificates that all of this accepts: keep it somewhere else.")
     if str(at) != str(folder):
         out.say(f"Its files belong at {at}.")
+    if host_name() != machine_name() and any(each.name == host_name() for each in plan.hosts):
+        out.say(
+            f"This machine is called {machine_name()}, and its host {host_name()}: under systemd that takes a drop-in "
+            "(docs/OPERATING.md)."
+        )
     out.say("What comes next:")
     for line in next_commands(plan):
         out.say(f"  {line}")
+    out.say("After a restart of NATS the second one is run again: the stream of progress is in memory alone.")
 
 
 def next_commands(plan: Plan) -> list[str]:

@@ -37,7 +37,7 @@ def up(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="A device that may be opened: a path, a pattern, or a folder of files. Repeatable.",
+            help="A device that may be opened: a path, a pattern, or a folder (FOLDER/) for what lies in it. Repeatable.",
         ),
     ] = None,
     port: Annotated[

@@ -33,9 +33,8 @@ def nats_text(plan: NatsPlan, role: Role) -> str:
         f"nkey_seed_file = {_quoted(plan.seed_file(role.name))}",
         f"tls_ca_file = {_quoted(str(plan.folder / 'tls/ca.pem'))}",
         f"inbox_prefix = {_quoted(role.inbox_prefix)}",
+        f"monitor_url = {_quoted(plan.monitor_url)}",
     ]
-    if role.name != OPERATOR:
-        lines.append(f"monitor_url = {_quoted(plan.monitor_url)}")
     if role.name == MONITOR:
         lines += [
             "",

@@ -59,23 +59,49 @@ def filled_in(document: Document, directory: StateDirectory, allow: Sequence[str
 def patterns_of(allowed: str) -> list[str]:
     """The patterns that one `--allow` means: itself, as of a URI; of a folder, what lies in it; of a link, also what it leads to.
 
-    The host compares the path that a device really has, links resolved, so that no link can be swapped in between.
+    What ends with a slash is a folder, also where it is not there yet. The host compares the path that a device really has,
+    links resolved, so that no link can be swapped in between.
+
+    Raises:
+        ConsoleError: (`usage`) it names nothing, as a variable of the shell that is not set; or it is no folder, and ends as one.
     """
+    if not allowed:
+        raise usage("--allow: '' names no device; it takes a path, a pattern, or a folder.")
     if "://" in allowed:  # a remote export's; the configuration is checked as a whole
         export, is_socket, socket_path = allowed.partition("?socket=")
         return sorted(
             {allowed, export + is_socket + os.path.realpath(socket_path)} if is_socket else {allowed}
         )
     path = os.path.abspath(allowed)  # noqa: PTH100 - makes no link and no pattern of it anything else
+    is_of_folder = allowed.endswith("/")
     if not Path(path).exists():
-        return [path]
+        return [f"{path.rstrip('/')}/*" if is_of_folder else path]
+    if is_of_folder and not Path(path).is_dir():
+        raise usage(f"--allow: {allowed!r} is no folder, as the slash at its end says.")
     real = sorted({glob.escape(path), glob.escape(os.path.realpath(path))})
     return [f"{each.rstrip('/')}/*" for each in real] if Path(path).is_dir() else real
 
 
+def yet_to_come(allowed: str) -> str:
+    """What one `--allow` will let in, as a sentence, where it names one thing that is not here; empty for any other."""
+    if "://" in allowed or glob.has_magic(allowed) or Path(allowed).exists():
+        return ""
+    if allowed.endswith("/"):
+        return f"--allow {allowed}: there is no such folder here yet; devices may be opened that lie directly in it."
+    return (
+        f"--allow {allowed}: nothing of that name is here yet; a device may be opened that has exactly that name, and nothing "
+        f"in a folder of that name: --allow {allowed}/ would let that in."
+    )
+
+
+def machine_name() -> str:
+    """The short name that this machine goes by."""
+    return socket.gethostname().partition(".")[0]
+
+
 def host_name() -> str:
     """This machine's name, as far as a host's name may look like it."""
-    name = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")
+    name = re.sub(r"[^a-z0-9-]+", "-", machine_name().lower()).strip("-")
     return name[:NAME_LENGTH_MAX] or "local"
 
 

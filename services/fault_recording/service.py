@@ -16,8 +16,8 @@ from shared.messages.recording import (
     StoredReply,
     record_subject,
 )
+from shared.messages.standing import refuse_mislabelled
 from shared.migration.ledger import Entry
-from shared.migration.refusals import Code, Refusal
 
 SERVICE_NAME = "cutover-fault-recording"
 
@@ -35,31 +35,31 @@ class FaultRecording:
         return (
             Endpoint(
                 name="flag-set",
-                subject=record_subject("flag-set", "*"),
+                subject=record_subject("flag-set", "*", "*"),
                 request=SetFlagRequest,
                 handler=self.set_flag,
             ),
             Endpoint(
                 name="flag-clear",
-                subject=record_subject("flag-clear", "*"),
+                subject=record_subject("flag-clear", "*", "*"),
                 request=ClearFlagRequest,
                 handler=self.clear_flag,
             ),
             Endpoint(
                 name="fault",
-                subject=record_subject("fault", "*"),
+                subject=record_subject("fault", "*", "*"),
                 request=RecordFaultRequest,
                 handler=self.record_fault,
             ),
         )
 
-    async def set_flag(self, migration: str, request: SetFlagRequest) -> StoredReply:
+    async def set_flag(self, host: str, migration: str, request: SetFlagRequest) -> StoredReply:
         """Set the error flag; only where an acknowledged record outlives a power cut.
 
         Raises:
-            Refusal: `journal-unsynced`; those of `decide_set` and of the journal.
+            Refusal: `bad-request`; `journal-unsynced`; those of `decide_set` and of the journal.
         """
-        _refuse_another_name(migration, request.origin)
+        refuse_mislabelled(host, migration, request.origin)
         await self._durability.require()
         entry, _ledger = await append_decided(
             self._journal, migration, lambda ledger: decide_set(request, ledger, self._clock)
@@ -67,13 +67,13 @@ class FaultRecording:
         await self._durability.require()  # still: the connection may have moved to another server meanwhile
         return _stored(entry)
 
-    async def clear_flag(self, migration: str, request: ClearFlagRequest) -> StoredReply:
+    async def clear_flag(self, host: str, migration: str, request: ClearFlagRequest) -> StoredReply:
         """Clear the error flag, after the faults that the request names.
 
         Raises:
-            Refusal: those of `decide_clear`, `decide_fault` and of the journal.
+            Refusal: `bad-request`; those of `decide_clear`, `decide_fault` and of the journal.
         """
-        _refuse_another_name(migration, request.origin)
+        refuse_mislabelled(host, migration, request.origin)
         ledger = await self._journal.read(migration)
         decide_clear(request, ledger, self._clock)  # a clear that is refused leaves no faults behind
         for fault in request.faults:
@@ -83,13 +83,13 @@ class FaultRecording:
         )
         return _stored(entry)
 
-    async def record_fault(self, migration: str, request: RecordFaultRequest) -> StoredReply:
+    async def record_fault(self, host: str, migration: str, request: RecordFaultRequest) -> StoredReply:
         """Append one fault to the log.
 
         Raises:
-            Refusal: those of `decide_fault` and of the journal.
+            Refusal: `bad-request`; those of `decide_fault` and of the journal.
         """
-        _refuse_another_name(migration, request.origin)
+        refuse_mislabelled(host, migration, request.origin)
         return _stored(await self._store_fault(request.origin, request.fault))
 
     async def _store_fault(self, origin: Origin, fault: FaultReport) -> Entry:
@@ -99,13 +99,6 @@ class FaultRecording:
             lambda ledger: decide_fault(origin, fault, ledger, self._clock),
         )
         return entry
-
-
-def _refuse_another_name(migration: str, origin: Origin) -> None:
-    if migration != origin.migration:
-        raise Refusal(
-            Code.BAD_REQUEST, f"The subject is of {migration!r}, and the request of {origin.migration!r}."
-        )
 
 
 def _stored(entry: Entry) -> StoredReply:

@@ -7,11 +7,12 @@ second secret, against forged requests, that every command has to carry beside i
 import hmac
 import os
 import secrets
-import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from shared.migration.refusals import Code, Refusal
 
@@ -75,14 +76,24 @@ class Access:
         return session is not None and hmac.compare_digest(csrf_token.encode(), session.csrf_token.encode())
 
 
-def kept_token(file: Path | None) -> tuple[str, Path]:
-    """The access token and the file that it is in: the one that is there, or a new one, which only we can read.
+@contextmanager
+def kept_token(file: Path | None) -> Iterator[tuple[str, Path]]:
+    """The access token and the file that it is in, while the context is open.
+
+    It is the one that is in the file, or a new one, which only we can read. Where no file is named, it has one for as long.
 
     Raises:
         Refusal: (`bad-request`) the file cannot be used; says why.
     """
-    if file is None:
-        file = Path(tempfile.mkdtemp(prefix="cutover-monitoring-")) / "access-token"
+    if file is not None:
+        yield _token_in(file), file
+        return
+    with TemporaryDirectory(prefix="cutover-monitoring-") as folder:
+        file = Path(folder) / "access-token"
+        yield _token_in(file), file
+
+
+def _token_in(file: Path) -> str:
     try:
         if not file.exists():
             _write(file, secrets.token_urlsafe(_SECRET_BYTES))
@@ -100,7 +111,7 @@ def kept_token(file: Path | None) -> tuple[str, Path]:
             Code.BAD_REQUEST,
             f"monitoring.access_token_file: {file} has fewer than {_SECRET_BYTES} characters: remove it, and a new one is made.",
         )
-    return token, file
+    return token
 
 
 def _write(file: Path, token: str) -> None:

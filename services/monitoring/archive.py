@@ -16,6 +16,7 @@ from shared.bus.interface import Unanswered
 from shared.messages.codec import decode_record
 from shared.migration.records import AnyRecord, Subjects
 from shared.migration.refusals import Code, Refusal
+from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +94,9 @@ class Archive:
         try:
             record = decode_record(base64.b64decode(message.get("data", "")))
         except Refusal as refusal:
-            _log.warning("A record on %r is passed over: %s", message.get("subject"), refusal.message)
+            _log.warning(
+                "A record on %r is passed over: %s", shortened(str(message.get("subject"))), refusal.message
+            )
             return int(message["seq"]), None
         return int(message["seq"]), record
 

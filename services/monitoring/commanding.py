@@ -26,6 +26,7 @@ from shared.messages.status import MigrationStatus
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import IN_SYNC_STATES, State
+from shared.plain import shortened
 
 QUERY_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 90.0  # state_control gives the host a minute
@@ -192,5 +193,5 @@ def _offer(command: str) -> Offer:
 
 def _checked(name: str) -> str:
     if not is_valid_name(name):
-        raise Refusal(Code.BAD_NAME, f"{name!r} is no name of a migration: {NAME_RULE}.")
+        raise Refusal(Code.BAD_NAME, f"{shortened(name)!r} is no name of a migration: {NAME_RULE}.")
     return name

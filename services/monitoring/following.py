@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 from services.monitoring.archive import Archive
 from services.monitoring.frames import SERVICES
+from services.monitoring.hearing import Hearing
 from services.monitoring.picture import EVENTS_MAX, Durability, Link, Picture
 from services.monitoring.wall import Wall
 from shared.bounded import for_each
 from shared.bus.connection import Bus
 from shared.bus.durability import ServerDurability
-from shared.bus.interface import ServiceInstance, Told
+from shared.bus.interface import ServiceInstance
 from shared.config.model import NatsConfig
 from shared.logs.about import about
-from shared.messages.codec import decode_record, decode_reply
 from shared.messages.control import (
     FAULTS_SUBJECT,
     LIST_SUBJECT,
@@ -28,7 +28,7 @@ from shared.messages.control import (
     PlainRequest,
     control_subject,
 )
-from shared.messages.status import PROGRESS_PREFIX, HostView, MigrationStatus, progress_subject
+from shared.messages.status import MigrationStatus, progress_subject
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
 
@@ -52,6 +52,7 @@ class Following:
         self._bus = bus
         self._picture = picture
         self._wall = wall
+        self._hearing = Hearing(picture, wall)
         self._archive = Archive(bus)
         self._durability = ServerDurability(bus, config)
         self._due = asyncio.Event()  # everything is to be asked for
@@ -108,20 +109,9 @@ class Following:
     async def _listen(self) -> None:
         async with self._bus.listen(Subjects.ALL, progress_subject("*")) as told:
             async for each in told:
-                self._hear(each)
-
-    def _hear(self, told: Told) -> None:
-        try:
-            if told.subject.startswith(PROGRESS_PREFIX):
-                self._picture.told_progress(decode_reply(HostView, told.payload), self._wall.now())
-                return
-            record = decode_record(told.payload)
-        except Refusal as refusal:
-            _log.warning("A message on %r is passed over: %s", told.subject, refusal.message)
-            return
-        self._picture.told_record(record)
-        self._in_question.add(record.migration)
-        self._has_questions.set()
+                if (name := self._hearing.hear(each)) is not None:
+                    self._in_question.add(name)
+                    self._has_questions.set()
 
     # ------------------------------------------------------------------ asking
 

@@ -63,7 +63,7 @@ def row(known: Known) -> Frame:
         "flag": known.is_flagged,
         "faults": len(known.attempt_faults),
         "trouble": known.trouble,
-        "host": live.host if live else status.host if status else "",
+        "host": known.host,
         "size": size,
         "synced": live.synced_bytes if live else None,
         "remaining": live.remaining_bytes if live else None,
@@ -200,16 +200,10 @@ def around(picture: Picture) -> Frame:
         "hosts": [
             {
                 **asdict(host),
-                "migrations": sum(_host_of(each) == host.name for each in picture.migrations.values()),
+                "migrations": sum(each.host == host.name for each in picture.migrations.values()),
             }
             for host in sorted(known.hosts.values(), key=lambda host: host.name)
         ],
         "warnings": list(known.warnings),
         "listed": known.listed,
     }
-
-
-def _host_of(known: Known) -> str:
-    if known.view is not None:
-        return known.view.host
-    return known.status.host if known.status is not None else ""

@@ -49,6 +49,13 @@ class Known:
     series: Series = field(default_factory=Series)
 
     @property
+    def host(self) -> str:
+        """Whose it is: by the journal's word, where that is known."""
+        if self.status is not None:
+            return self.status.host
+        return self.view.host if self.view is not None else ""
+
+    @property
     def heard(self) -> float:
         """When anything was last heard of it."""
         return max(self.view_heard, self.status_heard)

@@ -25,6 +25,8 @@ from shared.messages.status import HostView, LatencyView
 from shared.migration.devices import Side
 from shared.migration.states import State
 
+LABEL_CHARACTERS_MAX = 256
+
 LiveValue = Callable[[HostView], float | None]
 
 
@@ -169,13 +171,14 @@ def _of_migrations(migrations: Sequence[Known]) -> Iterator[Metric]:
 
 def _about(known: Known) -> dict[str, str]:
     status, view = known.status, known.view
-    return {
+    labels = {
         "uuid": known.uuid,
-        "host": view.host if view else status.host if status else "",
+        "host": known.host,
         "source": status.source if status else "",
         "target": status.target if status else "",
         "io_engine": view.io_engine if view else "",
     }
+    return {name: value[:LABEL_CHARACTERS_MAX] for name, value in labels.items()}
 
 
 def _of_hosts_views(migrations: Sequence[Known]) -> Iterator[Metric]:

@@ -14,12 +14,15 @@ from shared.bus.interface import ServiceInstance
 from shared.messages.control import ListReply
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.messages.status import FaultView, HostView, MigrationStatus
+from shared.migration.names import is_valid_name
 from shared.migration.records import AnyRecord, FaultRecord, TombstoneRecord
 
 EVENTS_MAX = 200
 GONE_MAX = 1000
 HISTORIES_MAX = 32  # migrations whose history is kept; the one that was looked at longest ago gives way
 STORIES_MAX = 500  # of one history
+HOST_KEPT_S = 15 * 60.0  # a host that nothing names any more, and that does not answer
+_RUN_CHARACTERS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Durability:
-    """Whether the journal syncs before it acknowledges; None: not known yet. `because` says why not, or why it is not known."""
+    """Whether the journal syncs before it acknowledges; None: nobody can tell. `because` says why not, or why it is not known."""
 
     is_established: bool | None = None
     because: str = ""
@@ -233,6 +236,9 @@ class Picture:
         """The connection to NATS is there, or lost."""
         if not link.is_connected:
             self.around.services = {}
+            self.around.durability = (
+                Durability()
+            )  # the server that comes back may be another, or have other settings
             for host in self.around.hosts.values():
                 host.is_up = None
         self.around.link = link
@@ -248,20 +254,32 @@ class Picture:
         """Who has answered `$SRV.INFO`, for each service that was asked for."""
         self.around.services = {name: len(instances) for name, instances in answering.items()}
         up = {each.metadata.get("host", ""): each.metadata for each in answering.get(HOST_SERVICE_NAME, ())}
-        for name in up:
-            if name:
-                self._host(name)
+        for name in filter(is_valid_name, up):
+            self._host(name)
         for host in self.around.hosts.values():
             host.is_up = host.name in up
             if host.is_up:
-                host.heard, host.run = now, up[host.name].get("run", "")
+                host.heard, host.run = now, up[host.name].get("run", "")[:_RUN_CHARACTERS_MAX]
         self._touch_surroundings()
 
     def passed(self, now: float) -> None:
-        """Time has passed: what a host says nothing of any more does not move."""
+        """Time has passed: what a host says nothing of any more does not move, and who is gone for good is forgotten."""
         for known in self.migrations.values():
             if known.view is not None and now - known.view_heard > REST_AFTER_S and known.series.rest():
                 self._touch(known)
+        self._forget_hosts(now)
+
+    def _forget_hosts(self, now: float) -> None:
+        """A host that was retired, or has another name now, is not missed for ever; one that has a migration is."""
+        hosts = self.around.hosts
+        silent = {
+            host.name
+            for host in hosts.values()
+            if host.is_up is False and now - (host.heard or 0) > HOST_KEPT_S
+        }
+        if gone := silent and silent - {known.host for known in self.migrations.values()}:
+            self.around.hosts = {name: host for name, host in hosts.items() if name not in gone}
+            self._touch_surroundings()
 
     def _host(self, name: str) -> HostKnown:
         if name not in self.around.hosts:

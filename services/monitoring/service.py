@@ -6,8 +6,8 @@ It can be started before everything else, and everything else can be restarted u
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,17 +45,17 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     picture.on_change(browsers.wake)
     picture.told_link(Link(url=config.nats.shown_url, since=wall.now()))
     commands = _Commands()
-    operator = _operator(config.monitoring, commands)
     place = Place.of(config.monitoring.listen)
-    app = application(picture, browsers, operator, loopback_only=place.is_loopback)
-    async with serving(app, place, browsers.close) as url:
-        _log.info("the page is at %s", url)
-        supervisor.ready(f"The page is at {url}")
-        async with _in_the_background() as tasks:
-            tasks.create_task(_follow(config.nats, picture, browsers, wall, clock))
-            if operator is not None:
-                tasks.create_task(_keep_commanding(config, commands, clock))
-            await stop.wait()
+    with _operator(config.monitoring, commands) as operator:
+        app = application(picture, browsers, operator, loopback_only=place.is_loopback)
+        async with serving(app, place, browsers.close) as url:
+            _log.info("the page is at %s", url)
+            supervisor.ready(f"The page is at {url}")
+            async with _in_the_background() as tasks:
+                tasks.create_task(_follow(config.nats, picture, browsers, wall, clock))
+                if operator is not None:
+                    tasks.create_task(_keep_commanding(config, commands, clock))
+                await stop.wait()
     return EXIT_DONE
 
 
@@ -85,12 +85,16 @@ class _Commands:
         return self.present
 
 
-def _operator(config: MonitoringConfig, commands: _Commands) -> Operator | None:
+@contextmanager
+def _operator(config: MonitoringConfig, commands: _Commands) -> Iterator[Operator | None]:
+    """What an operator's credential adds, where there is one; with its token, while the context is open."""
     if config.operator_nkey_seed_file is None:
-        return None
-    token, file = kept_token(Path(config.access_token_file) if config.access_token_file else None)
-    _log.info("commands are offered to whoever logs in with the access token in %s", file)
-    return Operator(access=Access(token, asyncio.get_running_loop().time), commanding=commands.get)
+        yield None
+        return
+    named = Path(config.access_token_file) if config.access_token_file else None
+    with kept_token(named) as (token, file):
+        _log.info("commands are offered to whoever logs in with the access token in %s", file)
+        yield Operator(access=Access(token, asyncio.get_running_loop().time), commanding=commands.get)
 
 
 async def _follow(
@@ -102,6 +106,7 @@ async def _follow(
         try:
             async with connected(config, name="monitoring", clock=clock) as bus:
                 browsers.following = following = Following(bus, config, picture, wall)
+                _log.info("connected to NATS at %s", config.shown_url)
                 said = ""
                 await following.run()
         except* Refusal as refusals:
@@ -118,7 +123,10 @@ async def _keep_commanding(config: Config, commands: _Commands, clock: SystemClo
     while True:
         try:
             async with connected(nats, name="monitoring-operator", clock=clock) as bus:
-                commands.present, said = Commanding(bus), ""
+                commands.present = Commanding(bus)
+                if said:
+                    _log.info("commands are offered now")
+                said = ""
                 await asyncio.Event().wait()
         except Refusal as refusal:
             said = _say_once(said, "commands are not offered yet", refusal)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from services.monitoring.connections import Connection
 from shared.migration.refusals import Code, Refusal
 
 BACKLOG = 128
-CONCURRENCY_MAX = 512
 GRACE_S = 2  # for answers that are under way when the service stops
 
 
@@ -56,13 +56,15 @@ async def serving(app: ASGIApp, place: Place, before_end: Callable[[], None]) ->
     listening = _listening(place)
     config = uvicorn.Config(
         app,
+        http=Connection,
+        ws="none",
+        backlog=BACKLOG,
         log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="off",
         server_header=False,
         date_header=False,
-        limit_concurrency=CONCURRENCY_MAX,
         timeout_graceful_shutdown=GRACE_S,
     )
     server = _Server(config)

@@ -1,14 +1,19 @@
 """Times as messages carry them, and durations in words. Pure."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 
 def seconds_of(at: str) -> float:
     """Seconds since 1970 of a time as records and messages carry it; 0 for a text that is none."""
     try:
         return datetime.fromisoformat(at).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
+
+
+def text_of(seconds: float) -> str:
+    """The time as messages carry it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def duration_words(seconds: float) -> str:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from services.monitoring.access import Access, ForbiddenError
 from services.monitoring.browsers import BROWSERS_MAX, Browsers
@@ -27,6 +28,7 @@ STATIC = Path(__file__).parent / "static"
 COOKIE = "cutover_session"
 CSRF_HEADER = "x-cutover-csrf"
 BODY_BYTES_MAX = 4096
+BODY_TIMEOUT_S = 10.0
 LAST_ID_MAX = 128
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -91,6 +93,23 @@ async def _alive(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
 
 
+class _Stream(StreamingResponse):
+    """The stream of one browser. It has its place before anything is waited for: no more come than there are places."""
+
+    def __init__(self, browsers: Browsers, last_id: str, selected: str) -> None:
+        super().__init__(
+            browsers.stream(last_id, selected),
+            media_type="text/event-stream",
+            headers={"x-accel-buffering": "no"},
+        )
+        self._browsers = browsers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `StreamingResponse`."""
+        with self._browsers.place():
+            await super().__call__(scope, receive, send)
+
+
 class _Pages:
     """What everybody may see."""
 
@@ -104,8 +123,7 @@ class _Pages:
             return PlainTextResponse("Too many pages are open.\n", status_code=503)
         last_id = request.headers.get("last-event-id") or request.query_params.get("after", "")
         selected = request.query_params.get("migration", "")
-        stream = self._browsers.stream(last_id[:LAST_ID_MAX], selected[:LAST_ID_MAX])
-        return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        return _Stream(self._browsers, last_id[:LAST_ID_MAX], selected[:LAST_ID_MAX])
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
@@ -198,10 +216,14 @@ class _Commands:
 
 async def _body(request: Request) -> dict[str, Any]:
     received = bytearray()
-    async for piece in request.stream():
-        received += piece
-        if len(received) > BODY_BYTES_MAX:
-            raise Refusal(Code.TOO_LARGE, "The request is too large.")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                received += piece
+                if len(received) > BODY_BYTES_MAX:
+                    raise Refusal(Code.TOO_LARGE, "The request is too large.")
+    except TimeoutError:
+        raise Refusal(Code.BAD_REQUEST, "The request did not come whole.") from None
     try:
         body = orjson.loads(received or b"{}")
     except orjson.JSONDecodeError:

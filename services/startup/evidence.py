@@ -49,15 +49,15 @@ def refuse_foreign(witness: WitnessView, ledger: Ledger, host: str) -> None:
         )
 
 
-def refuse_taken_over(witness: WitnessView, ledger: Ledger, host: str) -> None:
-    """Refuse the host that an operator has taken the migration from.
+def refuse_taken_over(ledger: Ledger, host: str) -> None:
+    """Refuse the host that an operator has taken the migration from, and one that never had it.
 
     Raises:
         Refusal: (`not-admitted`) naming the host that has it.
     """
     if ledger.exists and ledger.host != host:
         raise _closed(
-            witness, f"it was given to host {ledger.host!r}", f"`cutover adopt --host {host}` would admit it"
+            ledger, f"it was given to host {ledger.host!r}", f"`cutover adopt --host {host}` would admit it"
         )
 
 
@@ -183,5 +183,5 @@ def _words(told: tuple[State | None, Side, int]) -> str:
     return f"{state or 'its removal'} with authority {authority} in attempt {attempt}"
 
 
-def _closed(witness: WitnessView, why: str, admits: str) -> Refusal:
-    return Refusal(Code.NOT_ADMITTED, f"{witness.migration!r} stays closed: {why}; {admits}.")
+def _closed(what: WitnessView | Ledger, why: str, admits: str) -> Refusal:
+    return Refusal(Code.NOT_ADMITTED, f"{what.migration!r} stays closed: {why}; {admits}.")

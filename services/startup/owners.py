@@ -51,7 +51,7 @@ class Owners:
         self._host = host
         self._run = run
 
-    async def repair(self, witness: WitnessView, ledger: Ledger, reason: str) -> None:
+    async def repair(self, witness: WitnessView, ledger: Ledger, reason: str) -> StoredReply:
         """Let a damaged chain go on with what the witness holds; the flag counts as set from then on."""
         if witness.state is None:  # it was being removed: the removal follows, as the next decision
             state = ledger.state or _resting_state(witness.authority)
@@ -77,9 +77,9 @@ class Owners:
             reason=reason,
             devices=witness.devices,
         )
-        await self._ask(repair_subject(witness.migration), request)
+        return await self._ask(repair_subject(self._host, witness.migration), request)
 
-    async def record_decision(self, witness: WitnessView, ledger: Ledger) -> None:
+    async def record_decision(self, witness: WitnessView, ledger: Ledger) -> StoredReply:
         """Have the journal hold the last decision of the witness."""
         origin = Origin(
             migration=witness.migration,
@@ -99,14 +99,14 @@ class Owners:
             detail=witness.detail,
             devices=None if ledger.exists else witness.devices,
         )
-        await self._ask(decision_subject(witness.migration), request)
+        return await self._ask(decision_subject(self._host, witness.migration), request)
 
-    async def record_fault(self, fault: FaultReport, ledger: Ledger) -> None:
+    async def record_fault(self, fault: FaultReport, ledger: Ledger) -> StoredReply:
         """Have the journal hold a fault."""
         request = RecordFaultRequest(origin=self._origin(ledger, fault.operation_id), fault=fault)
-        await self._ask(record_subject("fault", ledger.migration), request)
+        return await self._ask(record_subject("fault", self._host, ledger.migration), request)
 
-    async def record_unclean(self, ledger: Ledger) -> None:
+    async def record_unclean(self, ledger: Ledger) -> StoredReply:
         """Have the journal hold that the stop was not clean: a fault of the target."""
         flag = ledger.flag_entry.digest if ledger.flag_entry is not None else "never"
         if ledger.state is None:
@@ -120,9 +120,9 @@ class Owners:
             cause=UNCLEAN_SHUTDOWN,
             detected_at=self._clock.now_rfc3339(),
         )
-        await self.record_fault(fault, ledger)
+        return await self.record_fault(fault, ledger)
 
-    async def record_error_transition(self, ledger: Ledger, verdict: Verdict) -> None:
+    async def record_error_transition(self, ledger: Ledger, verdict: Verdict) -> StoredReply:
         """Decide the way back to `setup` for a host that is down."""
         decision = ledger.decision + 1
         operation = f"startup:{verdict.label}:{ledger.uuid}:{decision}"
@@ -133,15 +133,15 @@ class Owners:
             trigger=verdict.label,
             detail=verdict.reason,
         )
-        await self._ask(decision_subject(ledger.migration), request)
+        return await self._ask(decision_subject(self._host, ledger.migration), request)
 
-    async def set_flag(self, ledger: Ledger) -> None:
+    async def set_flag(self, ledger: Ledger) -> StoredReply:
         """Set the flag anew for a migration that goes on cloning."""
         cleared = ledger.flag_entry.digest if ledger.flag_entry is not None else f"{ledger.uuid}:never"
         request = SetFlagRequest(origin=self._origin(ledger, f"{_SET_PREFIX}{cleared}"))
-        await self._ask(record_subject("flag-set", ledger.migration), request)
+        return await self._ask(record_subject("flag-set", self._host, ledger.migration), request)
 
-    async def clear_flag(self, ledger: Ledger) -> None:
+    async def clear_flag(self, ledger: Ledger) -> StoredReply:
         """Clear the flag that is in force, on the tail that was judged."""
         if ledger.flag_entry is None:
             raise InvariantError(f"{ledger.migration!r} has no flag to clear")
@@ -151,7 +151,7 @@ class Owners:
             set_digest=set_digest,
             tail_digest=ledger.tail.digest,
         )
-        await self._ask(record_subject("flag-clear", ledger.migration), request)
+        return await self._ask(record_subject("flag-clear", self._host, ledger.migration), request)
 
     def _origin(self, ledger: Ledger, operation: str, *, decision: int | None = None) -> Origin:
         return Origin(
@@ -165,8 +165,8 @@ class Owners:
             relies_on=ledger.tail.digest,
         )
 
-    async def _ask(self, subject: str, request: object) -> None:
-        await self._requests.request(subject, request, StoredReply, timeout_s=REQUEST_TIMEOUT_S)
+    async def _ask(self, subject: str, request: object) -> StoredReply:
+        return await self._requests.request(subject, request, StoredReply, timeout_s=REQUEST_TIMEOUT_S)
 
 
 def _resting_state(authority: Side) -> State:

@@ -21,6 +21,7 @@ from services.startup.evidence import (
 from services.startup.owners import Owners
 from shared.bus.interface import Journal
 from shared.messages.admission import Admission, WitnessView
+from shared.messages.recording import StoredReply
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import UNCLEAN_SHUTDOWN, Kind
@@ -57,7 +58,7 @@ class Replay:
         if is_superseded(witness, ledger, self._host):
             return await self._judged(ledger, None)
         refuse_foreign(witness, ledger, self._host)
-        refuse_taken_over(witness, ledger, self._host)
+        refuse_taken_over(ledger, self._host)
         refuse_older_copy(witness)
         ledger = await self._sound(witness, ledger)
         ledger = await self._caught_up(witness, ledger)
@@ -78,6 +79,7 @@ class Replay:
                 Code.NOT_ADMITTED,
                 f"{migration!r} stays closed: {why}, and the journal does not know it; its witness would admit it.",
             )
+        refuse_taken_over(ledger, self._host)
         refuse_without_witness(ledger, why)
         return await self._judged(ledger, None)
 
@@ -87,22 +89,36 @@ class Replay:
         if is_sound(witness, ledger):
             return ledger
         reason = ledger.broken or "the journal has gone back: it lacks the record that the witness relied on"
-        await self._owners.repair(witness, ledger, reason)
-        return await self._journal.read(witness.migration)
+        return await self._longer(ledger, await self._owners.repair(witness, ledger, reason))
 
     # Step 2
 
     async def _caught_up(self, witness: WitnessView, ledger: Ledger) -> Ledger:
         """Faults first, then the decision that they led to; but a migration's first decision comes before all."""
         if not ledger.exists:
-            await self._owners.record_decision(witness, ledger)
-            ledger = await self._journal.read(witness.migration)
-        for fault in witness.faults:
-            if ledger.operation(fault.operation_id, Kind.FAULT) is None:
-                await self._owners.record_fault(fault, ledger)
+            ledger = await self._longer(ledger, await self._owners.record_decision(witness, ledger))
+        stored = [
+            await self._owners.record_fault(fault, ledger)
+            for fault in witness.faults
+            if ledger.operation(fault.operation_id, Kind.FAULT) is None
+        ]
         if ledger.decision < witness.decision:
-            await self._owners.record_decision(witness, ledger)
-        return await self._journal.read(witness.migration)
+            stored.append(await self._owners.record_decision(witness, ledger))
+        return await self._longer(ledger, *stored)
+
+    async def _longer(self, before: Ledger, *stored: StoredReply) -> Ledger:
+        """The journal as it is now, with what it held before and what the owners have stored since: it is judged by that.
+
+        Raises:
+            Refusal: (`busy`) it has gone back meanwhile. Whoever asks again has it judged, and repaired, anew.
+        """
+        ledger = await self._journal.read(before.migration)
+        needed = (before.tail.digest, *(each.digest for each in stored))
+        if ledger.broken is not None or not all(map(ledger.contains, needed)):
+            raise Refusal(
+                Code.BUSY, f"The journal of {before.migration!r} has gone back while it was judged."
+            )
+        return ledger
 
     # Step 3
 
@@ -115,28 +131,28 @@ class Replay:
                 f"{ledger.authority}); a journal and a witness without that would admit it.",
             )
         for remedy in verdict.remedies:
-            await self._remedy(remedy, verdict, ledger, witness)
-            ledger = await self._journal.read(ledger.migration)
+            stored = await self._remedy(remedy, verdict, ledger, witness)
+            ledger = await self._longer(ledger, *stored)
         if ledger.flag is Flag.SET and ledger.state not in CLONING_STATES:
             # Left where a remedy before it has ended the cloning, and with it what the flag stood for.
-            await self._owners.clear_flag(ledger)
-            ledger = await self._journal.read(ledger.migration)
+            ledger = await self._longer(ledger, await self._owners.clear_flag(ledger))
         return _admission(ledger, verdict)
 
     async def _remedy(
         self, remedy: Remedy, verdict: Verdict, ledger: Ledger, witness: WitnessView | None
-    ) -> None:
+    ) -> tuple[StoredReply, ...]:
         match remedy:
             case Remedy.RECORD_UNCLEAN:
-                await self._owners.record_unclean(ledger)
+                return (await self._owners.record_unclean(ledger),)
             case Remedy.ERROR_TRANSITION:
-                await self._owners.record_error_transition(ledger, verdict)
+                return (await self._owners.record_error_transition(ledger, verdict),)
             case Remedy.SET_FLAG:
                 if not is_set_in_vain(ledger, witness):
-                    await self._owners.set_flag(ledger)
+                    return (await self._owners.set_flag(ledger),)
             case Remedy.CLEAR_FLAG:
                 if ledger.flag is Flag.SET:
-                    await self._owners.clear_flag(ledger)
+                    return (await self._owners.clear_flag(ledger),)
+        return ()
 
 
 def _verdict_facts(ledger: Ledger, witness: WitnessView | None) -> VerdictFacts:

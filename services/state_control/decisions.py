@@ -102,7 +102,8 @@ def _present(request: DecisionRequest, ledger: Ledger) -> Entry | None:
     present = ledger.operation(request.origin.operation_id, kind)
     if present is None:
         return None
-    same = (present.record.uuid, present.record.decision) == (request.origin.uuid, request.origin.decision)
+    record, origin = present.record, request.origin
+    same = (record.uuid, record.host, record.decision) == (origin.uuid, origin.host, origin.decision)
     return present if same else None
 
 

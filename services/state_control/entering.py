@@ -70,7 +70,7 @@ class Entering:
 
     async def _set_flag(self, origin: Origin) -> StoredReply:
         return await self._requests.request(
-            record_subject("flag-set", origin.migration),
+            record_subject("flag-set", origin.host, origin.migration),
             SetFlagRequest(origin=origin),
             StoredReply,
             timeout_s=RECORD_TIMEOUT_S,
@@ -81,7 +81,7 @@ class Entering:
         try:
             await self._refuse_if_entered(origin)
             await self._requests.request(
-                record_subject("flag-clear", origin.migration),
+                record_subject("flag-clear", origin.host, origin.migration),
                 ClearFlagRequest(
                     origin=replace(origin, operation_id=f"{origin.operation_id}:withdrawn"),
                     set_digest=flag.digest,

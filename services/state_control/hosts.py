@@ -20,6 +20,7 @@ from shared.messages.host import (
 from shared.messages.recovery import ExamineReply, ExamineRequest
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
+from shared.plain import shortened
 
 CHECK_TIMEOUT_S = 2.5
 COMMAND_TIMEOUT_S = 60.0
@@ -145,7 +146,7 @@ class Hosts:
             Refusal: `bad-name`; `host-unknown` naming the hosts that are up.
         """
         if wanted is not None and not is_valid_name(wanted):
-            raise Refusal(Code.BAD_NAME, f"{wanted!r} is no name of a host: {NAME_RULE}.")
+            raise Refusal(Code.BAD_NAME, f"{shortened(wanted)!r} is no name of a host: {NAME_RULE}.")
         if wanted is not None and await self._is_up(wanted):
             return wanted
         up = await self.names()

@@ -206,7 +206,7 @@ class Recovery:
             detected_at=self._clock.now_rfc3339(),
         )
         await self._requests.request(
-            record_subject("fault", ledger.migration),
+            record_subject("fault", origin.host, ledger.migration),
             RecordFaultRequest(origin=origin, fault=fault),
             StoredReply,
             timeout_s=RECORD_TIMEOUT_S,

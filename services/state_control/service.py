@@ -24,15 +24,14 @@ from shared.messages.control import (
 )
 from shared.messages.recording import (
     DecisionRequest,
-    Origin,
     RepairRequest,
     StoredReply,
     decision_subject,
     repair_subject,
 )
 from shared.messages.recovery import AdoptRequest, GiveUpRequest, RecoverRequest
+from shared.messages.standing import refuse_mislabelled
 from shared.migration.ledger import Entry
-from shared.migration.refusals import Code, Refusal
 from shared.migration.table import Trigger
 
 SERVICE_NAME = "cutover-state-control"
@@ -96,44 +95,37 @@ class StateControl:
             ),
             ("list", LIST_SUBJECT, PlainRequest, inquiries.list_all),
             ("all-faults", FAULTS_SUBJECT, PlainRequest, inquiries.faults),
-            ("decision", decision_subject("*"), DecisionRequest, self.record_decision),
-            ("repair", repair_subject("*"), RepairRequest, self.record_repair),
+            ("decision", decision_subject("*", "*"), DecisionRequest, self.record_decision),
+            ("repair", repair_subject("*", "*"), RepairRequest, self.record_repair),
         )
         return tuple(
             Endpoint(name=name, subject=subject, request=request, handler=handler)
             for name, subject, request, handler in subjects
         )
 
-    async def record_decision(self, migration: str, request: DecisionRequest) -> StoredReply:
+    async def record_decision(self, host: str, migration: str, request: DecisionRequest) -> StoredReply:
         """Append a decision.
 
         Raises:
-            Refusal: those of `decide_record` and of the journal.
+            Refusal: `bad-request`; those of `decide_record` and of the journal.
         """
-        _refuse_another_name(migration, request.origin)
+        refuse_mislabelled(host, migration, request.origin)
         entry, _ledger = await append_decided(
             self._journal, migration, lambda ledger: decide_record(request, ledger, self._clock)
         )
         return _stored(entry)
 
-    async def record_repair(self, migration: str, request: RepairRequest) -> StoredReply:
+    async def record_repair(self, host: str, migration: str, request: RepairRequest) -> StoredReply:
         """Let a damaged chain go on.
 
         Raises:
-            Refusal: those of `decide_repair` and of the journal.
+            Refusal: `bad-request`; those of `decide_repair` and of the journal.
         """
-        _refuse_another_name(migration, request.origin)
+        refuse_mislabelled(host, migration, request.origin)
         entry, _ledger = await append_decided(
             self._journal, migration, lambda ledger: decide_repair(request, ledger, self._clock)
         )
         return _stored(entry)
-
-
-def _refuse_another_name(migration: str, origin: Origin) -> None:
-    if migration != origin.migration:
-        raise Refusal(
-            Code.BAD_REQUEST, f"The subject is of {migration!r}, and the request of {origin.migration!r}."
-        )
 
 
 def _stored(entry: Entry) -> StoredReply:

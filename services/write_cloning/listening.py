@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.write_cloning.export.errors import CertificateError, ExportError
+from services.write_cloning.export.errors import ExportError
 from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
 from services.write_cloning.export.rights import Rights, rights_for
 from services.write_cloning.export.tls import Tls
-from services.write_cloning.export.tls_files import TlsFiles
 from shared.clock import Clock
 from shared.config.exposure import why_exposed
 from shared.config.model import NbdConfig
 from shared.migration.refusals import Code, Refusal
+from shared.tls.files import CertificateError, tls_files
 
 
 def open_listeners(config: NbdConfig, usual: Path) -> list[Listener]:
@@ -35,14 +35,10 @@ def tls_of(config: NbdConfig, clock: Clock) -> Iterator[Tls | None]:
     Raises:
         Refusal: something is wrong with them.
     """
-    if config.tls_certificate_file is None or config.tls_key_file is None:
+    files = tls_files(config)
+    if files is None:
         yield None
         return
-    files = TlsFiles(
-        certificate=Path(config.tls_certificate_file),
-        key=Path(config.tls_key_file),
-        client_ca=Path(config.tls_client_ca_file) if config.tls_client_ca_file is not None else None,
-    )
     try:
         tls = Tls(files, clock)
     except CertificateError as error:

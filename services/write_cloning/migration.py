@@ -6,6 +6,7 @@ what is allowed; the table does. How a decision is carried out and made durable 
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -41,6 +42,10 @@ from shared.migration.verifying import refuse_unverified
 log = logging.getLogger(__name__)
 
 
+# Whoever is refused has the flag cleared, and that may be under way when the same request comes again. Of another run's nothing
+# is left: startup clears a flag that it finds in `setup`.
+REFUSED_FLAGS_MAX = 64
+
 _TRUSTING_THE_TARGET = frozenset({Trigger.SELECT_TARGET, Trigger.COMMIT})
 
 
@@ -55,6 +60,7 @@ class Migration:
         self._keeper = Keeper(witness, around.witnesses)
         self._deciding = asyncio.Lock()
         self._entering = 0  # requests to enter that are under way
+        self._refused_flags: deque[str] = deque(maxlen=REFUSED_FLAGS_MAX)
         self.reporter = Reporter(self._keeper, around)
         self._faults = Faults(self._keeper, self.reporter, around)
         self.apparatus = Apparatus(
@@ -212,8 +218,10 @@ class Migration:
             self._entering += 1
             try:
                 ledger = await self._sound_ledger()  # before its turn: decisions never wait for NATS
-            except BaseException:
+            except BaseException as trouble:
                 self._entering -= 1
+                if isinstance(trouble, Refusal):
+                    self._refused_flags.append(request.flag_digest)
                 raise
             await self._in_turn(self._entered(request, ledger))
         return await self.confirm()
@@ -226,6 +234,9 @@ class Migration:
     async def _entered(self, request: EnterRequest, ledger: Ledger) -> None:
         try:
             await self._enter(request, ledger)
+        except Refusal:
+            self._refused_flags.append(request.flag_digest)
+            raise
         finally:
             self._entering -= 1
 
@@ -239,7 +250,7 @@ class Migration:
         flag = ledger.flag_entry
         if flag is None or ledger.flag is not Flag.SET or flag.digest != request.flag_digest:
             raise Refusal(Code.STALE, f"The flag named for {self.name} is not the last one in the journal.")
-        if flag.digest == self.witness.spent_flag_digest:
+        if flag.digest == self.witness.spent_flag_digest or flag.digest in self._refused_flags:
             raise Refusal(Code.STALE, f"The flag named for {self.name} was to be cleared; set a new one.")
         facts = Facts(state=self.witness.state, authority=self.witness.authority, flag=Flag.SET)
         row = decide(facts, Trigger.SYNC)

@@ -165,13 +165,15 @@ class Reporter:
         self._settled.set()
 
     async def _tell(self, untold: FaultReport | DecisionRequest) -> None:
-        name = self._keeper.witness.migration
+        witness = self._keeper.witness
         if isinstance(untold, DecisionRequest):
-            origin = replace(untold.origin, relies_on=self._keeper.witness.tail_digest)  # by now
-            await self._store(decision_subject(name), replace(untold, origin=origin))
+            origin = replace(untold.origin, relies_on=witness.tail_digest)  # by now
+            await self._store(
+                decision_subject(witness.host, witness.migration), replace(untold, origin=origin)
+            )
         else:
             request = RecordFaultRequest(origin=self._origin(untold.operation_id), fault=untold)
-            await self._store(record_subject("fault", name), request)
+            await self._store(record_subject("fault", witness.host, witness.migration), request)
 
     async def _store(
         self, subject: str, request: RecordFaultRequest | DecisionRequest | ClearFlagRequest
@@ -196,7 +198,7 @@ class Reporter:
             tail_digest=ledger.tail.digest,
             faults=witness.faults,
         )
-        await self._store(record_subject("flag-clear", witness.migration), request)
+        await self._store(record_subject("flag-clear", witness.host, witness.migration), request)
 
     def _about(self) -> dict[str, object]:
         return about(self._keeper.witness.migration, self._keeper.witness.attempt)

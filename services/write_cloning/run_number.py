@@ -10,6 +10,7 @@ from services.write_cloning.storage import Storage
 from shared.config.load import ConfigError
 from shared.migration.refusals import Code, Refusal
 
+WITNESSES = "witnesses"  # the folder of them in a state directory
 _NAME = "run"
 
 
@@ -18,10 +19,17 @@ def locked(directory: Path) -> Iterator[None]:
     """Keep a second service away from a state directory, for as long as this process lives.
 
     Raises:
+        ConfigError: it cannot be made, or written.
         Refusal: another process has it.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (directory / WITNESSES).mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"host.state_dir: {directory} cannot be used: {error.filename}: {error.strerror}."
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,7 @@ from services.write_cloning.offering import Offering
 from services.write_cloning.opener import ConfiguredOpener
 from services.write_cloning.openings import Openings
 from services.write_cloning.progress import tell_progress
-from services.write_cloning.run_number import locked, next_run
+from services.write_cloning.run_number import WITNESSES, locked, next_run
 from services.write_cloning.storage import Directory
 from services.write_cloning.surroundings import Limits, Surroundings
 from services.write_cloning.witness import Witnesses
@@ -59,14 +59,13 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`; returns the exit status.
 
     Raises:
+        ConfigError: the state directory cannot be used.
         Refusal: the configuration or the state directory does not allow to begin.
     """
     if config.host is None:
         raise Refusal(Code.BAD_REQUEST, "The configuration has no [host] section.")
     state_dir = Path(config.host.state_dir)
     with tls_of(config.nbd, SystemClock()) as tls, locked(state_dir):
-        storage_dir = state_dir / "witnesses"
-        storage_dir.mkdir(mode=0o700, exist_ok=True)
         run = await next_run(Directory(state_dir))
         PROCESS.host, PROCESS.run = config.host.name, run
         log.info("run %d of host %s begins", run, config.host.name)
@@ -156,7 +155,7 @@ async def _serve_host(
 
 
 def _witnesses(state_dir: Path) -> Witnesses:
-    return Witnesses(Directory(state_dir / "witnesses"), Openings(Directory(state_dir)))
+    return Witnesses(Directory(state_dir / WITNESSES), Openings(Directory(state_dir)))
 
 
 def _maps(config: HostConfig) -> MapFiles | None:

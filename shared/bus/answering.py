@@ -8,6 +8,7 @@ from shared.messages.codec import decode, decode_reply, encode
 from shared.messages.control import ErrorBody, ErrorReply
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
+from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +29,13 @@ class Answer:
 async def answer(endpoint: Endpoint, subject: str, payload: bytes) -> Answer:
     """Decode, have it handled, encode. What goes wrong becomes an error reply; what nobody foresaw keeps its text."""
     try:
-        about = _about(endpoint, subject)
+        names = _names(endpoint, subject)
         request: object = decode(endpoint.request, payload, bytes_max=endpoint.request_bytes_max)
-        return Answer(encode(await endpoint.handler(about, request)))
+        return Answer(encode(await endpoint.handler(*names, request)))
     except Refusal as refusal:
         return refused(refusal)
     except Exception:  # noqa: BLE001 # logged, and told as `internal`
-        _log.exception("a request on %s failed", subject)
+        _log.exception("a request on %s failed", shortened(subject))
         return refused(_INTERNAL)
 
 
@@ -56,10 +57,10 @@ def queue_group(service: ServiceDescription) -> str:
     return service.name
 
 
-def _about(endpoint: Endpoint, subject: str) -> str:
-    if not endpoint.subject.endswith(".*"):
-        return ""
-    name = subject.rpartition(".")[2]
-    if not is_valid_name(name):
-        raise Refusal(Code.BAD_NAME, f"{name!r} is no name: {NAME_RULE}.")
-    return name
+def _names(endpoint: Endpoint, subject: str) -> list[str]:
+    parts = zip(endpoint.subject.split("."), subject.split("."), strict=True)
+    names = [token for part, token in parts if part == "*"]
+    for name in names:
+        if not is_valid_name(name):
+            raise Refusal(Code.BAD_NAME, f"{shortened(name)!r} is no name: {NAME_RULE}.")
+    return names or [""]

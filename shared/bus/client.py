@@ -8,14 +8,18 @@
 
 import base64
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 from shared.bus.credentials import Credentials
 from shared.bus.denials import read_denial
+
+_WRITTEN_MAX = 1000  # what was denied is told within a moment, and answers have a subject each
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -40,6 +44,9 @@ class SteadyClient(Client):
         """Nothing is connected yet."""
         super().__init__()
         self._demands_tls = demands_tls
+        self.written: OrderedDict[str, str] = (
+            OrderedDict()
+        )  # subjects that we have used, by what they are in lower case
         self._key = credentials.key
         self._public_nkey = self._key.public_key if self._key is not None else None
 
@@ -57,6 +64,24 @@ class SteadyClient(Client):
             await self.close()
         if self._transport is not None:
             self._transport.close()  # type: ignore[no-untyped-call]
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """See nats-py; also behind every request."""
+        self._note(subject)
+        await super().publish(subject, payload, reply, headers)
+
+    async def subscribe(self, subject: str, *arguments: Any, **options: Any) -> Subscription:  # noqa: ANN401 - nats-py's own
+        """See nats-py."""
+        self._note(subject)
+        return await super().subscribe(subject, *arguments, **options)
+
+    def _note(self, subject: str) -> None:
+        self.written[subject.lower()] = subject
+        self.written.move_to_end(subject.lower())
+        if len(self.written) > _WRITTEN_MAX:
+            self.written.popitem(last=False)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # Before anything is sent: neither a subject nor a message leaves on a line that is not encrypted.

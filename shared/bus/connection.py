@@ -7,7 +7,7 @@ at once. nats-py would hold such messages back and send them later, when nobody 
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -39,6 +39,7 @@ CLOSE_TIMEOUT_S = 2.0
 PING_INTERVAL_S = 2  # two pings without an answer, and the connection counts as broken
 RECONNECT_WAIT_S = 0.25
 _INSTANCES_MAX = 1000
+DEAF_TOLD_AFTER_S = 1.0  # a denied subscription, unless whoever wanted it is refused before
 _DENIALS_MAX = 1000  # that are remembered, so that each is logged once
 
 
@@ -78,6 +79,7 @@ class Bus:
         self._waiting: dict[asyncio.Timeout, str] = {}  # for an answer on that subject
         self._denied_waits: dict[asyncio.Timeout, Denial] = {}
         self._denials: set[Denial] = set()
+        self._deaf: list[Denial] = []  # subscriptions that were denied, of which nobody was told yet
         self._event_numbers = count(1)
         self._event_prefix = ""  # of the ids of what this connection tells; unlike any other connection's
         self._on_reconnect: list[Callable[[], None]] = []
@@ -192,7 +194,7 @@ class Bus:
             finally:
                 del self._waiting[deadline]
         if (denial := self._denied_waits.pop(deadline, None)) is not None:
-            raise Refusal(Code.NOT_PERMITTED, denial.sentence(self.who, subject))
+            raise Refusal(Code.NOT_PERMITTED, denial.sentence(self.who))
         if losses != self.losses:
             raise Refusal(
                 Code.JOURNAL_AWAY,
@@ -212,6 +214,7 @@ class Bus:
     async def close(self) -> None:
         """Send what is left to send, and close. Never waits for anyone's subscription to be consumed."""
         self._is_closing = True
+        self._tell_deaf()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 if self.is_connected:
@@ -244,15 +247,30 @@ class Bus:
 
     def denied(self, denial: Denial) -> None:
         """Tell those who wait for what the server does not permit, and the log."""
-        if denial not in self._denials and len(self._denials) < _DENIALS_MAX:
-            _log.warning(denial.sentence(self.who))
+        is_new = denial not in self._denials and len(self._denials) < _DENIALS_MAX
+        if is_new:
             self._denials.add(denial)
         if not denial.is_publish:
+            if is_new:
+                self._deaf_to(denial)
             return
+        if is_new:
+            _log.warning(denial.sentence(self.who))
         for deadline, subject in tuple(self._waiting.items()):
             if denial.is_of(subject):
                 self._denied_waits[deadline] = denial
                 _end_now(deadline)
+
+    def _deaf_to(self, denial: Denial) -> None:
+        """Have it logged, in one line with those that come with it; `require_subscribed` tells of it before."""
+        self._deaf.append(denial)
+        if len(self._deaf) == 1:
+            asyncio.get_running_loop().call_later(DEAF_TOLD_AFTER_S, self._tell_deaf)
+
+    def _tell_deaf(self) -> None:
+        if self._deaf:
+            _log.warning(self._deaf[0].sentence(self.who, len(self._deaf) - 1))
+            self._deaf.clear()
 
     def require_subscribed(self, subjects: Sequence[str]) -> None:
         """Check, once the server has taken subscriptions, that it has permitted them.
@@ -260,10 +278,11 @@ class Bus:
         Raises:
             Refusal: (`not-permitted`) one of them it has not.
         """
-        denied = {each.subject: each for each in self._denials if not each.is_publish}
-        for subject in subjects:
-            if (denial := denied.get(subject.lower())) is not None:
-                raise Refusal(Code.NOT_PERMITTED, denial.sentence(self.who, subject))
+        by_subject = {each.subject.lower(): each for each in self._denials if not each.is_publish}
+        denied = [by_subject[each.lower()] for each in subjects if each.lower() in by_subject]
+        if denied:
+            self._deaf = [each for each in self._deaf if each not in denied]  # whoever is refused is told
+            raise Refusal(Code.NOT_PERMITTED, denied[0].sentence(self.who, len(denied) - 1))
 
     async def require_inbox(self) -> None:
         """See that answers to us can be heard at all.
@@ -311,7 +330,7 @@ class Bus:
     def _unanswered(self, deadline: asyncio.Timeout, subject: str, timeout_s: float) -> Refusal:
         denial = self._denied_waits.pop(deadline, None)
         if denial is not None:
-            return Refusal(Code.NOT_PERMITTED, denial.sentence(self.who, subject))
+            return Refusal(Code.NOT_PERMITTED, denial.sentence(self.who))
         if not self.is_connected:
             return Unanswered(
                 f"The connection to NATS at {self.url} broke while waiting for an answer on {subject}; "
@@ -334,7 +353,7 @@ async def connect(
     credentials = read_credentials(config)
     client = SteadyClient(credentials, demands_tls=config.demands_tls)
     bus = Bus(client, url=config.shown_url, name=name, clock=clock, who=credentials.who)
-    trouble = _Trouble(bus, config)
+    trouble = _Trouble(bus, config, client.written)
     try:
         async with asyncio.timeout(timeout_s) as deadline:
             trouble.deadline = deadline
@@ -375,8 +394,9 @@ def _tls_options(credentials: Credentials) -> dict[str, Any]:
 class _Trouble:
     """What goes wrong with one connection, for those who wait for it, and for the log."""
 
-    def __init__(self, bus: Bus, config: NatsConfig) -> None:
+    def __init__(self, bus: Bus, config: NatsConfig, written: Mapping[str, str]) -> None:
         self.deadline: asyncio.Timeout | None = None  # of the first connection, while there is none
+        self._written = written
         self._bus = bus
         self._config = config
         self._reason = ""
@@ -384,7 +404,7 @@ class _Trouble:
 
     async def on_error(self, error: Exception) -> None:
         """Take what nats-py has to say."""
-        if (denial := read_denial(error)) is not None:
+        if (denial := read_denial(error, self._written)) is not None:
             self._bus.denied(denial)
             return
         self._refused = is_of_credentials(error)

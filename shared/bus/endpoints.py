@@ -21,6 +21,7 @@ from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.micro import EndpointStatistics, MicroService, discovery_subjects, error_headers
 from shared.bus.subjects import covers
 from shared.messages.codec import encode
+from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -142,11 +143,11 @@ def _why_no_request(endpoint: Endpoint, message: Msg) -> str | None:
     if any(name.casefold() == _STATUS or name.casefold().startswith(_OF_THE_SERVER) for name in headers):
         return "it comes from the NATS server, which somebody has asked for it in our place"
     if not covers(endpoint.subject, message.subject):
-        return f"it was published on {message.subject}"
+        return f"it was published on {shortened(message.subject)}"
     if not message.reply:
         return "it names no inbox for the answer"
     if message.reply.startswith(_NO_INBOXES):  # and we may publish where the asker may not
-        return f"it wants its answer on {message.reply}, which is no inbox"
+        return f"it wants its answer on {shortened(message.reply)}, which is no inbox"
     return None
 
 
@@ -156,4 +157,4 @@ async def _send(bus: Bus, message: Msg, payload: bytes, headers: dict[str, str] 
     try:
         await bus.client.publish(message.reply, payload, headers=headers)
     except nats.errors.Error as error:
-        _log.warning("The answer to a request on %s is lost: %s", message.subject, error)
+        _log.warning("The answer to a request on %s is lost: %s", shortened(message.subject), error)

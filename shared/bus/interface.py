@@ -6,7 +6,7 @@ Payloads are the dataclasses of `shared.messages`; the codec is the implementati
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from shared.messages.codec import REQUEST_BYTES_MAX
 from shared.migration.ledger import Entry, Ledger, Tail
@@ -17,8 +17,8 @@ Reply = TypeVar("Reply")
 
 SERVICE_VERSION = "0.1.0"  # of every service of this program
 
-Handler = Callable[[str, Any], Awaitable[object]]
-"""Takes the last token of the subject (a migration, or empty where the subject has none) and the decoded request.
+Handler = Callable[..., Awaitable[object]]
+"""Takes the names in the subject, in their order (one empty string where it has none), and the decoded request.
 
 Returns the reply, or raises a `Refusal`.
 """
@@ -95,7 +95,7 @@ class Durability(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One subject that a service answers. A last token `*` is a migration's or a host's name, and checked."""
+    """One subject that a service answers. Each token `*` is a migration's or a host's name, and checked."""
 
     name: str
     subject: str

@@ -16,6 +16,7 @@ from shared.messages.control import FAULTS_SUBJECT, LIST_SUBJECT, control_subjec
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.messages.recording import decision_subject, record_subject, repair_subject
 from shared.messages.status import progress_subject
+from shared.migration.names import is_valid_name
 from shared.migration.records import Subjects
 
 HOST_PLACEHOLDER = "HOST"  # in the documentation, where no host is meant in particular
@@ -57,6 +58,21 @@ def cloning_role(host: str) -> str:
 def roles(hosts: Sequence[str]) -> tuple[Role, ...]:
     """Every role there is, with one for each host."""
     return (*_PLAIN, *(_host(name) for name in hosts), _MONITOR, _OPERATOR)
+
+
+def role_of_inboxes(prefix: str) -> Role:
+    """Whose answers come there: no two roles have one prefix, and the server lets nobody hear another's.
+
+    A stock client's is the operator's, and so is any that is not written by `cutover init`.
+    """
+    host = prefix.removeprefix(f"{_inbox_prefix(CLONING)}.")
+    everyone = roles([host] if is_valid_name(host) else [])
+    return next((role for role in everyone if role.inbox_prefix == prefix), _OPERATOR)
+
+
+def may_ask(role: Role, subject: str) -> bool:
+    """Whether a role may publish to this subject, and be answered."""
+    return any(meet(asked, subject) for asked in role.asks)
 
 
 def permissions(role: Role, everyone: Sequence[Role]) -> Permissions:
@@ -107,12 +123,20 @@ def _discovery(service_name: str) -> tuple[str, ...]:
 
 def _reading(stream: str) -> tuple[str, ...]:
     """A chain is read by its last message and a consumer of one's own, which is taken down afterwards."""
+    return (f"$JS.API.STREAM.MSG.GET.{stream}", *_consuming(stream))
+
+
+def _consuming(stream: str) -> tuple[str, ...]:
     return (
-        f"$JS.API.STREAM.MSG.GET.{stream}",
         f"$JS.API.CONSUMER.CREATE.{stream}.*.{Subjects.ALL}",
         f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
         f"$JS.API.CONSUMER.DELETE.{stream}.*",
     )
+
+
+def _copying(stream: str) -> tuple[str, ...]:
+    """A backup is asked for once, and each piece of it is acknowledged, so that no more comes than is taken."""
+    return (f"$JS.API.STREAM.SNAPSHOT.{stream}", f"$JS.SNAPSHOT.ACK.{stream}.>")
 
 
 def _of_streams(verb: str) -> tuple[str, ...]:
@@ -121,7 +145,7 @@ def _of_streams(verb: str) -> tuple[str, ...]:
 
 _ASK_FOR_HOSTS = (f"$SRV.INFO.{HOST_SERVICE_NAME}",)
 _ASK_FOR_ALL = tuple(f"$SRV.{verb}{rest}" for verb in ("PING", "INFO", "STATS") for rest in ("", ".>"))
-_RECORD_ALL = tuple(record_subject(what, "*") for what in ("flag-set", "flag-clear", "fault"))
+_RECORD_ALL = tuple(record_subject(what, "*", "*") for what in ("flag-set", "flag-clear", "fault"))
 _LIST = f"$JS.API.STREAM.INFO.{Subjects.STREAM}"  # which migrations the journal has
 
 _PLAIN = (
@@ -162,8 +186,8 @@ _PLAIN = (
         inbox_prefix=_inbox_prefix(STARTUP),
         asks=(
             *_RECORD_ALL,
-            decision_subject("*"),
-            repair_subject("*"),
+            decision_subject("*", "*"),
+            repair_subject("*", "*"),
             *_ASK_FOR_HOSTS,
             _LIST,
             *_reading(Subjects.STREAM),
@@ -199,6 +223,8 @@ _OPERATOR = Role(
         "$JS.API.STREAM.LIST",
         *_of_streams("INFO"),
         *_of_streams("MSG.GET"),
+        *_consuming(Subjects.STREAM),
+        *_copying(Subjects.STREAM),
     ),
     hears=(_EVERYTHING,),
 )
@@ -212,9 +238,9 @@ def _host(name: str) -> Role:
         tells=(progress_subject("*"),),
         asks=(
             admission_subject(name),
-            record_subject("flag-clear", "*"),
-            record_subject("fault", "*"),
-            decision_subject("*"),
+            record_subject("flag-clear", name, "*"),
+            record_subject("fault", name, "*"),
+            decision_subject(name, "*"),
             *_reading(Subjects.STREAM),
         ),
         answers=(f"cutover.host.{name}.>", *_discovery(HOST_SERVICE_NAME)),

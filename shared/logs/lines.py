@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import orjson
 
 from shared.logs.about import Process, Whereabouts
-from shared.plain import plain
+from shared.plain import plain, shortened
 
 Fields = dict[str, object]
 Line = Callable[[logging.LogRecord, Process], str]
@@ -63,9 +63,9 @@ def _context(record: logging.LogRecord, process: Process) -> Fields:
     known = process.whereabouts(migration) if migration and process.whereabouts else Whereabouts()
     attempt = getattr(record, "attempt", None)
     context: Fields = {
-        "host": plain(getattr(record, "host", "") or known.host or process.host),
+        "host": plain(shortened(getattr(record, "host", "") or known.host or process.host)),
         "run": process.run,
-        "migration": plain(migration),
+        "migration": plain(shortened(migration)),
         "attempt": known.attempt if attempt is None else attempt,
     }
     return {key: value for key, value in context.items() if value not in {"", None}}

@@ -180,23 +180,23 @@ _COMMANDS = (
 )  # fmt: skip
 _INTERNALS = (
     _internal(
-        "record-flag-set", "cutover.record.flag-set.{migration}", _RECORDING, SetFlagRequest, StoredReply,
+        "record-flag-set", "cutover.record.flag-set.{host}.{migration}", _RECORDING, SetFlagRequest, StoredReply,
         "Set the error flag.",
     ),
     _internal(
-        "record-flag-clear", "cutover.record.flag-clear.{migration}", _RECORDING, ClearFlagRequest, StoredReply,
+        "record-flag-clear", "cutover.record.flag-clear.{host}.{migration}", _RECORDING, ClearFlagRequest, StoredReply,
         "Clear the error flag, after the faults that are named.",
     ),
     _internal(
-        "record-fault", "cutover.record.fault.{migration}", _RECORDING, RecordFaultRequest, StoredReply,
+        "record-fault", "cutover.record.fault.{host}.{migration}", _RECORDING, RecordFaultRequest, StoredReply,
         "Append one fault to the log.",
     ),
     _internal(
-        "decision", "cutover.decision.{migration}", _CONTROL, DecisionRequest, StoredReply,
+        "decision", "cutover.decision.{host}.{migration}", _CONTROL, DecisionRequest, StoredReply,
         "Record a decision that is durable in the host's witness.",
     ),
     _internal(
-        "decision-repair", "cutover.decision.repair.{migration}", _CONTROL, RepairRequest, StoredReply,
+        "decision-repair", "cutover.decision.repair.{host}.{migration}", _CONTROL, RepairRequest, StoredReply,
         "Let a damaged chain go on.",
     ),
     _internal(

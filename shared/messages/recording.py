@@ -1,8 +1,9 @@
 """What may be asked of the journal's two owners: fault_recording (flags and faults) and state_control (decisions).
 
-`cutover.record.flag-set.MIGRATION`, `cutover.record.flag-clear.MIGRATION`, `cutover.record.fault.MIGRATION` and
-`cutover.decision.MIGRATION`. An answer means stored: JetStream has acknowledged it, or it was there already under the
-same operation id.
+`cutover.record.WHAT.HOST.MIGRATION`, with `flag-set`, `flag-clear` or `fault` for WHAT; `cutover.decision.HOST.MIGRATION`
+and `cutover.decision.repair.HOST.MIGRATION`. HOST is the host that speaks, or that is spoken for: a host may publish
+where its own name stands, and nowhere else. An answer means stored: JetStream has acknowledged it, or it was there
+already under the same operation id.
 """
 
 from dataclasses import dataclass
@@ -12,19 +13,19 @@ from shared.migration.records import DevicePair
 from shared.migration.states import State
 
 
-def record_subject(what: str, migration: str) -> str:
+def record_subject(what: str, host: str, migration: str) -> str:
     """Where `flag-set`, `flag-clear` and `fault` are sent."""
-    return f"cutover.record.{what}.{migration}"
+    return f"cutover.record.{what}.{host}.{migration}"
 
 
-def decision_subject(migration: str) -> str:
+def decision_subject(host: str, migration: str) -> str:
     """Where a decision is sent."""
-    return f"cutover.decision.{migration}"
+    return f"cutover.decision.{host}.{migration}"
 
 
-def repair_subject(migration: str) -> str:
-    """Where a repair is sent."""
-    return f"cutover.decision.repair.{migration}"
+def repair_subject(host: str, migration: str) -> str:
+    """Where a repair is sent. One token longer than a decision's: a host may be called `repair`, and may decide."""
+    return f"cutover.decision.repair.{host}.{migration}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

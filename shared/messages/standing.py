@@ -6,6 +6,22 @@ from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 
 
+def refuse_mislabelled(host: str, migration: str, origin: Origin) -> None:
+    """Refuse a request of another host or migration than its subject's, by which the server has let it through.
+
+    Raises:
+        Refusal: `bad-request` saying of which.
+    """
+    if migration != origin.migration:
+        raise Refusal(
+            Code.BAD_REQUEST, f"The subject is of {migration!r}, and the request of {origin.migration!r}."
+        )
+    if host != origin.host:
+        raise Refusal(
+            Code.BAD_REQUEST, f"The subject is of host {host!r}, and the request of host {origin.host!r}."
+        )
+
+
 def refuse_unsound(ledger: Ledger) -> None:
     """Refuse to build on a chain that is not whole.
 
@@ -45,16 +61,24 @@ def untold(migration: str, wait: JournalWait) -> str:
 
 
 def refuse_stale(origin: Origin, ledger: Ledger) -> None:
-    """Refuse whoever speaks of another migration of the name, for another host, or from the past.
+    """Refuse whoever speaks of another migration of the name, of one that is another host's, or from the past.
+
+    It is the host's that its last record is of. That is the first one's, which set it up, until an operator's word, which
+    no host can record, gives it to another: every record that is asked for is held against this.
 
     Raises:
         Refusal: `unknown-migration`, or `stale` saying in what.
     """
     if ledger.uuid is None:
         raise Refusal(Code.UNKNOWN_MIGRATION, f"There is no migration {origin.migration!r}.")
+    if origin.host != ledger.host:
+        raise Refusal(
+            Code.STALE,
+            f"The request for {origin.migration!r} is of host {origin.host!r}, and by the journal the migration belongs to "
+            f"host {ledger.host!r}.",
+        )
     outdated = (
         ("UUID", origin.uuid, ledger.uuid, origin.uuid != ledger.uuid),
-        ("host", origin.host, ledger.host, origin.host != ledger.host),
         ("run", origin.run, ledger.run, origin.run < ledger.run),
         ("decision", origin.decision, ledger.decision, origin.decision < ledger.decision),
     )

@@ -17,7 +17,7 @@ class Code(StrEnum):
     UNKNOWN_MIGRATION = "unknown-migration"
     NAME_TAKEN = "name-taken"
     NOT_ALLOWED = "not-allowed"  # the state table does not list it, or a guard of its row fails
-    STALE = "stale"  # of another UUID, or an older attempt, run or decision
+    STALE = "stale"  # of another UUID or host, or an older attempt, run or decision
     BUSY = "busy"  # another command on this migration is under way
     CLIENTS_CONNECTED = "clients-connected"
     OUTSTANDING_REQUESTS = "outstanding-requests"

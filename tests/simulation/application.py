@@ -25,16 +25,25 @@ _KINDS = (
     Kind.READ, Kind.READ, Kind.READ, Kind.READ,
     Kind.FLUSH, Kind.FLUSH, Kind.ZERO, Kind.TRIM, Kind.CACHE,
 )  # fmt: skip
+_KINDS_BUT_FLUSH = tuple(kind for kind in _KINDS if kind is not Kind.FLUSH)
 
 
 class Application:
     """`volume` is the one that it is connected to, None while there is none."""
 
     def __init__(
-        self, rng: random.Random, model: Model, answered: Callable[[Request, float], None], *, is_local: bool
+        self,
+        rng: random.Random,
+        model: Model,
+        answered: Callable[[Request, float], None],
+        *,
+        is_local: bool,
+        flushes: bool,
     ) -> None:
         self._rng = rng
         self._moving, self._near = (0.01, 0.98) if is_local else (0.05, 0.6)
+        self._kinds = _KINDS if flushes else _KINDS_BUT_FLUSH
+        self._durable = 0.15 if flushes else 0.0
         self.model = model
         self._answered = answered
         self.volume: Volume | None = None
@@ -51,6 +60,10 @@ class Application:
         """Have all writers at work."""
         for writer in range(WRITERS):
             self._later(writer, self._rng.random())
+
+    def move(self) -> None:
+        """Be interested in something else from now on."""
+        self._hot = int(self._rng.random() * len(self.model.now))
 
     def lose_volume(self) -> None:
         """The connection is gone, and with it every answer."""
@@ -74,9 +87,9 @@ class Application:
         count = rng.choice((1, 1, 2, 4))
         self._left[writer] = count
         if rng.random() < self._moving:
-            self._hot = int(rng.random() * len(self.model.now))
+            self.move()
         for _ in range(count):
-            self._submit(writer, rng.choice(_KINDS))
+            self._submit(writer, rng.choice(self._kinds))
 
     def _range(self) -> tuple[int, int]:
         rng, sectors = self._rng, len(self.model.now)
@@ -123,7 +136,7 @@ class Application:
             values = [ZERO] * (high - low)
             request.may_punch = request.kind is Kind.TRIM or rng.random() < 0.5
             request.fast = request.kind is Kind.ZERO and rng.random() < 0.2
-        request.durable = rng.random() < 0.15
+        request.durable = rng.random() < self._durable
         write = Write(low, values, request.durable)
         self.model.begin_write(write)
         return write

@@ -61,11 +61,26 @@ class Chaos:
             await asyncio.sleep(self._rng.random() * 2)
             if world.state is row.before and not world.disk(side).faults:
                 self._fail(side)
+                if side is Side.SOURCE and self._rng.random() < 0.3:
+                    world.witness_files.puts_to_fail = 1  # then the authority cannot move
 
     def bring(self, trouble: str) -> None:
         """Bring one kind."""
         self._world.note("trouble", trouble)
         self._ways[trouble]()
+
+    async def spoil_maps(self) -> None:
+        """Have a map not written when a region is to be marked; and soon what is on disk is all that is known."""
+        world, rng = self._world, self._rng
+        while True:
+            await asyncio.sleep(rng.random() * 6)
+            if world.has_clean_region:
+                world.maps.writes_to_fail = 1
+                world.application.move()
+                await asyncio.sleep(rng.random() * 3)
+                world.maps.writes_to_fail = 0
+                world.crash("any time", with_power=rng.random() < world.plan.power_share)
+                await asyncio.sleep(rng.random() * 6)
 
     def _fail_flush(self, side: Side) -> None:
         self._world.disk(side).faults.append(DiskFault("flush-once", "flush", EIO, 1))

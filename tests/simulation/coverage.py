@@ -10,7 +10,8 @@ _DEVICE_FAULTS = (
     *(f"eio:{operation}" for operation in ("read", "write", "zero")),
     *(f"short:{operation}" for operation in ("write", "zero")),
     *(f"hang:{operation}" for operation in ("read", "write", "zero", "flush")),
-    "enospc:write", "flush-once:flush", "device:missing",
+    *(f"flush-once:{operation}" for operation in ("flush", "write", "zero")),
+    "enospc:write", "device:missing",
 )  # fmt: skip
 _STORAGE_FAULTS = (
     "witness:unwritable", "witness:lost", "witness:torn", "witness:flipped", "map:unwritable",

@@ -6,6 +6,7 @@ would stand nowhere.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ class Damage:
         self._rng = random.Random(f"{world.seed}:damage")
         self._witness: bytes | None = None  # the right one
         self._messages: list[Message] | None = None  # the right ones, while there is a forgery
-        self.has_journal_gone_back = False
+        self.has_journal_gone_back = False  # and no run has been admitted on it since
+        self._has_lost_tombstone = False
         self.is_mended = False  # the next start will find everything as it should be
         self._started_before: Process | None = None  # and this one, which was under way, perhaps not
         self.is_final = False  # the volume is closed for good, and rightly so
@@ -50,7 +52,6 @@ class Damage:
         length = len(nats.broker.messages)
         if floor >= length or self._witness is not None:
             return
-        self.has_journal_gone_back = True
         if rng.random() < 0.7:
             world.count_fault("journal:old-copy")
             nats.go_back(rng.randint(floor, length - 1))
@@ -60,6 +61,11 @@ class Damage:
             nats.lose(begin, rng.randint(begin, length))
         world.loop.call_later(rng.random() * 15, self._have_it_repaired, context=NOBODY)
 
+    def journal_lost(self, messages: Sequence[Message]) -> None:
+        """The journal lacks these from here on."""
+        self.has_journal_gone_back = True
+        self._has_lost_tombstone |= any(map(_is_tombstone, messages))
+
     def _have_it_repaired(self) -> None:
         if not self._world.is_calm:
             self._world.stop_host()
@@ -67,11 +73,7 @@ class Damage:
     def _floor(self) -> int:
         messages = self._world.nats.broker.messages
         return max(
-            (
-                number
-                for number, message in enumerate(messages, 1)
-                if isinstance(decode_record(message.stored.payload), TombstoneRecord)
-            ),
+            (number for number, message in enumerate(messages, 1) if _is_tombstone(message)),
             default=0,
         )
 
@@ -139,17 +141,23 @@ class Damage:
         world = self._world
         if process is self._started_before:
             return
-        if not self.is_any and not world.nats.went_back:
+        if not self.is_any and world.rules.ledger().broken is None:
             raise BrokenRuleError(f"startup refuses, with journal and witness intact: {closed.message}")
         world.count("closed")
         if "contradict each other" in closed.message:
             world.count("verdict:contradiction")
-        if self._witness is None:
+        if self._witness is not None:
+            world.loop.call_later(1.0, self._mend, context=NOBODY)
+        elif world.nats.went_back > process.began_on:  # meanwhile
+            world.loop.call_later(1.0, self._have_it_repaired, context=NOBODY)
+        elif self._has_lost_tombstone:
             self.is_final = True  # by an old copy of the journal; the right one would be needed
             if not world.over.done():
                 world.over.set_result(None)
-            return
-        world.loop.call_later(1.0, self._mend, context=NOBODY)
+        else:
+            raise BrokenRuleError(
+                f"startup refuses a journal that its witness could repair: {closed.message}"
+            )
 
     def _mend(self) -> None:
         """Somebody finds the right witness, and the right journal."""
@@ -175,5 +183,9 @@ class Damage:
         self.is_mended = False
         if reply.admitted:
             self._witness = self._messages = None
-        if not reply.closed:
+        if not reply.closed and process.began_on == self._world.nats.went_back:
             self.has_journal_gone_back = False
+
+
+def _is_tombstone(message: Message) -> bool:
+    return isinstance(decode_record(message.stored.payload), TombstoneRecord)

@@ -24,7 +24,8 @@ ZERO = bytes(SECTOR)
 HOLE = bytes(bytearray(SECTOR))  # reads as zeroes, and is no storage: another object than ZERO
 JUNK = b"\xee" * SECTOR  # what a read that failed leaves in its buffer
 
-SLOW_CHANCE, SLOW_S = 0.02, 0.5
+SLOW_CHANCE = 0.02
+SLOW_FLUSH_CHANCE = 0.3  # where slowness is what is looked at
 
 
 @dataclass(slots=True)
@@ -37,8 +38,15 @@ class DiskFault:
     times: int
     sectors: range | None = None
 
-    def touches(self, asked: "Asked") -> bool:
-        """Whether a request is where it happens."""
+    def meets(self, asked: "Asked") -> bool:
+        """Whether it happens to a request. A durable write is a write with a flush in it, and may fail as either."""
+        if self.operation == "flush":
+            return asked.operation == "flush" or asked.durable
+        return self.operation in {"", asked.operation} and (
+            asked.operation == "flush" or self._touches(asked)
+        )
+
+    def _touches(self, asked: "Asked") -> bool:
         where = self.sectors
         return where is None or (asked.low < where.stop and where.start < asked.high)
 
@@ -78,6 +86,8 @@ class Disk:
     alignment_bytes: int
     rng: random.Random
     watchers: Watchers
+    slow_s: float = 0.5  # how long a request may take, once in a while
+    slow_flush_chance: float = SLOW_CHANCE
     can_zero_fast: bool = True
     durable: list[bytes] = field(default_factory=list)
     view: list[bytes] = field(default_factory=list)
@@ -88,9 +98,10 @@ class Disk:
     writes: int = 0
     is_hanging: bool = False
     is_missing: bool = False
-    has_lost_writes: bool = False  # a flush has failed since the last opening: what it covered may be gone
+    has_lost_writes: bool = False  # a flush has failed since the last opening: what was cached may be gone
     has_ever_lost_writes: bool = False  # in the life of this host
     failures: int = 0  # since the last opening
+    flush_failures: int = 0  # that were told, those of durable writes among them
     is_honest: bool = True  # False: flushes do nothing (the positive control)
 
     def fill(self, values: list[bytes]) -> None:
@@ -129,11 +140,11 @@ class Disk:
                 if not self.unsynced[sector]:
                     del self.unsynced[sector]
 
-    def lose(self, mark: int) -> None:
-        """A flush has failed: the cache forgets some of what it covered, and shows it all the same until it is looked at anew."""
+    def lose(self) -> None:
+        """A flush has failed: the cache forgets some of what it held, and shows it all the same until it is looked at anew."""
         self.has_lost_writes = self.has_ever_lost_writes = True
         for sector in list(self.unsynced):
-            kept = [each for each in self.unsynced[sector] if each[0] > mark or self.rng.random() < 0.3]
+            kept = [each for each in self.unsynced[sector] if self.rng.random() < 0.3]
             self.unsynced[sector] = kept
             if not kept:
                 del self.unsynced[sector]
@@ -166,9 +177,7 @@ class Disk:
 
     def fault_for(self, asked: Asked) -> DiskFault | None:
         for fault in self.faults:
-            if fault.operation not in {"", asked.operation}:
-                continue
-            if asked.operation != "flush" and not fault.touches(asked):
+            if not fault.meets(asked):
                 continue
             fault.times -= 1
             if not fault.times:
@@ -309,11 +318,12 @@ class OpenDisk:
     def schedule(self, asked: Asked) -> None:
         """Have it done some time."""
         if not self.process.is_dead:
-            self._loop.call_later(self._latency(), self._due, asked, context=self.process.context)
+            chance = self.disk.slow_flush_chance if asked.operation == "flush" else SLOW_CHANCE
+            self._loop.call_later(self._latency(chance), self._due, asked, context=self.process.context)
 
-    def _latency(self) -> float:
+    def _latency(self, slow_chance: float = SLOW_CHANCE) -> float:
         drawn = self._rng.random()
-        return drawn * SLOW_S if self._rng.random() < SLOW_CHANCE else drawn * 0.004
+        return drawn * self.disk.slow_s if self._rng.random() < slow_chance else drawn * 0.004
 
     def _due(self, asked: Asked) -> None:
         disk = self.disk
@@ -343,19 +353,23 @@ class OpenDisk:
         return 0
 
     def _fail(self, asked: Asked, fault: DiskFault) -> None:
-        disk = self.disk
         if asked.values is not None:
-            if asked.durable and fault.kind == "flush-once":
-                self.flush_error = fault.errno
             self._land_partly(asked, is_prefix=fault.kind in {"short", "enospc"})
+            # Where the device does both in one, nobody can tell which of the two has failed.
+            is_flush = fault.kind == "flush-once" or (fault.kind == "eio" and self._rng.random() < 0.5)
+            if asked.durable and is_flush:
+                self._fail_flush(fault)
         elif asked.operation == "flush":
-            self.flush_error = fault.errno
-            disk.lose(asked.mark)
+            self._fail_flush(fault)
         elif asked.buffer is not None:
             start = asked.start
             for _ in range(asked.low, asked.high):
                 asked.buffer.view[start : start + SECTOR] = JUNK
                 start += SECTOR
+
+    def _fail_flush(self, fault: DiskFault) -> None:
+        self.flush_error = fault.errno
+        self.disk.lose()
 
     def _land_partly(self, asked: Asked, *, is_prefix: bool) -> None:
         values = asked.values or []
@@ -372,6 +386,8 @@ class OpenDisk:
         if asked.operation == "flush":
             self.disk.watchers.point("flush:done", self.process)
         if not self.process.is_dead:
+            if error and self.flush_error and (asked.durable or asked.operation == "flush"):
+                self.disk.flush_failures += 1
             asked.done(asked.context, error)
 
     def die(self) -> None:

@@ -62,6 +62,7 @@ class HostProcess(Process):
     def __init__(self, world: "World") -> None:
         super().__init__("host")
         self.world = world
+        self.began_on = world.nats.went_back
         self.host: Host | None = None
         self.stop = asyncio.Event()
 

@@ -89,9 +89,9 @@ class OpenMaps:
             self.maps.unsynced = [each for each in self.maps.unsynced if each[0] != name]
             self.maps.unsynced_names[name] = None
 
-    def fail_if_told(self) -> None:
+    def fail_if_told(self, chance: float = 1.0) -> None:
         """As a full disk would."""
-        if self.maps.writes_to_fail:
+        if self.maps.writes_to_fail and self.maps.rng.random() < chance:
             self.maps.writes_to_fail -= 1
             self.maps.fault("map:unwritable")
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -116,6 +116,7 @@ class _OpenMap:
     async def write(self, pieces: Sequence[tuple[int, bytes]]) -> None:
         async with self._lock:
             await self._maps.passes("map-write:begun")
+            self._maps.fail_if_told(0.5)
             for offset, content in pieces:
                 self._maps.maps.write(self._name, offset, content)
             await self._maps.passes("map-write:written")

@@ -51,6 +51,7 @@ class Nats:
         self.went_back = 0  # how often
         self.unluck = 0.0  # how likely a message's fate is not a fine one
         self.stored: Callable[[Message], None] = lambda _message: None
+        self.lost: Callable[[Sequence[Message]], None] = lambda _messages: None
         self.answered: Callable[[Process, str, object], None] = lambda _process, _subject, _reply: None
 
     def fate(self, kind: str) -> Fate:
@@ -88,19 +89,20 @@ class Nats:
 
     def go_back(self, length: int) -> None:
         """The stream is as it was at an earlier time."""
-        if length < len(self.broker.messages):
-            del self.broker.messages[length:]
-            messages = self.broker.messages
+        messages = self.broker.messages
+        if length < len(messages):
+            self.lose(length, len(messages))
             self.broker.next_sequence = messages[-1].stored.sequence + 1 if messages else 1
-            self.synced = min(self.synced, length)
-            self.went_back += 1
 
     def lose(self, begin: int, end: int) -> None:
-        """A piece in the middle is gone."""
+        """A piece is gone, and that lasts."""
         if begin < end:
-            del self.broker.messages[begin:end]
-            self.synced = len(self.broker.messages)
+            messages = self.broker.messages
+            gone = messages[begin:end]
+            del messages[begin:end]
+            self.synced = len(messages)
             self.went_back += 1
+            self.lost(gone)
 
     def drop(self, process: Process, *, linger_s: float) -> None:
         """A process is gone; the server may notice that only after a while."""

@@ -70,6 +70,7 @@ class Operator:
         self._rng = rng
         self._under_way = 0
         self._last: tuple[str, object] | None = None
+        self._was_refused = False
         self.process = Process("operator")
         self.bus = SimulatedBus(world.nats, self.process)
 
@@ -78,12 +79,17 @@ class Operator:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 rng = self._rng
-                await asyncio.sleep(rng.random() * (0.3 if self._wants_on() else 3.0))
+                await asyncio.sleep(rng.random() * self._patience_s())
                 if self._under_way < AT_ONCE_MAX:
                     tasks.create_task(self.command(self._choose()))
 
-    def _wants_on(self) -> bool:
-        return self._world.state is not self._world.plan.row.before
+    def _patience_s(self) -> float:
+        plan = self._world.plan
+        if self._world.state is plan.row.before:
+            return 3.0
+        if plan.is_local and not (plan.spoils_maps and self._world.state is State.SETUP):
+            return 2.0  # in which regions grow clean; but in setup all are written soon
+        return 0.3
 
     def _choose(self) -> str:
         state, row, rng = self._world.state, self._world.plan.row, self._rng
@@ -107,6 +113,7 @@ class Operator:
         try:
             return await self._ask(command)
         except Refusal as refusal:
+            self._was_refused = True
             self._world.note("refused", command, refusal.code.value, refusal.message)
             self._world.count(f"refused:{refusal.code.value}")
             return None
@@ -119,8 +126,9 @@ class Operator:
             await self._look(command)
             return None
         payload = self._payload(command)
-        if self._rng.random() < 0.05 and self._last is not None:
+        if self._last is not None and self._rng.random() < (0.2 if self._was_refused else 0.05):
             command, payload = self._last  # again, with the same operation id
+        self._was_refused = False
         self._last = (command, payload)
         reply = await self.bus.request(
             control_subject(command, NAME), payload, CommandReply, timeout_s=ANSWER_TIMEOUT_S
@@ -145,7 +153,9 @@ class Operator:
         )
         request = RecordFaultRequest(origin=origin_of(witness), fault=fault)
         with contextlib.suppress(Refusal):
-            await self.bus.request(record_subject("fault", NAME), request, StoredReply, timeout_s=5)
+            await self.bus.request(
+                record_subject("fault", witness.host, NAME), request, StoredReply, timeout_s=5
+            )
 
     async def _look(self, command: str) -> None:
         if command == "query":

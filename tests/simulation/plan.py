@@ -18,11 +18,12 @@ TROUBLES = (
 STEPS: tuple[tuple[Transition, Step], ...] = tuple(
     (row, step) for row in TRANSITIONS if row.trigger is not Trigger.SETUP for step in row.steps
 )
+MAP_POINTS = tuple(f"map-write:{what}" for what in ("begun", "written", "synced"))
 POINTS = (
     *(f"put:{what}" for what in ("begun", "renamed", "synced")),
     *(f"remove:{what}" for what in ("begun", "unlinked", "synced")),
     *(f"map-create:{what}" for what in ("begun", "renamed", "synced")),
-    *(f"map-write:{what}" for what in ("begun", "written", "synced")),
+    *MAP_POINTS,
     *(f"publish:{what}:{when}" for what in ("state", "flag", "fault") for when in ("before", "after")),
     *(f"flush:{what}" for what in ("begun", "done")),
 )
@@ -53,6 +54,12 @@ class Plan:
     is_local: bool = field(
         init=False
     )  # the application keeps to few regions for a while, so that others grow clean
+    spoils_maps: bool = field(
+        init=False
+    )  # maps cannot be written; else the power goes when a region has become clean
+    flushes: bool = field(
+        init=False
+    )  # the application does; else what is durable is so by the product's own flushes
 
     def __post_init__(self) -> None:
         rng = self.rng
@@ -74,5 +81,12 @@ class Plan:
         self.does_sync = rng.random() < 0.7 or "damage-witness" in self.troubles
         self.has_maps = rng.random() < 0.6
         self.is_local = self.has_maps and self.seed % 10 in {3, 6, 8}
+        self.flushes = self.seed % 10 not in {2, 8}
+        self.spoils_maps = self.is_local and rng.random() < 0.4 and not self.flushes
+        if self.is_local:
+            self.power_share = 1.0
+        if self.is_local and not self.spoils_maps:
+            self.point = rng.choice(MAP_POINTS)
+            self.crashes_there, self.pause_s = 10, 8.0
         alignment = rng.choice((512, 512, 1024))
         self.alignments = (alignment, rng.choice((512, alignment)))

@@ -18,6 +18,7 @@ class Process:
         self.is_dead = False
         self.is_admitted = False  # of a host: it has had an answer from startup
         self.run = 0  # of a host
+        self.began_on = 0  # of a host: how often the journal had gone back before
         self.context = copy_context()
         self.context.run(OWNER.set, self)
         self.task: asyncio.Task[Any] | None = None

@@ -18,7 +18,7 @@ from shared.migration.ledger import Entry, Ledger, fold
 from shared.migration.records import FlagClearRecord, StateRecord, digest_of
 from shared.migration.refusals import Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, Flag
-from shared.migration.table import Trigger
+from shared.migration.table import Step, Transition, Trigger
 from tests.simulation.disk import Asked, Disk, OpenDisk
 from tests.simulation.machine import HostProcess
 from tests.simulation.operator import NAME
@@ -43,7 +43,7 @@ class Rules:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.witness: Witness | None = None  # as a process that reads it now would find it
-        self._source_failures = 0
+        self._flush_failures = 0  # of the source, before this attempt
 
     # ------------------------------------------------------------------ the witness
 
@@ -66,6 +66,14 @@ class Rules:
         is_new = before is None or (before.uuid, before.decision) != (witness.uuid, witness.decision)
         if is_new and witness.trigger in _TRUSTING_THE_TARGET and witness.fault_count(Side.TARGET):
             raise BrokenRuleError(f"R5: {witness.trigger} is decided over a target fault")
+
+    def step(self, row: Transition, step: Step) -> None:
+        """The executor is about to perform a step."""
+        failures = self._world.disk(Side.SOURCE).flush_failures
+        if row.trigger is Trigger.SYNC and step is Step.RELEASE_WRITES:
+            self._flush_failures = failures
+        if row.trigger is Trigger.COPIED and step is row.steps[0] and failures > self._flush_failures:
+            raise BrokenRuleError("4.5: in sync, although a flush of the source has failed in this attempt")
 
     def look_at_files(self) -> None:
         """After a power cut, or a repair, the file may be another one."""
@@ -121,9 +129,9 @@ class Rules:
             or handle.disk.name != witness.devices.target.name
         ):
             return
-        if self._world.nats.went_back:
-            return  # a host that runs goes on with what it knows
         ledger = self.ledger()
+        if ledger.broken is not None or not ledger.contains(witness.tail_digest):
+            return  # the journal has gone back under a host that runs, which goes on with what it knows
         flag = ledger.flag_entry
         if ledger.flag is not Flag.SET or flag is None or flag.digest != witness.flag_digest:
             raise BrokenRuleError(
@@ -167,12 +175,11 @@ class Rules:
         """Startup has answered a host."""
         if NAME in reply.removed:
             self.witness = None
-        self._source_failures = 0
 
-    def stopped_cleanly(self, host: Host) -> None:
+    def stopped_cleanly(self, process: HostProcess, host: Host) -> None:
         """The host says that it has stopped cleanly. Its file may hold a decision that could neither be written nor undone."""
-        if self._world.nats.went_back:
-            return
+        if self._world.nats.went_back > process.began_on:
+            return  # perhaps after the clear was stored
         witness = host.find(NAME).witness
         ledger = self.ledger()
         if (
@@ -181,6 +188,20 @@ class Rules:
             and ledger.flag is not Flag.CLEAR
         ):
             raise BrokenRuleError(f"the stop was clean, and the flag is {ledger.flag}")
+
+    def untold(self) -> str:
+        """What the journal does not tell as the witness does; a flag that was set in vain may stand until the next start."""
+        witness, ledger = self.witness, self.ledger()
+        if witness is None or witness.state is None:
+            return ""
+        for fault in witness.faults:
+            if ledger.operation(fault.operation_id) is None:
+                return f"the journal lacks a fault of the {fault.side} that the witness has"
+        if (ledger.state, ledger.authority) != (witness.state, witness.authority):
+            return f"the journal says {ledger.state}, and the witness {witness.state}"
+        if witness.state in CLONING_STATES and ledger.flag is not Flag.SET:
+            return f"writes are cloned, and the flag is {ledger.flag}"
+        return ""
 
     # ------------------------------------------------------------------ data
 

@@ -13,8 +13,8 @@ The fault model. Allowed, at any moment, in any combination that a seed draws:
   the new one until its directory is synced. A map that is written in place is written in part. A NATS server that syncs
   keeps what it acknowledged; one that does not keeps any beginning;
 - both again during the recovery, up to ten deep; and again after a clean stop;
-- devices do requests in any order, slowly, fail them (EIO, ENOSPC, in part), hang and go on, fail one flush and forget
-  some of what it covered; the target is missing;
+- devices do requests in any order, slowly, fail them (EIO, ENOSPC, in part), hang and go on, fail one flush, be it that of
+  a durable write, and forget some of what was cached; the target is missing;
 - a witness or a map cannot be written, and the old or the new one is then on disk;
 - requests and answers on the bus are lost, late, or come twice; publishes are lost, stored unacknowledged, or stored
   late; the server goes away and comes back;

@@ -12,19 +12,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from services.write_cloning.host import Host
+from services.write_cloning.volume.marks import CLEAN
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.volume.volume import Volume
 from shared.bus.memory import Message
 from shared.messages.admission import AdmissionReply
 from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
-from shared.migration.states import State
+from shared.migration.states import CLONING_STATES, State
 from shared.migration.table import Step, Transition
 from tests.simulation.application import Application
 from tests.simulation.chaos import Chaos
 from tests.simulation.damage import Damage
 from tests.simulation.directory import Directory
-from tests.simulation.disk import HOLE, Asked, Disk, OpenDisk, Watchers
+from tests.simulation.disk import HOLE, SLOW_FLUSH_CHANCE, Asked, Disk, OpenDisk, Watchers
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.machine import SERVICES, HostProcess, service_main
 from tests.simulation.maps import Maps
@@ -38,6 +39,7 @@ from tests.simulation.rules import BrokenRuleError, Rules
 SECTORS = 64  # 8 regions of 4 KiB
 STALE = 0xFFFFFFFF  # what the target holds before its first day
 DEPTH_MAX = 10
+SLOW_S = 3.0  # longer than it takes a region to grow clean, where that is looked at
 
 Tell = Callable[[float, str], None]
 
@@ -67,6 +69,7 @@ class World:
         self.nats = Nats(_rng(seed, "nats"), self.point, self.count_fault)
         self.nats.does_sync = self.plan.does_sync
         self.nats.stored = self._guarded(self.rules.stored)
+        self.nats.lost = self.damage.journal_lost
         self.nats.answered = self._answered
         files = _rng(seed, "files")
         self.run_files = Directory(files, self.point, self.count_fault)
@@ -80,13 +83,19 @@ class World:
         }
         for disk in self.disks.values():
             disk.is_honest = is_honest
+            if self.plan.is_local:
+                disk.slow_s, disk.slow_flush_chance = SLOW_S, SLOW_FLUSH_CHANCE
         self.data_disk = "disk-a"
         first = [HOLE if self._rng.random() < 0.2 else stamp(0, sector) for sector in range(SECTORS)]
         self.disks["disk-a"].fill(first)
         self.disks["disk-b"].fill([stamp(STALE, sector) for sector in range(SECTORS)])
         self.model = Model(first)
         self.application = Application(
-            _rng(seed, "application"), self.model, self._request_answered, is_local=self.plan.is_local
+            _rng(seed, "application"),
+            self.model,
+            self._request_answered,
+            is_local=self.plan.is_local,
+            flushes=self.plan.flushes,
         )
         self.operator = Operator(self, _rng(seed, "operator"))
         self.chaos = Chaos(self, _rng(seed, "chaos"))
@@ -264,13 +273,13 @@ class World:
         if is_clean and self.application.volume is None:
             is_clean = False  # nothing was open: there was nothing to do
         if is_clean:
-            self._guarded(self.rules.stopped_cleanly)(process.host)
+            self._guarded(self.rules.stopped_cleanly)(process, process.host)
             self.model.everything_was_flushed()
         self._end_host()
         if is_clean and self._rng.random() < 0.2:
             self._reporting = self.loop.create_task(self.operator.report_target_fault(), context=NOBODY)
         if not self.is_calm or self.damage.is_mended:
-            if is_clean and not self.is_calm and self._rng.random() < 0.3:
+            if is_clean and not self.is_calm and self._rng.random() < 0.5:
                 self.note("POWER CUT", "after a clean stop")
                 self.cut_power()
             self.loop.call_later(self._rng.random() * 2, self.start_host, context=NOBODY)
@@ -308,7 +317,7 @@ class World:
         if self.is_calm or process.is_dead:
             return
         if name == self.plan.point and self._crashes_left:
-            if self._rng.random() < 0.4:
+            if self._rng.random() < 0.4 or (self.plan.is_local and not self._can_be_narrowed):
                 return
             self._crashes_left -= 1
         elif self._rng.random() >= self.plan.point_chance:
@@ -325,11 +334,25 @@ class World:
     def step(self, row: Transition, step: Step, process: Process) -> None:
         """The executor is about to perform a step."""
         self.note("step", point_of(row, step))
+        self._guarded(self.rules.step)(row, step)
         if step is Step.START_COPYING:
             self._count_resync()
         if step is row.steps[-1]:
             self.count(f"row:{row.before}/{row.trigger}")
         self.point(point_of(row, step), process)
+
+    @property
+    def _can_be_narrowed(self) -> bool:
+        """Whether a resync would leave something out if the power went now."""
+        return self.state in CLONING_STATES and self.has_clean_region
+
+    @property
+    def has_clean_region(self) -> bool:
+        """Whether there is something that a resync would leave out."""
+        try:
+            return self.host is not None and CLEAN in self.host.find(NAME).apparatus.volume.marks.states
+        except Refusal:
+            return False
 
     def _count_resync(self) -> None:
         due_regions = self.host.find(NAME).apparatus.due_regions if self.host is not None else None
@@ -376,10 +399,10 @@ class World:
             self.start_service(name)
         self.start_host()
         self.application.begin()
-        actors = [
-            self.loop.create_task(actor)
-            for actor in (self.operator.run(), self.chaos.run(), self.chaos.aim())
-        ]
+        acting = [self.operator.run(), self.chaos.run(), self.chaos.aim()]
+        if self.plan.spoils_maps:
+            acting.append(self.chaos.spoil_maps())
+        actors = [self.loop.create_task(actor) for actor in acting]
         await self._until_over(self.plan.duration_s)
         for actor in actors:
             actor.cancel()
@@ -463,7 +486,7 @@ class World:
             return refusal.message
         if not migration.reporter.is_settled:
             return f"not in the journal: {migration.reporter.trouble}"
-        return "" if self.application.volume is not None else "no volume"
+        return self.rules.untold() if self.application.volume is not None else "no volume"
 
 
 def _rng(seed: int, of: str) -> random.Random:

@@ -216,7 +216,7 @@ class ScriptedHost:
         witness = self.witnesses[name]
         origin = replace(self.origin(name, operation), attempt=witness.attempt + 1)
         request = SetFlagRequest(origin=origin)
-        return (await self._ask(record_subject("flag-set", name), request)).digest
+        return (await self._ask(record_subject("flag-set", self.name, name), request)).digest
 
     async def enter(self, name: str, flag_digest: str, operation: str = "op-sync") -> None:
         ledger = await self.journal.read(name)
@@ -271,7 +271,7 @@ class ScriptedHost:
         self.witnesses[name] = replace(witness, faults=(*witness.faults, fault))
         if self.reports:
             request = RecordFaultRequest(origin=self.origin(name, fault.operation_id), fault=fault)
-            stored = await self._ask(record_subject("fault", name), request)
+            stored = await self._ask(record_subject("fault", self.name, name), request)
             self.witnesses[name] = replace(self.witnesses[name], tail_digest=stored.digest)
 
     async def clear_flag(self, name: str = "vol1") -> None:
@@ -287,7 +287,7 @@ class ScriptedHost:
             tail_digest=ledger.tail.digest,
             faults=self.witnesses[name].faults,
         )
-        stored = await self._ask(record_subject("flag-clear", name), request)
+        stored = await self._ask(record_subject("flag-clear", self.name, name), request)
         self.witnesses[name] = replace(self.witnesses[name], tail_digest=stored.digest)
 
     def adopt(self, admission: Admission) -> None:
@@ -326,7 +326,7 @@ class ScriptedHost:
             trigger=witness.trigger,
             devices=witness.devices if witness.trigger == "setup" else None,
         )
-        stored = await self._ask(decision_subject(name), request)
+        stored = await self._ask(decision_subject(self.name, name), request)
         self.witnesses[name] = replace(witness, tail_digest=stored.digest)
 
     def origin(self, name: str, operation: str) -> Origin:

@@ -1,9 +1,10 @@
-// Reads compose files as Docker Compose does, with the library that Docker Compose v2 does it with (its version in go.mod is the one
-// that Docker Compose v2.40.3 is built with), and prints the whole model as JSON; exit status 1 and its complaint where it is refused.
+// Reads compose files with the library that Docker Compose v2 reads them with (compose-go; its version in go.mod is the one that Docker
+// Compose v2.40.3 is built with), and prints the whole model as JSON; exit status 1 and its complaint where it is refused.
 //
 //	compose-check [--profile NAME]... FILE...
 //
-// It stands for `docker compose config`, which is the same library behind a command line that takes four minutes to build.
+// It is not `docker compose config`, which takes four minutes to build: what Docker Compose does besides that library, and what a Docker
+// engine makes of the model, is not asked.
 package main
 
 import (

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.bus.interface import ServiceInstance
+from shared.bus.permissions import OPERATOR
 from shared.config.model import Config, HostConfig
+from shared.messages.local import LocalStatus
 from shared.messages.status import MigrationStatus
 
 
@@ -18,9 +20,14 @@ class StorageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusFacts:
-    """A NATS server that can be reached, and who answers there. What could not be asked has its reason in `troubles`."""
+    """A NATS server that can be reached, and who answers there. What could not be asked has its reason in `troubles`.
+
+    What our role may not ask is in `unasked`, by its name, and nothing is concluded from its absence.
+    """
 
     url: str
+    role: str = OPERATOR
+    unasked: tuple[str, ...] = ()
     version: str
     is_local: bool
     asks_for_credentials: bool
@@ -95,6 +102,7 @@ class MachineFacts:
     patterns: tuple[PatternLook, ...] = ()
     state: StateLook
     sockets: tuple[SocketLook, ...] = ()
+    own_word: LocalStatus | None = None  # of the host itself, where it runs here and we may ask it
     memory_bytes: int
     descriptors_max: int
 
@@ -119,6 +127,7 @@ class Facts:
     config_name: str
     mistakes: tuple[str, ...] = ()
     files: tuple[FileLook, ...] = ()
+    tls_mistakes: tuple[str, ...] | None = None  # None: no volume is served with TLS
     bus: BusFacts | None = None
     bus_trouble: str = ""
     machine: MachineFacts | None = None

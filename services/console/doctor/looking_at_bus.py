@@ -1,10 +1,14 @@
-"""Asks the NATS server and whoever answers there, as an operator may. What is denied or unanswered is a fact, too."""
+"""Asks the NATS server and whoever answers there, as far as the role of the configuration may.
+
+What is denied or unanswered is a fact, too; so is what was not asked, because it would be denied.
+"""
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,14 +17,16 @@ from nats.js.api import StreamConfig, StreamInfo
 
 from services.console.asking import list_migrations
 from services.console.doctor.facts import BusFacts, StorageFacts
-from services.console.doctor.of_bus import SERVICES
+from services.console.doctor.of_bus import JOURNAL_ROOM, SERVICES, VOLUMES
 from shared.bus.bootstrap import PROGRESS_STREAM, differing_settings
 from shared.bus.connection import Bus, connect
 from shared.bus.durability import ServerDurability
 from shared.bus.interface import ServiceInstance, Unanswered
+from shared.bus.permissions import Role, may_ask, role_of_inboxes
 from shared.bus.storing import store_trouble
 from shared.clock import Clock
 from shared.config.model import NatsConfig
+from shared.messages.control import LIST_SUBJECT
 from shared.messages.status import MigrationStatus
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
@@ -32,6 +38,7 @@ ASK_TIMEOUT_S = 3.0
 DISCOVERY_TIMEOUT_S = 0.5
 _API = "$JS.API"
 _NOT_FOUND = 404
+_NO_STREAM = 10059
 
 
 @dataclass(slots=True)
@@ -39,10 +46,19 @@ class _Asking:
     """What could not be asked, collected on the way."""
 
     bus: Bus
+    role: Role
+    unasked: list[str] = field(default_factory=list)
     denied: list[str] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
 
-    async def ask(self, what: str, answer: Awaitable[T]) -> T | None:
+    async def ask(self, subject: str, question: Callable[[], Awaitable[T]], name: str) -> T | None:
+        """The answer; None where there is none, or our role may not ask for it, both of which is noted."""
+        if may_ask(self.role, subject):
+            return await self.attempt(subject, question())
+        self.unasked.append(name)
+        return None
+
+    async def attempt(self, what: str, answer: Awaitable[T]) -> T | None:
         """The answer; None where there is none, which is noted."""
         try:
             return await answer
@@ -69,17 +85,20 @@ async def look_at_bus(config: NatsConfig, clock: Clock) -> BusFacts:
 
 
 async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
-    asking = _Asking(bus)
-    lacking = await asking.ask("/jsz", ServerDurability(bus, config).lacking())
+    asking = _Asking(bus, role_of_inboxes(config.inbox_prefix))
+    lacking = await asking.attempt("/jsz", ServerDurability(bus, config).lacking())
     streams, server_ahead_s = await _streams(asking, clock)
-    storage = await asking.ask(f"{_API}.INFO", _storage(bus))
-    await asking.ask("hearing cutover.>", _hear(bus))
+    storage = await asking.ask(f"{_API}.INFO", lambda: _storage(bus), JOURNAL_ROOM)
+    for subject in asking.role.hears:
+        await asking.attempt(f"hearing {subject}", _hear(bus, subject))
     instances = await _instances(asking)
     began = _now(clock)
-    migrations = await asking.ask("cutover.control.list", list_migrations(bus)) or ()
+    migrations = await asking.ask(LIST_SUBJECT, lambda: list_migrations(bus), VOLUMES) or ()
     took_s = (_now(clock) - began).total_seconds()
     return BusFacts(
         url=bus.url,
+        role=asking.role.name,
+        unasked=tuple(asking.unasked),
         version=bus.server.version,
         is_local=_is_local(bus.url),
         asks_for_credentials=bool(bus.client._server_info.get("auth_required")),  # noqa: SLF001 - nats-py tells it nowhere else
@@ -106,7 +125,7 @@ async def _streams(asking: _Asking, clock: Clock) -> tuple[dict[str, tuple[str, 
     for name in (Subjects.STREAM, PROGRESS_STREAM):
         subject = f"{_API}.STREAM.INFO.{name}"
         began = _now(clock)
-        answer = await asking.ask(subject, _api(asking.bus, subject))
+        answer = await asking.ask(subject, partial(_api, asking.bus, subject), f"the stream {name}")
         if answer is None:
             continue
         if "error" in answer:
@@ -122,7 +141,19 @@ async def _streams(asking: _Asking, clock: Clock) -> tuple[dict[str, tuple[str, 
         if "ts" in answer:
             middle = began + (_now(clock) - began) / 2
             ahead_s = (_time(answer["ts"]) - middle).total_seconds()
+    if Subjects.STREAM not in differing and await _lacks_journal(asking):
+        differing[Subjects.STREAM] = None
     return differing, ahead_s
+
+
+async def _lacks_journal(asking: _Asking) -> bool:
+    """Whether the journal is not there, for a role that may read it and not ask for its settings."""
+    subject = f"{_API}.STREAM.MSG.GET.{Subjects.STREAM}"
+    if not may_ask(asking.role, subject):
+        return False
+    wanted = orjson.dumps({"last_by_subj": Subjects.ALL})
+    answer = await asking.attempt(subject, _api(asking.bus, subject, wanted))
+    return answer is not None and answer.get("error", {}).get("err_code") == _NO_STREAM
 
 
 async def _storage(bus: Bus) -> StorageFacts:
@@ -131,22 +162,21 @@ async def _storage(bus: Bus) -> StorageFacts:
     return StorageFacts(used_bytes=int(answer.get("storage", 0)), limit_bytes=limit if limit > 0 else None)
 
 
-async def _api(bus: Bus, subject: str) -> dict[str, Any]:
-    message = await bus.request_bytes(subject, b"", timeout_s=ASK_TIMEOUT_S)
+async def _api(bus: Bus, subject: str, payload: bytes = b"") -> dict[str, Any]:
+    message = await bus.request_bytes(subject, payload, timeout_s=ASK_TIMEOUT_S)
     answer: dict[str, Any] = orjson.loads(message.data)
     return answer
 
 
-async def _hear(bus: Bus) -> None:
-    async with bus.listen("cutover.>"):
+async def _hear(bus: Bus, subject: str) -> None:
+    async with bus.listen(subject):
         await bus.settle()
 
 
 async def _instances(asking: _Asking) -> tuple[ServiceInstance, ...]:
     async def of(name: str) -> tuple[ServiceInstance, ...]:
-        found = await asking.ask(
-            f"$SRV.INFO.{name}", asking.bus.instances(name, timeout_s=DISCOVERY_TIMEOUT_S)
-        )
+        looking = partial(asking.bus.instances, name, timeout_s=DISCOVERY_TIMEOUT_S)
+        found = await asking.ask(f"$SRV.INFO.{name}", looking, name)
         return tuple(found or ())
 
     answers = await asyncio.gather(*(of(name) for name in SERVICES))

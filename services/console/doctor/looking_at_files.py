@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services.console.doctor.facts import FileLook
 from shared.config.model import Config
+from shared.tls.files import CertificateError, tls_files
 
 _DAY_S = 86400
 SECRETS = {  # by key of the configuration: a secret, or certificates
@@ -23,6 +24,20 @@ SECRETS = {  # by key of the configuration: a secret, or certificates
 def look_at_files(config: Config, now: datetime) -> tuple[FileLook, ...]:
     """Each that is named. `now` says how long certificates are good for."""
     return tuple(_look(key, path, now) for key, path in _named(config))
+
+
+def look_at_tls(config: Config, now: datetime) -> tuple[str, ...] | None:
+    """What a host finds wrong when it starts with these files; None where it does no TLS."""
+    files = tls_files(config.nbd)
+    if files is None:
+        return None
+    from shared.tls.certificates import server_context  # noqa: PLC0415 - as below
+
+    try:
+        server_context(files, now)
+    except CertificateError as error:
+        return error.mistakes
+    return ()
 
 
 def _named(config: Config) -> Iterator[tuple[str, Path]]:

@@ -11,8 +11,11 @@ from pathlib import Path
 from services.console.doctor.facts import MachineFacts, SocketLook, StateLook
 from services.console.doctor.io_uring import why_not_io_uring
 from services.console.doctor.looking_at_devices import look_at_pattern
+from services.console.host_here import ask
 from shared.config.addresses import UNIX_PATH_BYTES_MAX
 from shared.config.model import Config, HostConfig
+from shared.messages.local import LocalStatus, local_socket
+from shared.migration.refusals import Refusal
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -30,10 +33,20 @@ def look_at_machine(config: Config) -> MachineFacts | None:
         why_not_io_uring=why_not_io_uring(),
         patterns=tuple(look_at_pattern(pattern) for pattern in host.allowed_devices),
         state=_look_at_state(Path(host.state_dir)),
+        own_word=_own_word(host),
         sockets=tuple(_look_at_socket(address) for address in _addresses(config, host)),
         memory_bytes=_memory_bytes(),
         descriptors_max=1 << 30 if hard == resource.RLIM_INFINITY else hard,
     )
+
+
+def _own_word(host: HostConfig) -> LocalStatus | None:
+    """What the host says of itself, if it runs on this machine; nothing where nobody does, or somebody else."""
+    try:
+        told = ask(local_socket(Path(host.state_dir)))
+    except (OSError, Refusal):
+        return None
+    return told if told.host == host.name else None
 
 
 def _addresses(config: Config, host: HostConfig) -> tuple[str, ...]:
@@ -67,12 +80,13 @@ def _look_at_state(path: Path) -> StateLook:
 
 
 def _look_at_missing(path: Path) -> StateLook:
+    """Whether the service could make it. It is tried: rights tell too little, root may write /proc."""
     parent = next(folder for folder in path.parents if folder.exists())
-    trouble = (
-        ""
-        if os.access(parent, os.W_OK | os.X_OK)
-        else f"is not there, and {parent} cannot be written by this user"
-    )
+    try:
+        with tempfile.TemporaryDirectory(prefix=".cutover-doctor-", dir=parent):
+            trouble = ""
+    except OSError as error:
+        trouble = f"is not there, and no folder can be made in {parent}: {error.strerror}"
     return StateLook(path=str(path), is_there=False, trouble=trouble)
 
 

@@ -14,6 +14,7 @@ from shared.messages.host import HOST_SERVICE_NAME
 from shared.migration.records import Subjects
 
 SERVICES = ("cutover-fault-recording", "cutover-state-control", "cutover-startup", HOST_SERVICE_NAME)
+JOURNAL_ROOM, VOLUMES = "the journal's room", "the volumes of all hosts"  # what may be asked for, by name
 CLOCK_WARNING_S = 1.0
 CLOCK_FAILURE_S = 300.0  # certificates and a person's sense of what came first go wrong
 JOURNAL_ROOM_LEAST_BYTES = 16 * MIB
@@ -90,7 +91,13 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     for denied in bus.denied:
         yield failure(denied, "use the operator's credentials, or have the server permit it")
     if not bus.denied:
-        yield ok("what an operator has to ask and to hear is permitted")
+        yield ok(f"what was asked here as {bus.role} is permitted")
+
+
+def not_checked(facts: Facts) -> Iterator[Finding]:
+    """What our role may not ask. That is as it should be, and nothing is known of it."""
+    if (bus := facts.bus) is not None and bus.unasked:
+        yield ok(f"{', '.join(bus.unasked)}: the role {bus.role} may not ask for that; use operator.toml")
 
 
 def streams(facts: Facts) -> Iterator[Finding]:
@@ -99,7 +106,14 @@ def streams(facts: Facts) -> Iterator[Finding]:
         return
     wrong = False
     for name, differing in bus.streams.items():
-        if differing is None:
+        if differing is None and name == PROGRESS_STREAM:
+            wrong = True
+            yield warning(
+                f"the stream {name} is not there: it is kept in memory, and ends with its server; who comes late misses the "
+                "last progress",
+                "run `python -m shared.bus.bootstrap` again, as after every start of NATS",
+            )
+        elif differing is None:
             wrong = True
             yield failure(f"the stream {name} is not there", "run `python -m shared.bus.bootstrap` once")
         elif differing:
@@ -156,13 +170,14 @@ def services(facts: Facts) -> Iterator[Finding]:
     if (bus := facts.bus) is None:
         return
     present = Counter(each.name for each in bus.instances)
-    missing = [name for name in SERVICES if not present[name]]
+    asked = [name for name in SERVICES if name not in bus.unasked]
+    missing = [name for name in asked if not present[name]]
     if missing:
         modules = ", ".join(
             f"python -m services.{each.removeprefix('cutover-').replace('-', '_')}" for each in missing
         )
         yield failure(f"nobody answers as {', '.join(missing)}", f"start: {modules}")
-    else:
+    elif asked:
         yield ok(
             f"all answer: {', '.join(f'{name} ×{count}' if count > 1 else name for name, count in present.items())}"
         )
@@ -192,17 +207,23 @@ def hosts(facts: Facts) -> Iterator[Finding]:
             "start its write cloning service, or see `cutover recover`",
         )
     own = facts.config.host.name if facts.config is not None and facts.config.host is not None else None
-    if own is not None and not up[own]:
+    if own is not None and not up[own] and not _answers_here(facts):
         yield warning(
             f"this machine's host, {own}, does not answer", "start python -m services.write_cloning"
         )
+    elif HOST_SERVICE_NAME in bus.unasked:
+        if own is not None:
+            yield ok(f"this machine's host, {own}, answers")
     elif not twice and not away:
         yield ok(f"up: {', '.join(sorted(up)) or 'none'}")
 
 
 def volumes(facts: Facts) -> Iterator[Finding]:
-    """Whether every volume is open."""
+    """Whether every volume is open; where only this machine's host can be asked, every one of it."""
     if (bus := facts.bus) is None or any("cutover.control.list" in trouble for trouble in bus.troubles):
+        return
+    if VOLUMES in bus.unasked:
+        yield from _own_volumes(facts)
         return
     closed = [each for each in bus.migrations if each.host_answers and each.host_error]
     for each in closed:
@@ -217,10 +238,27 @@ def volumes(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def unasked(facts: Facts) -> Iterator[Finding]:
+def unanswered(facts: Facts) -> Iterator[Finding]:
     """What could not be asked, for another reason than a denial."""
     for trouble in facts.bus.troubles if facts.bus is not None else ():
         yield failure(trouble, "see the service's log")
+
+
+def _own_volumes(facts: Facts) -> Iterator[Finding]:
+    own_word = facts.machine.own_word if facts.machine is not None else None
+    if own_word is None:
+        return
+    for closed in own_word.closed:
+        yield failure(f"{closed.name} is closed: {closed.message}", f"see `cutover recover {closed.name}`")
+    for each in own_word.migrations:
+        if each.warnings:
+            yield warning(f"{each.name}: {each.warnings[0]}", f"see `cutover query {each.name}`")
+    if not own_word.closed:
+        yield ok(f"{len(own_word.migrations)} open on this machine's host")
+
+
+def _answers_here(facts: Facts) -> bool:
+    return facts.machine is not None and facts.machine.own_word is not None
 
 
 def _all_up(bus: BusFacts) -> bool:

@@ -15,6 +15,20 @@ def named_files(facts: Facts) -> Iterator[Finding]:
         yield _of(file)
 
 
+def tls(facts: Facts) -> Iterator[Finding]:
+    """Whether the host starts with its files for TLS: each may be in order, and they may not fit each other."""
+    if facts.tls_mistakes is None:
+        return
+    told = tuple(f"{file.key}: " for file in facts.files if file.trouble)
+    for mistake in facts.tls_mistakes:
+        if not mistake.startswith(told):
+            yield failure(
+                f"the host will not start: {mistake}", "mend it; `cutover init` writes files that fit"
+            )
+    if not facts.tls_mistakes:
+        yield ok("volumes can be served with TLS")
+
+
 def _of(file: FileLook) -> Finding:
     said = f"{file.key}: {file.path}"
     if file.trouble:

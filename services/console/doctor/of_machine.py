@@ -53,7 +53,12 @@ def _threads(why: str) -> Finding:
 
 
 def _engine_of_host(facts: Facts) -> str:
-    if facts.bus is None or facts.machine is None:
+    if facts.machine is None:
+        return ""
+    own_word = facts.machine.own_word
+    if own_word is not None and own_word.migrations and own_word.migrations[0].io_engine:
+        return own_word.migrations[0].io_engine
+    if facts.bus is None:
         return ""
     return next(
         (
@@ -196,9 +201,11 @@ def export_sockets(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_up(facts: Facts) -> bool:
-    return (
+    """By its own word, which needs no NATS, or by what others see of it."""
+    if facts.machine is None:
+        return False
+    return facts.machine.own_word is not None or (
         facts.bus is not None
-        and facts.machine is not None
         and any(each.metadata.get("host") == facts.machine.host.name for each in facts.bus.instances)
     )
 
@@ -208,7 +215,8 @@ def memory(facts: Facts) -> Iterator[Finding]:
     if (machine := facts.machine) is None:
         return
     known = facts.bus.migrations if facts.bus is not None else ()
-    count = max(1, sum(each.host == machine.host.name for each in known))
+    told = machine.own_word.migrations if machine.own_word is not None else ()
+    count = max(1, len(told), sum(each.host == machine.host.name for each in known))
     needed_bytes = count * (machine.host.inflight_budget_bytes + POOLS_BYTES)
     volumes = "1 volume" if count == 1 else f"{count} volumes"
     said = f"{volumes} may take {bytes_text(needed_bytes)} of {bytes_text(machine.memory_bytes)}"

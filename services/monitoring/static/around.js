@@ -102,7 +102,7 @@ export class Around {
 }
 
 function journalWords(durability) {
-  if (durability.is_established === null) return "not known yet";
+  if (durability.is_established === null) return "not known now";
   return durability.is_established ? "syncs, then acknowledges" : "acknowledges before it syncs";
 }
 

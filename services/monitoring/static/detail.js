@@ -23,7 +23,9 @@ export class Detail {
       new Chart("Latency", [[READ_LATENCY, "a", "read"], [WRITE_LATENCY, "b", "write"]], latency),
     ];
     this.root.querySelector(".charts").append(...this.charts.map((chart) => chart.element));
+    this.diagram = this.root.querySelector(".diagram-holder");
     new ResizeObserver(() => this.#drawMap()).observe(this.map.parentElement);
+    new ResizeObserver(() => this.#centre()).observe(this.diagram); // also when it comes into sight, or a phone is turned
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#drawMap());
   }
 
@@ -147,11 +149,17 @@ export class Detail {
     }
     if (this.centred !== `${row.name} ${row.state}`) {
       this.centred = `${row.name} ${row.state}`;
-      const here = diagram.querySelector(".here"), holder = diagram.parentElement;
-      if (here) holder.scrollLeft += here.getBoundingClientRect().x - holder.getBoundingClientRect().x - holder.clientWidth / 2 + 60;
+      this.#centre();
     }
     setText(diagram.querySelector("title"), `States of a migration; ${row.name} is in ${row.state}`);
     setText(this.one.querySelector(".since"), last && last.state === row.state ? `${row.state} since ${clock(sinceOf(steps))}` : row.state);
+  }
+
+  // Where the diagram is wider than the screen, show the part where the migration is.
+  #centre() {
+    const here = this.diagram.querySelector(".here rect")?.getBoundingClientRect();
+    const holder = this.diagram.getBoundingClientRect();
+    if (here) this.diagram.scrollLeft += here.x + here.width / 2 - holder.x - holder.width / 2;
   }
 
   #drawMap() {

@@ -43,12 +43,6 @@ class ExportPoolError(ExportError):
     code = "export-pool"
 
 
-class CertificateError(ExportError):
-    """The files that TLS is to be done with will not do."""
-
-    code = "tls-certificate"
-
-
 class SocketRightsError(ExportError):
     """A Unix socket cannot be given to whom it is meant for."""
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.write_cloning.export.errors import CertificateError
-from services.write_cloning.export.tls_files import TlsFiles
 from shared.clock import Clock
+from shared.plain import plain
+from shared.tls.files import CertificateError, TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class TlsSession:
         except Exception as error:  # noqa: BLE001 - OpenSSL has accepted it; a name for people is not worth more than a word
             log.warning("a client's certificate does not tell its name: %r", error)
             return ""
-        return "".join(each if each.isprintable() else "?" for each in name[:_PEER_NAME_LENGTH_MAX])
+        return plain(name[:_PEER_NAME_LENGTH_MAX])
 
 
 class Tls:
@@ -113,7 +113,7 @@ class Tls:
 
     def _read(self) -> ssl.SSLContext:
         # Here, because it costs every start of a host a while, and most have no TLS.
-        from services.write_cloning.export.certificates import server_context  # noqa: PLC0415
+        from shared.tls.certificates import server_context  # noqa: PLC0415
 
         return server_context(self._files, datetime.fromisoformat(self._clock.now_rfc3339()))
 

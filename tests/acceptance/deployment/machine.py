@@ -38,6 +38,7 @@ class Machine:
             "--mount",
             "--pid",
             "--net",
+            "--uts",
             "--cgroup",
             "--wd=/",
             "--",
@@ -94,12 +95,12 @@ def lay_out(folder: Path, units: Path) -> None:
 
 
 @contextmanager
-def booted(folder: Path, image: Path) -> Iterator[Machine]:
+def booted(folder: Path, image: Path, name: str) -> Iterator[Machine]:
     """A machine over a folder that was laid out; it ends as a power cut would end it."""
     with (folder / "boot.log").open("wb") as log:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--net", "--cgroup", "--fork", "--kill-child", "--propagation", "private",
-             str(_HERE / "boot"), str(folder), str(image), sys.base_prefix],
+            ["unshare", "--mount", "--pid", "--net", "--uts", "--cgroup", "--fork", "--kill-child", "--propagation", "private",
+             str(_HERE / "boot"), str(folder), str(image), sys.base_prefix, name],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
     try:

@@ -1,4 +1,7 @@
-"""compose.yaml: what every container of it has, what may wait for what, and what Docker Compose's own library says of it."""
+"""compose.yaml: what every container of it has, what may wait for what, and what Docker Compose's library says.
+
+That library (compose-go) is asked by itself (tools/compose-cli): Docker Compose itself does not run here.
+"""
 
 import grp
 import json
@@ -27,7 +30,7 @@ def secured() -> Composition:
 
 
 def model(compose_cli: Path, *arguments: str, folder: Path = ROOT) -> dict[str, object]:
-    """What Docker Compose's library makes of the files."""
+    """What the library that Docker Compose reads files with makes of them."""
     done = subprocess.run(
         [compose_cli, *arguments],
         cwd=folder,
@@ -49,7 +52,7 @@ def profile_options(profiles: Iterable[str]) -> list[str]:
 @pytest.mark.compose_cli
 @pytest.mark.parametrize("profiles", PROFILES)
 @pytest.mark.parametrize("files", [("compose.yaml",), ("compose.yaml", "compose.secure.yaml")])
-def test_compose_accepts_every_profile_and_reads_what_the_tests_read(
+def test_compose_go_accepts_every_profile_and_reads_what_the_tests_read(
     compose_cli: Path, files: tuple[str, ...], profiles: tuple[str, ...]
 ) -> None:
     composition = read_composition(SECURED, *(ROOT / file for file in files))
@@ -72,7 +75,7 @@ def test_compose_accepts_every_profile_and_reads_what_the_tests_read(
 
 @pytest.mark.compose_cli
 def test_what_stands_in_comments_is_true_when_it_is_uncommented(compose_cli: Path, tmp_path: Path) -> None:
-    """Block devices, TCP with TLS, io_uring: Compose accepts them, and makes of them what the comments promise."""
+    """Block devices, TCP with TLS, io_uring: compose-go accepts them, and makes of them what the comments promise."""
     override = tmp_path / "compose.override.yaml"
     override.write_text(commented(ROOT / "compose.yaml"))
     services = model(compose_cli, "compose.yaml", "compose.secure.yaml", str(override))["services"]
@@ -92,7 +95,7 @@ def test_what_stands_in_comments_is_true_when_it_is_uncommented(compose_cli: Pat
 
 
 @pytest.mark.compose_cli
-def test_the_judge_refuses_what_compose_does_not_know(compose_cli: Path, tmp_path: Path) -> None:
+def test_the_judge_refuses_what_compose_go_does_not_know(compose_cli: Path, tmp_path: Path) -> None:
     wrong = (ROOT / "compose.yaml").read_text().replace("stop_grace_period: 90s", "stop_grace_periode: 90s")
     (tmp_path / "compose.yaml").write_text(wrong)
     done = subprocess.run(

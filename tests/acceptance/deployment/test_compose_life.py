@@ -1,4 +1,7 @@
-"""What `docker compose up` and `down` do, by hand with the very commands: a migration, a stop in the middle, and its end."""
+"""What `docker compose up` and `down` do, by hand with the very commands: a migration, a stop in the middle, and its end.
+
+No Docker runs here.
+"""
 
 import json
 import os

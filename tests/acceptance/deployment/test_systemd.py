@@ -2,7 +2,7 @@
 
 import json
 import re
-import socket
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ UNITS = ROOT / "deploy" / "systemd"
 EXPOSURE_MAX = 15  # of 100, by `systemd-analyze security`
 EXPOSURE_OF_DEVICES_MAX = 19
 MIB = 1 << 20
-HOST = socket.gethostname().partition(".")[0]
+MACHINE, HOST = "DB-01", "db-01"  # a machine's name may be none of a host
 OTHERS = ("nats", "bootstrap", "fault-recording", "state-control", "startup")
 STOP_MARGIN_S = 10.0
 
@@ -47,6 +47,29 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
     assert analyze("verify", "--man=no", *files) == ""
 
 
+def name_host(folder: Path) -> None:
+    """The commands of the page for a machine whose host is called otherwise."""
+    page = (ROOT / "docs/OPERATING.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(rf"^```\n(host={HOST}\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    there = commands.replace("/etc/systemd/system", str(folder)).replace("systemctl daemon-reload", "")
+    subprocess.run(["sh", "-euc", there], check=True, timeout=60)
+
+
+def test_a_machine_that_is_called_otherwise_than_its_host_takes_a_drop_in(
+    units: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "units"
+    shutil.copytree(units, folder)
+    name_host(folder)
+    assert analyze("verify", "--man=no", str(folder / "cutover-write-cloning.service")) == ""
+    (drop_in,) = (folder / "cutover-write-cloning.service.d").iterdir()
+    assert drop_in.read_text().splitlines() == [
+        "[Service]",
+        f"LoadCredential=config.toml:/etc/cutover/hosts/{HOST}.toml",
+        f"LoadCredential=nkey:/etc/cutover/secrets/write_cloning-{HOST}.nk",
+    ]
+
+
 def test_the_services_are_kept_in_bounds(units: Path) -> None:
     for file in units.glob("*.service"):
         most = EXPOSURE_OF_DEVICES_MAX if file.stem == "cutover-write-cloning" else EXPOSURE_MAX
@@ -67,6 +90,7 @@ def machine(installed: Path, scratch: Path) -> Iterator[Machine]:
     """A machine with a systemd of its own, on which everything is enabled."""
     folder = scratch / "machine"
     lay_out(folder, UNITS)
+    name_host(folder / "units")
     made = run_init(
         folder / "etc", f"--host={HOST}", "--installed-at=/etc/cutover", "--nats-store=/var/lib/cutover-nats/journal",
         "--allow=/srv/volumes/*",
@@ -75,7 +99,7 @@ def machine(installed: Path, scratch: Path) -> Iterator[Machine]:
     for name in ("old.img", "new.img"):
         with (folder / "volumes" / name).open("wb") as device:
             device.truncate(16 * MIB)
-    with booted(folder, installed) as running:
+    with booted(folder, installed, MACHINE) as running:
         yield running
 
 

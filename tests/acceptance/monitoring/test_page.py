@@ -194,6 +194,36 @@ def test_phone_shows_the_list_or_one_migration(driver: webdriver.Chrome) -> None
         until(driver, lambda: driver.find_element(By.ID, "list").is_displayed())
 
 
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("before", [PHONE, (844, 390), DESKTOP])
+def test_phone_shows_in_the_diagram_where_a_migration_is(
+    driver: webdriver.Chrome, state: State, before: tuple[int, int]
+) -> None:
+    """The diagram is wider than the screen. When a phone was turned, the current state was cut, or not to be seen at all."""
+    look_like(driver, before, dark=False)
+    with page_of(1) as (page, world):
+        told = view("vol1", state, at=world.at, decision=9)
+        page.tell(lambda: page.picture.told_progress(told, world.at.timestamp()))
+        opened(driver, page)
+        until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, f".diagram .here[data-state={state}]"))
+        look_like(driver, PHONE, dark=False)
+        driver.execute_script("document.querySelector('.diagram').scrollIntoView({block: 'center'})")
+        until(driver, lambda: is_whole_in_sight(driver, ".diagram .here rect"))
+        keep_picture(driver, f"phone-diagram-{state}")
+
+
+def is_whole_in_sight(driver: webdriver.Chrome, selector: str) -> bool:
+    """Whether nothing of it is cut at the sides of what it is scrolled in."""
+    return bool(
+        driver.execute_script(
+            "const at = document.querySelector(arguments[0]), holder = at.closest('.diagram-holder');"
+            "const [a, b] = [at, holder].map((each) => each.getBoundingClientRect());"
+            "return a.width > 0 && a.left >= b.left && a.right <= b.right;",
+            selector,
+        )
+    )
+
+
 def test_what_is_old_says_so_and_comes_back_by_itself(driver: webdriver.Chrome) -> None:
     look_like(driver, DESKTOP, dark=False)
     with page_of(1) as (page, world):
@@ -202,6 +232,7 @@ def test_what_is_old_says_so_and_comes_back_by_itself(driver: webdriver.Chrome) 
         page.tell(lambda: page.picture.told_link(away))
         until(driver, lambda: "NATS away" in shown(driver, "#live"))
         assert "what is shown is as it was then" in shown(driver, "#alarm")
+        assert "syncs, then acknowledges" not in shown(driver, "#running")
         assert "grayscale" in driver.execute_script(
             "return getComputedStyle(document.querySelector('.one')).filter"
         )

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 from shared.bus.nkeys import new_key_pair
 from tests.acceptance.system.devices import MIB
@@ -116,8 +117,10 @@ def test_host_and_nats_may_go_and_come(stoppable_system: System) -> None:
         system.stop_nats()
         watcher.until(lambda: not watcher.around["link"]["is_connected"], "NATS is away")
         assert watcher.rows["crash"]["state"] == "setup"  # still there, with its age
+        assert "cutover_journal_sync_always" not in monitoring.metrics()  # nobody can tell at present
         system.start_nats()
         watcher.until(lambda: watcher.around["link"]["is_connected"], "NATS is back")
+        watcher.until(lambda: watcher.around["durability"]["is_established"], "the journal syncs, as before")
         system.client.command("sync", "crash")
         watcher.until(lambda: watcher.rows["crash"]["state"] in {"syncing", "source-selected"}, "it goes on")
 
@@ -132,6 +135,7 @@ def test_service_that_begins_without_nats_waits_for_it(stoppable_system: System)
             watcher.until(lambda: not watcher.around["link"]["is_connected"], "NATS is away")
             system.start_nats()
             watcher.until(lambda: watcher.around["link"]["is_connected"], "NATS is there")
+            assert monitoring.said(r"(connected to NATS at \S+)\s+$")  # so that its last word is no warning
     finally:
         if not system.is_nats_running:
             system.start_nats()
@@ -150,4 +154,7 @@ def test_operator_commands_a_real_migration(system: System) -> None:
         reply = post(f"{origin}/migrations/led/command/sync", {}, origin, **secrets).body
         assert reply["state"] in {"syncing", "source-selected"}
         watcher.until(lambda: watcher.rows["led"]["state"] == "source-selected", "copied")
+        token = Path(monitoring.said(r"access token in (\S+)"))
+        assert token.exists()
+    assert not token.parent.exists()  # nothing is left of it after SIGTERM
     assert system.client.query("led")["state"] == "source-selected"

@@ -1,6 +1,8 @@
 """The whole system with credentials and TLS, from the files of `cutover init`: it works, and what is not meant to, does not."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.reference.files import PAGE
 from services.console.local_nats import any_port
 from tests.acceptance.system.application import Application
 from tests.acceptance.system.background import Background
@@ -15,6 +18,7 @@ from tests.acceptance.system.devices import MIB, digest, run
 from tests.acceptance.system.pairs import make_pair
 from tests.acceptance.system.remote import faulty
 from tests.acceptance.system.secured import SecuredSystem, secured_system
+from tests.acceptance.system.test_events_page import COMMANDS
 from tests.acceptance.system.whole_system import CLONING, HOST, ROOT, SERVICES
 
 
@@ -97,6 +101,53 @@ def test_the_stock_program_is_an_operator_with_two_options(system: SecuredSystem
     last = ("stream", "get", "CUTOVER_JOURNAL", "--last-for=cutover.journal.vol1.state", "--json")
     assert json.loads(nats(*last))["subject"] == "cutover.journal.vol1.state"
     assert "CUTOVER_PROGRESS" in nats("stream", "ls", "--all")
+
+
+@pytest.mark.nats_cli
+def test_the_operator_reads_the_stream_of_the_journal_and_takes_a_copy_of_it(
+    system: SecuredSystem, nats_cli: Path, tmp_path: Path
+) -> None:
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    follow = ("sub", "--stream", "CUTOVER_JOURNAL", "--all", "--wait=2s", "cutover.journal.vol1.>")
+    done = system.nats_program(nats_cli, *follow)
+    assert '"trigger":"setup"' in done.stdout, done
+    assert "violation" not in done.stdout + done.stderr
+    copy = tmp_path / "copy"
+    done = system.nats_program(nats_cli, "stream", "backup", "CUTOVER_JOURNAL", str(copy), "--no-progress")
+    assert done.returncode == 0, done
+    assert {"backup.json", "stream.arc.s2"} == {each.name for each in copy.rglob("*") if each.is_file()}
+    assert "violation" not in done.stdout + done.stderr
+
+
+def options_on_the_page(system: SecuredSystem) -> dict[str, list[str]]:
+    """By role: what the page about events says that each command takes more, where NATS asks for credentials."""
+    found = re.findall(r"^nats (--server tls:.*) …$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    url = system.installation.config("operator").url
+    there = [each.replace("tls://127.0.0.1:4222", url).replace("DIR", str(system.etc)) for each in found]
+    return dict(zip(("operator", "monitor"), map(shlex.split, there), strict=True))
+
+
+@pytest.mark.nats_cli
+def test_the_options_on_the_page_about_events_do(system: SecuredSystem, nats_cli: Path) -> None:
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    system.client.command("sync", "vol1")
+    system.client.until_state("vol1", "source-selected")
+    for role, options in reversed(
+        options_on_the_page(system).items()
+    ):  # the operator's last: he ends the attempt
+        for command in COMMANDS:
+            is_listening = command[1] == "sub"
+            gives_command = any(word in " ".join(command) for word in ("control.throttle", "control.abort"))
+            if role == "monitor" and (gives_command or "--stream" in command):
+                continue
+            done = subprocess.run(
+                [nats_cli, "--no-context", *options, *command[1:], *(["--wait=1s"] if is_listening else [])],
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+            assert "iolation" not in done.stdout + done.stderr, command
+            assert is_listening or done.returncode == 0, (command, done)
 
 
 @pytest.mark.nats_cli
@@ -208,6 +259,8 @@ def test_service_with_the_key_of_another_ends_with_a_sentence(
         )  # fmt: skip
         assert done.returncode == 1, done.stderr
         assert sentence in done.stderr
+        deaf = [line for line in done.stderr.splitlines() if "to subscribe to" in line]
+        assert len(deaf) <= 1, "one mistake, one line"
         assert "Traceback" not in done.stderr
 
 
@@ -221,27 +274,100 @@ def _cutover(
     )  # fmt: skip
 
 
-def test_doctor_finds_all_well_with_the_operators_credentials_and_with_a_hosts_what_it_may_not(
-    system: SecuredSystem,
+def doctor(system: SecuredSystem, file: Path, **environment: str) -> tuple[int, list[dict[str, str]]]:
+    """Exit status, and what was found."""
+    done = _cutover(system, "doctor", "--json", "--config", str(file), **environment)
+    assert done.stderr == ""
+    lines: list[dict[str, str]] = json.loads(done.stdout)["checks"]
+    return done.returncode, lines
+
+
+def of(lines: list[dict[str, str]], check: str) -> list[str]:
+    return [line["message"] for line in lines if line["check"] == check]
+
+
+NOT_CHECKED = {  # by file: what its role may not ask
+    "operator.toml": None,
+    "services/monitoring.toml": "the journal's room:",
+    "services/bootstrap.toml": "the journal's room, the volumes of all hosts:",
+    "services/state_control.toml": "the stream CUTOVER_PROGRESS, the journal's room, cutover-fault-recording, ",
+    "services/startup.toml": "the stream CUTOVER_PROGRESS, the journal's room, cutover-fault-recording, ",
+    "services/fault_recording.toml": "the stream CUTOVER_JOURNAL, the stream CUTOVER_PROGRESS, the journal's room, ",
+    f"hosts/{HOST}.toml": "the stream CUTOVER_JOURNAL, the stream CUTOVER_PROGRESS, the journal's room, ",
+}
+
+
+def test_doctor_knows_every_file_of_the_installation(system: SecuredSystem) -> None:
+    files = {str(file.relative_to(system.etc)) for file in system.etc.rglob("*.toml")}
+    assert files == set(NOT_CHECKED)
+
+
+@pytest.mark.parametrize("file", NOT_CHECKED)
+def test_doctor_finds_a_healthy_installation_well_with_every_file_of_it(
+    system: SecuredSystem, file: str
 ) -> None:
-    done = system.cutover("doctor", "--json")
-    assert done.returncode == 0, done.stdout
-    lines = json.loads(done.stdout)["checks"]
-    unseen = [line["check"] for line in lines if line["outcome"] == "warning"]
-    assert unseen == ["nats sync"], "the operator's file has no monitoring page"
-    assert not [line for line in lines if line["outcome"] == "failure"]
-    files = [line["message"] for line in lines if line["check"] == "files"]
-    assert files[0] == f"nats.nkey_seed_file: {system.etc}/secrets/operator.nk"
-    assert f"nats.tls_ca_file: {system.etc}/tls/" in files[1]
-    assert "good for" in files[1]
-    done = system.cutover("doctor", "--json", "--config", str(system.config_of(CLONING)))
-    denied = [line for line in json.loads(done.stdout)["checks"] if line["check"] == "permissions"]
-    assert done.returncode == 1
-    assert any("cutover.control.list is not permitted" in line["message"] for line in denied)
+    """It asks what the role of the file may, and says what it leaves out; the server denies it nothing."""
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    status, lines = doctor(system, system.etc / file)
+    machine = {"devices", "open files"}  # of the machine that the test runs on
+    assert [line for line in lines if line["outcome"] != "ok" and line["check"] not in machine] == []
+    assert status == 0
+    told, wanted = of(lines, "not checked"), NOT_CHECKED[file]
+    assert bool(told) == (wanted is not None)
+    assert all(wanted in line and line.endswith("use operator.toml") for line in told if wanted)
+    assert of(lines, "nats sync") == ["the journal syncs before it acknowledges"]
+    if file.startswith("hosts/"):
+        assert of(lines, "hosts") == [f"this machine's host, {HOST}, answers"]
+        assert of(lines, "volumes") == ["1 open on this machine's host"]
+        assert of(lines, "export") == [f"unix://{system.socket} is listened on"]
+        assert of(lines, "io engine") == ["the host does device I/O with io_uring"]
+    named = of(lines, "files")
+    assert named[0].startswith(f"nats.nkey_seed_file: {system.etc}/secrets/")
+    assert f"nats.tls_ca_file: {system.etc}/tls/" in named[1]
+    assert "good for" in named[1]
+
+
+def test_doctor_with_a_hosts_file_tells_that_the_host_is_away(system: SecuredSystem) -> None:
+    system.kill_service(CLONING)
+    status, lines = doctor(system, system.config_of(CLONING))
+    assert status == 0
+    assert of(lines, "hosts") == [f"this machine's host, {HOST}, does not answer"]
+    _status, lines = doctor(system, system.config_of("startup"))
+    assert of(lines, "services") == ["nobody answers as cutover-write-cloning"]
+
+
+def test_doctor_tells_of_a_key_that_others_can_read(system: SecuredSystem) -> None:
     key = system.etc / "secrets/operator.nk"
     key.chmod(0o644)
     try:
-        lines = json.loads(system.cutover("doctor", "--json").stdout)["checks"]
+        _status, lines = doctor(system, system.etc / "operator.toml")
     finally:
         key.chmod(0o600)
     assert any(line["outcome"] == "warning" and "mode 0644" in line["message"] for line in lines)
+
+
+def test_the_example_of_the_doctor_is_what_an_installation_shows(system: SecuredSystem) -> None:
+    """But for what is of the machine that the example is from, and numbers."""
+    pair = make_pair(system)
+    system.set_up("vol1", pair.source, pair.target)
+    page = (ROOT / "docs/OPERATING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^\$ cutover doctor --config [^\n]*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shown = system.cutover("doctor", "--config", str(system.config_of(CLONING))).stdout
+    for here, there in (
+        (str(system.etc), "/etc/cutover"),
+        (str(system.state_dir), "/var/lib/cutover/host1"),
+    ):
+        shown = shown.replace(here, there)
+    shown = _without_numbers(re.sub(rf"\b{HOST}\b", "host1", shown))
+    lines = [line for line in _without_numbers(example).splitlines() if line.startswith("ok ")]
+    assert len(lines) > 15
+    for line in lines:
+        beginning, _, end = line.partition("…")
+        assert any(each.startswith(beginning) and each.endswith(end) for each in shown.splitlines()), (
+            f"{line}\n{shown}"
+        )
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)*", "N", text)

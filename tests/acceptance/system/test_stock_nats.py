@@ -132,10 +132,10 @@ def test_everything_that_happens_is_seen_by_subscribing(system: System, pair: Pa
         seen, _ = listening.communicate(timeout=TIMEOUT_S)
     for subject in (
         "cutover.control.sync.vol1",
-        "cutover.record.flag-set.vol1",
+        "cutover.record.flag-set.h1.vol1",
         "cutover.journal.vol1.flag",
         "cutover.host.h1.enter.vol1",
-        "cutover.decision.vol1",
+        "cutover.decision.h1.vol1",
         "cutover.journal.vol1.state",
         "cutover.progress.vol1",
     ):

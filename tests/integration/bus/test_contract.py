@@ -60,6 +60,20 @@ async def test_a_subject_without_a_name_is_answered(wiring: Wiring) -> None:
     assert answer == Answer(about="")
 
 
+async def test_every_name_in_a_subject_is_told_and_checked(wiring: Wiring) -> None:
+    async def tell_both(host: str, migration: str, _request: object) -> Answer:
+        return Answer(about=f"{migration} of {host}")
+
+    served = endpoint(tell_both, "svc.limit.*.*")
+    async with wiring.connect("a") as a, a.endpoints.serve(service(), [served]):
+        answer = await a.requests.request("svc.limit.h1.vol1", ThrottleRequest(), Answer, timeout_s=2)
+        assert answer == Answer(about="vol1 of h1")
+        for subject in ("svc.limit.H_1.vol1", "svc.limit.h1.VOL"):
+            with pytest.raises(Refusal) as caught:
+                await a.requests.request(subject, ThrottleRequest(), Answer, timeout_s=2)
+            assert caught.value.code is Code.BAD_NAME
+
+
 async def test_a_refusal_arrives_as_it_was(wiring: Wiring) -> None:
     async def refuse(_about: str, _request: object) -> object:
         raise Refusal(Code.NOT_ALLOWED, "Not now: «state».\nLater.", ("sync", "cleanup"))

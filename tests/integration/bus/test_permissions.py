@@ -6,25 +6,39 @@ not name has to be denied.
 
 import asyncio
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from secrets import token_bytes as random_bytes
 
 import orjson
 import pytest
 
+from services.fault_recording.service import FaultRecording
 from shared.bus.bootstrap import bootstrap
 from shared.bus.chain import ChainJournal
-from shared.bus.connection import Bus
+from shared.bus.connection import DEAF_TOLD_AFTER_S, Bus
 from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.jetstream import JetStreamStream
-from shared.bus.permissions import meet
+from shared.bus.memory import AcceptedDurability
+from shared.bus.permissions import cloning_role, meet, roles
+from shared.clock import SystemClock
 from shared.messages.control import PlainRequest
+from shared.messages.recording import (
+    ClearFlagRequest,
+    Origin,
+    StoredReply,
+    record_subject,
+    repair_subject,
+)
 from shared.migration.ledger import Tail
 from shared.migration.refusals import Code, Refusal
+from shared.migration.states import Flag
 from tests.support.installations import FILES, Installation, make_installation
-from tests.support.records import flag_set, state_record
+from tests.support.records import NAME, UUID, flag_set, state_record
 
 ROLES = tuple(FILES)
 RECORDING, CONTROL, STARTUP, MONITOR, OPERATOR = (
@@ -54,11 +68,17 @@ MAY_PUBLISH: dict[str, set[str]] = {
     **{f"cutover.control.{looking}.v1": LOOKERS for looking in ("query", "faults", "recover")},
     "cutover.control.list": LOOKERS,
     "cutover.control.faults": LOOKERS,
-    "cutover.decision.v1": {STARTUP, *HOSTS},
-    "cutover.decision.repair.v1": {STARTUP},
-    "cutover.record.flag-set.v1": {CONTROL, STARTUP},
-    "cutover.record.flag-clear.v1": {CONTROL, STARTUP, *HOSTS},
-    "cutover.record.fault.v1": {CONTROL, STARTUP, *HOSTS},
+    "cutover.decision.h1.v1": {STARTUP, H1},
+    "cutover.decision.h2.v1": {STARTUP, H2},
+    "cutover.decision.v1": NOBODY,
+    "cutover.decision.repair.h1.v1": {STARTUP},
+    "cutover.record.flag-set.h1.v1": {CONTROL, STARTUP},
+    "cutover.record.flag-clear.h1.v1": {CONTROL, STARTUP, H1},
+    "cutover.record.flag-clear.h2.v1": {CONTROL, STARTUP, H2},
+    "cutover.record.flag-clear.v1": NOBODY,
+    "cutover.record.fault.h1.v1": {CONTROL, STARTUP, H1},
+    "cutover.record.fault.h2.v1": {CONTROL, STARTUP, H2},
+    "cutover.record.fault.v1": NOBODY,
     "cutover.startup.admit.h1": {H1},
     "cutover.startup.admit.h2": {H2},
     "cutover.host.h1.commit.v1": {CONTROL},
@@ -83,17 +103,20 @@ MAY_PUBLISH: dict[str, set[str]] = {
     "$JS.API.STREAM.DELETE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.PURGE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.MSG.DELETE.CUTOVER_JOURNAL": NOBODY,
-    "$JS.API.STREAM.SNAPSHOT.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.SNAPSHOT.CUTOVER_JOURNAL": {OPERATOR},
+    "$JS.API.STREAM.SNAPSHOT.CUTOVER_PROGRESS": NOBODY,
+    "$JS.SNAPSHOT.ACK.CUTOVER_JOURNAL.x": {OPERATOR},
+    "$JS.SNAPSHOT.RESTORE.CUTOVER_JOURNAL.x": NOBODY,
     "$JS.API.STREAM.RESTORE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.DELETE.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.STREAM.PURGE.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c": NOBODY,
-    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>": READERS,
+    "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL.c.cutover.journal.v1.>": READERS | {OPERATOR},
     "$JS.API.CONSUMER.CREATE.CUTOVER_PROGRESS.c.cutover.progress.v1": NOBODY,
     "$JS.API.CONSUMER.DURABLE.CREATE.CUTOVER_JOURNAL.c": NOBODY,
-    "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c": READERS,
-    "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.c": READERS,
+    "$JS.API.CONSUMER.MSG.NEXT.CUTOVER_JOURNAL.c": READERS | {OPERATOR},
+    "$JS.API.CONSUMER.DELETE.CUTOVER_JOURNAL.c": READERS | {OPERATOR},
     "$JS.API.CONSUMER.LIST.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.CONSUMER.NAMES.CUTOVER_JOURNAL": NOBODY,
     "$SYS.REQ.SERVER.PING": NOBODY,
@@ -183,7 +206,7 @@ def table(found: Iterable[tuple[str, str]], subjects: Iterable[str]) -> dict[str
 async def permitted(bus: Bus, subjects: Iterable[str], *, publish: bool) -> set[str]:
     """Those that the server has said nothing against."""
     await bus.settle()
-    denied = {each.subject for each in bus.denials if each.is_publish is publish}
+    denied = {each.subject.lower() for each in bus.denials if each.is_publish is publish}
     return {subject for subject in subjects if subject.lower() not in denied}
 
 
@@ -229,6 +252,8 @@ async def refusal_of(bus: Bus, subject: str) -> Refusal:
         (MONITOR, "cutover.control.commit.v1"),
         (H1, "cutover.startup.admit.h2"),
         (H1, "cutover.host.h2.status"),
+        (H1, "cutover.record.flag-clear.h2.v1"),
+        (H1, "cutover.decision.h2.v1"),
     ],
 )
 async def test_who_asks_what_he_may_not_is_refused_at_once_by_the_subject_and_the_user(
@@ -319,13 +344,34 @@ async def test_a_journal_that_may_not_be_written_or_read_says_so(running: Runnin
     with pytest.raises(Refusal) as caught:
         await monitor.read("cutover.journal.vol1.>")
     assert caught.value.code is Code.NOT_PERMITTED
-    assert "consumer.create" in caught.value.message
+    assert "$JS.API.CONSUMER.CREATE.CUTOVER_JOURNAL." in caught.value.message
     with pytest.raises(Refusal) as caught:
         await bootstrap(running.buses[H1])
     assert caught.value.code is Code.NOT_PERMITTED
 
 
-@pytest.mark.parametrize("role", sorted(READERS))
+@pytest.mark.nats_cli
+async def test_an_operator_takes_a_copy_of_a_journal_that_is_larger_than_what_the_server_sends_unasked(
+    running: Running, nats_cli: Path, tmp_path: Path
+) -> None:
+    """It sends 8 MiB, and goes on as pieces are acknowledged; unacknowledged, the copy stops there."""
+    for _ in range(20):
+        await running.buses[RECORDING].client.request("cutover.journal.v1.flag", random_bytes(900_000))
+    config = running.installation.config(OPERATOR)
+    copy = tmp_path / "copy"
+    process = await asyncio.create_subprocess_exec(
+        nats_cli, "--no-context", "--server", config.url, "--nkey", str(config.nkey_seed_file),
+        "--tlsca", str(config.tls_ca_file), "stream", "backup", "CUTOVER_JOURNAL", str(copy), "--no-progress",
+        stdout=PIPE, stderr=STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said
+    assert b"iolation" not in said
+    assert sum(file.stat().st_size for file in copy.iterdir()) > 18_000_000
+
+
+@pytest.mark.parametrize("role", sorted(READERS | {OPERATOR}))
 async def test_those_who_rely_on_the_journal_can_read_it(running: Running, role: str) -> None:
     await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
     ledger = await ChainJournal(JetStreamStream(running.buses[role])).read("vol1")
@@ -337,6 +383,23 @@ async def test_a_search_for_hosts_that_is_denied_does_not_find_none(running: Run
     with pytest.raises(Refusal) as caught:
         await running.buses[RECORDING].instances("cutover-write-cloning", timeout_s=5)
     assert caught.value.code is Code.NOT_PERMITTED
+
+
+async def test_a_service_that_may_hear_nothing_is_told_once(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who serves is refused, with the number of subjects, and the log is left alone; who only subscribes has one line of it."""
+    bus = running.buses[MONITOR]
+    with pytest.raises(BaseExceptionGroup) as group:
+        async with NatsEndpoints(bus).serve(SERVICE, [LIST]):
+            pass
+    assert group.group_contains(Refusal, match=r"cutover\.control\.list, nor to 9 others")
+    for number in range(9):
+        await bus.client.subscribe(f"cutover-other.{number}.UP")
+    await bus.settle()
+    await asyncio.sleep(DEAF_TOLD_AFTER_S + 0.1)
+    (line,) = [each.getMessage() for each in caplog.records if "permit" in each.getMessage()]
+    assert line.endswith("to subscribe to cutover-other.0.UP, nor to 8 others.")
 
 
 async def test_progress_that_may_not_be_told_is_logged_once(
@@ -411,13 +474,57 @@ async def test_nobody_hears_the_answers_to_another(running: Running) -> None:
     subscription = await listener.client.subscribe("_INBOX_write_cloning.h1.>")
     await listener.settle()
     async with NatsEndpoints(running.buses[CONTROL]).serve(SERVICE, [_DECISION]):
-        await running.buses[H1].request("cutover.decision.v1", PlainRequest(), PlainRequest, timeout_s=10)
+        await running.buses[H1].request("cutover.decision.h1.v1", PlainRequest(), PlainRequest, timeout_s=10)
         await listener.settle()
     assert subscription.pending_msgs == 0
-    assert any(each.subject == "_inbox_write_cloning.h1.>" for each in listener.denials)
+    assert any(each.subject == "_INBOX_write_cloning.h1.>" for each in listener.denials)
 
 
-_DECISION = Endpoint(name="decision", subject="cutover.decision.*", request=PlainRequest, handler=_answer)
+async def _answer_host(_host: str, _about: str, _request: PlainRequest) -> PlainRequest:
+    return PlainRequest(operation_id="answered")
+
+
+_DECISION = Endpoint(
+    name="decision", subject="cutover.decision.*.*", request=PlainRequest, handler=_answer_host
+)
+
+
+async def test_a_host_clears_no_flag_of_another_by_any_way(running: Running) -> None:
+    """Each way is closed by another part: the server, the host in the subject, and the host in the journal."""
+    journal = ChainJournal(JetStreamStream(running.buses[RECORDING]))
+    first = await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
+    flag = await journal.append(flag_set(), Tail(sequence=first.sequence, index=1, digest=first.digest))
+    owner = Origin(migration=NAME, uuid=UUID, attempt=1, host="h1", run=1, decision=1, operation_id="op")
+    request = ClearFlagRequest(origin=owner, set_digest=flag.digest, tail_digest=flag.digest)
+    strange = replace(request, origin=replace(owner, host="h2"))
+    recording = FaultRecording(journal, AcceptedDurability(), SystemClock())
+    service = ServiceDescription(name="cutover-fault-recording", description="of a test")
+    async with NatsEndpoints(running.buses[RECORDING]).serve(service, recording.endpoints()):
+        for subject_host, asked, code in (
+            ("h1", request, Code.NOT_PERMITTED),
+            ("h2", request, Code.BAD_REQUEST),
+            ("h2", strange, Code.STALE),
+        ):
+            subject = record_subject("flag-clear", subject_host, NAME)
+            with pytest.raises(Refusal) as caught:
+                await running.buses[H2].request(subject, asked, StoredReply, timeout_s=10)
+            assert caught.value.code is code, caught.value.message
+        assert (await journal.read(NAME)).flag is Flag.SET
+        subject = record_subject("flag-clear", "h1", NAME)
+        await running.buses[H1].request(subject, request, StoredReply, timeout_s=10)
+        assert (await journal.read(NAME)).flag is Flag.CLEAR
+
+
+def test_a_host_that_is_called_like_a_word_of_a_subject_may_no_more_than_any() -> None:
+    """On cutover.decision.repair.MIGRATION the host `repair` decides: a repair is asked for elsewhere."""
+    for name in ("repair", "fault", "flag-set"):
+        role = next(each for each in roles([name]) if each.name == cloning_role(name))
+        for subject in (
+            repair_subject("h1", "v1"),
+            repair_subject(name, "v1"),
+            record_subject("flag-set", name, "v1"),
+        ):
+            assert not [pattern for pattern in role.asks if meet(pattern, subject)]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.export.listener import inherited_listeners, listen_tcp, listen_unix
 from services.write_cloning.export.server import ExportServer
 from services.write_cloning.export.tls import Tls
-from services.write_cloning.export.tls_files import TlsFiles
 from shared.clock import SystemClock
+from shared.tls.files import TlsFiles
 from tests.integration.export.memory_volume import MemoryVolume, NullVolume
 
 

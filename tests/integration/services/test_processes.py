@@ -183,6 +183,23 @@ async def test_a_configuration_with_mistakes_is_told_whole(module: str, tmp_path
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("where", ["a file", "/proc/x", "/sys/x"])
+async def test_a_state_directory_that_cannot_be_used_is_told_in_a_sentence(
+    where: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    state_dir = tmp_path / "file/state" if where == "a file" else Path(where)
+    file = tmp_path / "c.toml"
+    file.write_text(f'[host]\nname = "h1"\nstate_dir = "{state_dir}"\n')
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.write_cloning", "--config", str(file), stdout=PIPE, stderr=STDOUT
+    )
+    status, said = await stop_by_itself(process)
+    assert status == 2, said
+    (line,) = said.splitlines()
+    assert f"services.write_cloning stops: host.state_dir: {state_dir} cannot be used: " in line
+
+
 async def test_of_two_state_controls_one_wins(nats: NatsWiring) -> None:
     """Replicas: whichever gets a request, the journal and the host keep two syncs apart."""
     async with nats.connect("t") as wire, AsyncExitStack() as stack:

@@ -19,6 +19,8 @@ _ORDER = "services/write_cloning/volume/ordering.py"
 _ENTERING = "services/state_control/entering.py"
 _EVIDENCE = "services/startup/evidence.py"
 _REPLAY = "services/startup/replay.py"
+_KEEPER = "services/write_cloning/keeper.py"
+_MAP_KEEPER = "services/write_cloning/map_keeper.py"
 _TABLE = "shared/migration/table.py"
 _VERDICTS = "shared/migration/verdicts.py"
 _LEDGER = "shared/migration/ledger.py"
@@ -64,7 +66,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R2",
         "after a crash the target would pass for one that holds every write",
         (Change(_TABLE, "_CHANGE_SIDES = (\n", "_CHANGE_SIDES = (\n    Step.CLEAR_FLAG,\n"),),
-        first_seed=10,
+        first_seed=1,
     ),
     Mutation(
         "flag-not-set-anew-on-resume",
@@ -77,7 +79,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        target_fault=False,\n        remedies=(),",
             ),
         ),
-        first_seed=9,
+        first_seed=2,
     ),
     # ------------------------------------------------------------------ R3
     Mutation(
@@ -115,7 +117,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self.drop(Side.TARGET, withhold=False)\n            self._listener",
             ),
         ),
-        first_seed=31,
+        first_seed=4,
     ),
     Mutation(
         "lost-source-write-acknowledged",
@@ -148,7 +150,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R4",
         "the copier would overwrite newer data with older",
         (Change(_COPIER, "self._volume.exclude(low, high)", "self._volume.exclude(low, low + 512)"),),
-        first_seed=10,
+        first_seed=2,
     ),
     Mutation(
         "unequal-after-source-failure",
@@ -161,7 +163,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if False:\n                request.waiting",
             ),
         ),
-        first_seed=4,
+        first_seed=1,
     ),
     # ------------------------------------------------------------------ R5
     Mutation(
@@ -176,7 +178,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.REPORT_FAULTS,",
             ),
         ),
-        first_seed=85,
+        first_seed=469,
     ),
     Mutation(
         "source-lost-without-flush",
@@ -192,7 +194,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_TABLE, "steps=(Step.FLUSH_TARGET, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),
         ),
-        first_seed=131,
+        first_seed=158,
     ),
     Mutation(
         "source-dropped-before-the-witness",
@@ -206,7 +208,38 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
-        first_seed=115,
+        first_seed=79,
+    ),
+    Mutation(
+        "moved-over-a-lost-target",
+        "R5",
+        "the authority would be a target that misses writes",
+        (
+            Change(
+                _EXECUTOR,
+                "        if row.after is not State.SETUP and self.has_lost_target:",
+                "        if False:",
+            ),
+            Change(
+                _APPARATUS,
+                "        if self.volume.failover.has_dropped_target:\n            raise",
+                "        if False:\n            raise",
+            ),
+        ),
+        first_seed=585,
+    ),
+    Mutation(
+        "unequal-after-a-failed-move",
+        "4.4",
+        "the target would hold a write that the source, still the authority, has failed",
+        (
+            Change(
+                _FAILOVER,
+                "            if request.kind is not Kind.FLUSH:\n                request.waiting |= RECOPY",
+                "            if False:\n                request.waiting |= RECOPY",
+            ),
+        ),
+        first_seed=79,
     ),
     # ------------------------------------------------------------------ R6
     Mutation(
@@ -217,7 +250,6 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_APPARATUS, "if count := self.outstanding_requests:", "if count := 0:"),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
-        first_seed=4,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -225,7 +257,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R7",
         "a volume would open on a side that nobody has proved",
         (Change(_VERDICTS, "        admit=False,\n", "        admit=True,\n"),),
-        first_seed=17,
+        first_seed=10,
     ),
     # ------------------------------------------------------------------ 4.1
     Mutation(
@@ -242,6 +274,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "                await self._write_decision(decision)\n",
             ),
         ),
+        first_seed=1,
     ),
     Mutation(
         "flag-withdrawn-though-entered",
@@ -251,7 +284,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_ENTERING, "            await self._refuse_if_entered(origin)\n", ""),
             Change(_ENTERING, "        except UnknownOutcome:\n            raise\n", ""),
         ),
-        first_seed=131,
+        first_seed=8,
     ),
     # ------------------------------------------------------------------ 4.2
     Mutation(
@@ -287,11 +320,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         first_seed=4,
     ),
     Mutation(
+        "stopped-without-draining",
+        "4.3",
+        "writes that are answered after the last flush would be lost by a power cut after a clean stop",
+        (
+            Change(
+                _VOLUME,
+                "        await self._stillness.until(self._has_no_request, ends_with_failure=False)\n",
+                "",
+            ),
+        ),
+        first_seed=40,
+    ),
+    Mutation(
         "target-not-flushed-at-the-stop",
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=10,
+        first_seed=40,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -300,6 +346,26 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a region that the source could not give would count as the same on both sides",
         (Change(_COPIER, "        return not self._unreadable\n", "        return True\n"),),
         first_seed=15,
+    ),
+    Mutation(
+        "copied-over-a-failed-flush",
+        "4.5",
+        "what the source has lost would be copied over what the target still has",
+        (
+            Change(
+                _TABLE,
+                "guards=(Guard.NO_TARGET_FAULT, Guard.NO_SOURCE_FLUSH_FAULT)",
+                "guards=(Guard.NO_TARGET_FAULT,)",
+            ),
+        ),
+        first_seed=4,
+    ),
+    Mutation(
+        "failed-flush-of-a-durable-write-forgotten",
+        "4.5",
+        "what the source has lost would be copied over what the target still has",
+        (Change(_FAILOVER, "if request.durable and route.source.flush_error:", "if False:"),),
+        first_seed=21,
     ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
@@ -318,13 +384,33 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "return False",
             ),
         ),
-        first_seed=49,
+        first_seed=311,
     ),
     Mutation(
         "decision-not-caught-up",
         "4.6",
         "a decision of the host would be undone by its restart",
         (Change(_REPLAY, "if ledger.decision < witness.decision:", "if False:"),),
+    ),
+    Mutation(
+        "faults-not-caught-up",
+        "4.6",
+        "what a device has failed before a crash would be known to nobody but the host",
+        (Change(_REPLAY, "for fault in witness.faults\n", "for fault in ()\n"),),
+        first_seed=25,
+    ),
+    Mutation(
+        "decided-in-memory-alone",
+        "4.6",
+        "after a crash the host would not know what it has answered",
+        (
+            Change(
+                _KEEPER,
+                "            await self._witnesses.write(witness)\n",
+                "            if witness.decision == self.witness.decision:\n"
+                "                await self._witnesses.write(witness)\n",
+            ),
+        ),
     ),
     Mutation(
         "unclean-taken-for-resume",
@@ -338,7 +424,6 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_REPLAY, "if not is_set_in_vain(ledger, witness):", "if ledger.flag is not Flag.SET:"),
         ),
-        first_seed=2,
     ),
     # ------------------------------------------------------------------ 4.7
     Mutation(
@@ -352,14 +437,54 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            _nothing(), self._flush",
             ),
         ),
-        first_seed=48,
+        first_seed=38,
+    ),
+    Mutation(
+        "clean-without-the-source's-flush",
+        "4.7",
+        "after a power cut the source would lack what the target has, in a region that is not copied",
+        (
+            Change(
+                _APPARATUS,
+                "self._flush_as_application() if could_be_clean else _no_error()",
+                "_no_error()",
+            ),
+        ),
+        first_seed=258,
+    ),
+    Mutation(
+        "clean-although-written-since",
+        "4.7",
+        "a write that came after the flushes had begun would not be copied after a power cut",
+        (
+            Change(
+                _MARKS,
+                "            if states[region] == AGING:\n                self._clean",
+                "            if True:\n                self._clean",
+            ),
+        ),
+        first_seed=566,
+    ),
+    Mutation(
+        "clean-with-a-write-under-way",
+        "4.7",
+        "a write that the flushes do not cover would not be copied after a power cut",
+        (Change(_MARKS, "            if region in busy:\n                continue\n", ""),),
+        first_seed=1056,
+    ),
+    Mutation(
+        "distrust-not-durable",
+        "4.7",
+        "a map that lacks the last writes would be believed at the next start",
+        (Change(_MAP_KEEPER, "            await distrust(because)\n", ""),),
+        first_seed=1328,
     ),
     Mutation(
         "writes-in-setup-not-due",
         "4.7",
         "what the source alone was given after an unclean stop would not be copied",
         (Change(_APPARATUS, "marks_as_due = state is State.SETUP", "marks_as_due = False"),),
-        first_seed=108,
+        first_seed=73,
     ),
     Mutation(
         "due-forgotten-at-the-stop",
@@ -370,7 +495,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MARKS, "_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for", "_ONLY_DUE = bytes(CLEAN for"
             ),
         ),
-        first_seed=73,
+        first_seed=87,
     ),
     Mutation(
         "marks-taken-over-as-copied",
@@ -383,7 +508,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "all_due=admission.state is State.SYNCING)",
             ),
         ),
-        first_seed=16,
+        first_seed=2,
     ),
     Mutation(
         "map-trusted-after-a-fault",

@@ -33,11 +33,16 @@ def test_a_denial_is_of_what_lies_under_a_subject_and_of_nothing_beside_it() -> 
 
 
 def test_a_denial_names_the_subject_as_it_was_written() -> None:
-    denial = Denial(is_publish=False, subject="_inbox.abc")
-    assert (
-        denial.sentence("X", "_INBOX.aBc") == "The NATS server does not permit X to subscribe to _INBOX.aBc."
-    )
-    assert denial.sentence("X", "other").endswith("to _inbox.abc.")
+    words = Exception('nats: permissions violation for subscription to "_inbox.abc"')
+    ours = read_denial(words, {"_inbox.abc": "_INBOX.aBc"})
+    assert ours is not None
+    assert ours.is_of("_inbox.ABC")
+    assert ours.sentence("X") == "The NATS server does not permit X to subscribe to _INBOX.aBc."
+    assert ours.sentence("X", 1).endswith("to _INBOX.aBc, nor to 1 other.")
+    assert ours.sentence("X", 29).endswith("to _INBOX.aBc, nor to 29 others.")
+    foreign = read_denial(words, {"other": "OTHER"})
+    assert foreign is not None
+    assert foreign.sentence("X").endswith("to _inbox.abc.")
 
 
 @pytest.mark.parametrize(

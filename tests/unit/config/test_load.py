@@ -136,16 +136,17 @@ def test_all_mistakes_are_told_at_once_by_their_keys(tmp_path: Path) -> None:
     io_timeout_s = 0
     region_size_bytes = 1000000
     io_engine = "magic"
-    allowed_devices = ["relative/*"]
+    allowed_devices = ["relative/*", ""]
     [nbd]
     listn = []
     """
     told = mistakes(write(tmp_path, text), CUTOVER_HOST_IO_TIMEOUT="1")
     for key in (
         "nats.url", "host.name", "host.state_dir", "host.io_timeout_s", "host.region_size_bytes", "host.io_engine",
-        "host.allowed_devices.0", "nbd.listn", "CUTOVER_HOST_IO_TIMEOUT",
+        "host.allowed_devices.0", "host.allowed_devices.1", "nbd.listn", "CUTOVER_HOST_IO_TIMEOUT",
     ):  # fmt: skip
         assert f"\n  {key}: " in told, key
+    assert "host.allowed_devices.1: '' is neither" in told
 
 
 @pytest.mark.parametrize("text", ["[other]\nx = 1", "nats = 7", "[nats]\nurl = 7", "not toml", "x = \xff"])

@@ -207,10 +207,29 @@ def test_modes_are_right_whatever_the_umask(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["etc"]
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    write(tmp_path / "etc", files_of(PLAN, NOW))
-    assert (tmp_path / "etc/operator.toml").is_file()
+def test_an_empty_folder_is_filled_and_stays_the_one_that_it_was(tmp_path: Path) -> None:
+    """A shell may stand in it, or a file system be mounted there."""
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    folder.chmod(0o751)
+    before = folder.stat()
+    write(folder, files_of(PLAN, NOW))
+    after = folder.stat()
+    assert (after.st_ino, after.st_mode, after.st_uid) == (before.st_ino, before.st_mode, before.st_uid)
+    assert {each.name for each in folder.iterdir()} == {
+        "nats", "services", "hosts", "operator.toml", "secrets", "tls",
+    }  # fmt: skip
+    assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
+
+
+def test_a_folder_in_which_others_may_exchange_files_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, mode in (("open", 0o777), ("own", 0o755)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+        assert run(["init", str(tmp_path / name)]) == 0
+        assert ("mode 0777: others may exchange" in capsys.readouterr().out) is (name == "open")
 
 
 @pytest.mark.parametrize("what", ["a file in it", "a file", "a link"])
@@ -234,6 +253,7 @@ def test_nothing_is_overwritten(tmp_path: Path, what: str, capsys: pytest.Captur
 def test_nothing_half_done_stays_when_writing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    (tmp_path / "there").mkdir()
     writes = iter(range(100))
     real = installation._write
 
@@ -243,9 +263,30 @@ def test_nothing_half_done_stays_when_writing_fails(
         real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(installation, "_write", full)
-    with pytest.raises(ConsoleError) as caught:
-        write(tmp_path / "etc", files_of(PLAN, NOW))
-    assert "No space left on device; nothing was written" in caught.value.message
+    for place in (tmp_path / "etc", tmp_path / "there"):
+        writes = iter(range(100))
+        with pytest.raises(ConsoleError) as caught:
+            write(place, files_of(PLAN, NOW))
+        assert "No space left on device; nothing was written" in caught.value.message
+        assert contents(tmp_path) == ["there"]
+
+
+@pytest.mark.parametrize("ends", [OSError(30, "Read-only file system"), KeyboardInterrupt()])
+def test_nothing_half_done_stays_in_a_folder_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    """The fourth of six things fails to take its place: the three before leave theirs."""
+    renames = iter(range(100))
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if next(renames) == 3:
+            raise ends
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises((ConsoleError, KeyboardInterrupt)):
+        write(tmp_path, files_of(PLAN, NOW))
     assert contents(tmp_path) == []
 
 
@@ -278,6 +319,10 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         (("--nats-monitor", "8222"), "--nats-monitor: '8222' is no ADDRESS:PORT"),
         (("--installed-at", "etc"), "--installed-at: 'etc' is no absolute path"),
         (("--nats-port", "0"), "--nats-port"),
+        (("--allow", ""), "--allow: '' names no device"),
+        (("--nats-store", ""), "--nats-store: '' is no absolute path"),
+        (("--installed-at", ""), "--installed-at: '' is no absolute path"),
+        (("--state-dir", ""), "--state-dir: '' is no absolute path"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_told(
@@ -286,6 +331,40 @@ def test_an_option_that_cannot_be_meant_is_told(
     assert run(["init", str(tmp_path / "etc"), *arguments]) == 2
     assert why in capsys.readouterr().err
     assert contents(tmp_path) == []
+
+
+def test_a_folder_without_a_name_is_not_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["init", ""]) == 2
+    assert "DIR: '' names no folder" in capsys.readouterr().err
+    assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize(("machine", "is_told"), [("DB-01.example", True), ("db-01", False)])
+def test_a_machine_whose_name_is_none_of_a_host_is_told(
+    machine: str,
+    is_told: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: machine)
+    assert run(["init", str(tmp_path / "etc")]) == 0
+    told = "This machine is called DB-01, and its host db-01" in capsys.readouterr().out
+    assert told is is_told
+    assert (tmp_path / "etc/hosts/db-01.toml").is_file()
+
+
+def test_what_is_allowed_and_not_there_yet_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = tmp_path / "later"
+    assert run(["init", str(tmp_path / "etc"), "--allow", str(later), "--host", "h1"]) == 0
+    assert f"--allow {later}/ would let that in" in capsys.readouterr().out
+    host = tomllib.loads((tmp_path / "etc/hosts/h1.toml").read_text())["host"]
+    assert host["allowed_devices"] == [str(later)]
 
 
 def test_the_commands_that_come_next_are_told_in_their_order() -> None:

@@ -18,6 +18,9 @@ from services.console.doctor.findings import Finding
 from services.console.doctor.table import CHECKS
 from shared.bus.interface import SERVICE_VERSION, ServiceInstance
 from shared.config.model import GIB, Config, HostConfig
+from shared.messages.host import ClosedView
+from shared.messages.local import LocalStatus
+from tests.support.statuses import status
 
 HOST = HostConfig(name="h1", state_dir="/var/lib/cutover", allowed_devices=("/srv/*.img",))
 DEVICE = DeviceLook(path="/srv/a.img", size_bytes=GIB)
@@ -52,6 +55,50 @@ BUS = BusFacts(
     instances=INSTANCES,
 )
 WELL = Facts(config=Config(host=HOST), config_name="h1.toml", bus=BUS, machine=MACHINE)
+
+
+_VOLUMES = "the volumes of all hosts"
+AS_STARTUP = replace(
+    WELL,
+    config=Config(),
+    machine=None,
+    bus=replace(
+        BUS,
+        role="startup",
+        instances=(CLONING,),
+        storage=None,
+        streams={"CUTOVER_JOURNAL": ()},
+        unasked=("the stream CUTOVER_PROGRESS", *(each.name for each in INSTANCES[:3]), _VOLUMES),
+    ),
+)
+CLOSED = ClosedView(name="vol9", uuid=None, code="not-admitted", message="its witness is lost")
+OWN_WORD = LocalStatus(
+    host="h1",
+    run=1,
+    sentence="Host h1 serves.",
+    nats_is_away=False,
+    nats_lost_at=None,
+    migrations=(status(),),
+    at="2026-11-29T12:00:00Z",
+)
+AS_HOST = replace(
+    WELL,
+    machine=replace(MACHINE, own_word=OWN_WORD),
+    bus=replace(
+        BUS,
+        role="write_cloning-h1",
+        instances=(),
+        storage=None,
+        streams={},
+        server_ahead_s=None,
+        hosts_ahead_s={},
+        unasked=("the stream CUTOVER_JOURNAL", *(each.name for each in INSTANCES), _VOLUMES),
+    ),
+)
+
+
+def with_own_word(**changes: Any) -> Facts:
+    return replace(AS_HOST, machine=replace(MACHINE, own_word=replace(OWN_WORD, **changes)))
 
 
 def with_bus(**changes: Any) -> Facts:

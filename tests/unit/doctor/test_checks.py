@@ -11,10 +11,14 @@ from shared.config.model import GIB, MIB, Config
 from shared.messages.status import JournalWait
 from tests.support.statuses import status
 from tests.unit.doctor.facts import (
+    AS_HOST,
+    AS_STARTUP,
     BUS,
     CLONING,
+    CLOSED,
     DEVICE,
     INSTANCES,
+    MACHINE,
     WELL,
     judged,
     with_bus,
@@ -23,6 +27,7 @@ from tests.unit.doctor.facts import (
     with_file,
     with_host,
     with_machine,
+    with_own_word,
     with_pattern,
     with_state,
 )
@@ -48,6 +53,8 @@ CASES = (
     ("files", with_file(mode=0o644), WARNING, "open to others (mode 0644)"),
     ("files", with_file(is_secret=False, expires_in_days=-1.0), FAILURE, "has expired"),
     ("files", with_file(is_secret=False, expires_in_days=3.0), WARNING, "expires in 3 days"),
+    ("tls", replace(WELL, tls_mistakes=()), OK, "can be served with TLS"),
+    ("tls", replace(WELL, tls_mistakes=("nbd.tls_key_file: /k: no",)), FAILURE, "will not start: nbd.tls_key_file: /k: no"),
     ("nats", WELL, OK, "answers"),
     ("nats", AWAY, FAILURE, "cannot be reached"),
     ("nats version", WELL, OK, "2.15.3"),
@@ -60,9 +67,11 @@ CASES = (
     ("credentials", with_bus(asks_for_credentials=False), OK, "this machine's own address"),
     ("credentials", with_bus(asks_for_credentials=False, is_local=False), WARNING, "may do anything"),
     ("permissions", WELL, OK, "is permitted"),
+    ("permissions", with_bus(role="startup"), OK, "as startup is permitted"),
     ("permissions", with_bus(denied=("cutover.control.list is not permitted: …",)), FAILURE, "is not permitted"),
     ("streams", WELL, OK, "are as they have to be"),
     ("streams", with_bus(streams={"CUTOVER_JOURNAL": None}), FAILURE, "CUTOVER_JOURNAL is not there"),
+    ("streams", with_bus(streams={"CUTOVER_JOURNAL": (), "CUTOVER_PROGRESS": None}), WARNING, "it is kept in memory"),
     ("streams", with_bus(streams={"CUTOVER_JOURNAL": ("deny_purge is false, not true",)}), FAILURE, "deny_purge is false"),
     ("journal room", WELL, OK, "has no limit"),
     ("journal room", with_bus(storage=StorageFacts(used_bytes=0, limit_bytes=GIB)), OK, "1 GiB left of 1 GiB"),
@@ -79,7 +88,10 @@ CASES = (
     ("services", WELL, OK, "cutover-startup"),
     ("services", with_bus(instances=INSTANCES[1:]), FAILURE, "nobody answers as cutover-fault-recording"),
     ("services", with_cloning(version="0.0.9"), WARNING, "other versions answer: 0.0.9"),
+    ("services", AS_STARTUP, OK, "all answer: cutover-write-cloning"),
     ("hosts", WELL, OK, "up: h1"),
+    ("hosts", AS_HOST, OK, "this machine's host, h1, answers"),
+    ("hosts", replace(AS_HOST, machine=MACHINE), WARNING, "host, h1, does not answer"),
     ("hosts", with_bus(instances=(*INSTANCES, CLONING)), FAILURE, "2 services answer as host h1"),
     ("hosts", with_bus(instances=INSTANCES[:3]), WARNING, "this machine's host, h1, does not answer"),
     ("hosts", with_bus(migrations=(status(host="h9", host_answers=False),)), FAILURE, "host h9 does not answer. It has vol1"),
@@ -91,8 +103,13 @@ CASES = (
     ("volumes", with_bus(migrations=(status(),)), OK, "1 open"),
     ("volumes", with_bus(migrations=(status(host_error="its witness is lost"),)), FAILURE, "is closed: its witness is lost"),
     ("volumes", with_bus(migrations=(status(warnings=("writes wait",)),)), WARNING, "writes wait"),
+    ("volumes", AS_HOST, OK, "1 open on this machine's host"),
+    ("volumes", with_own_word(closed=(CLOSED,)), FAILURE, "vol9 is closed: its witness is lost"),
+    ("volumes", with_own_word(migrations=(status(warnings=("it waits",)),)), WARNING, "it waits"),
+    ("not checked", AS_HOST, OK, "the volumes of all hosts: the role write_cloning-h1 may not ask for that; use operator.toml"),
     ("questions", with_bus(troubles=("cutover.control.list: No answer.",)), FAILURE, "No answer"),
     ("io engine", WELL, OK, "the host does device I/O with io_uring"),
+    ("io engine", AS_HOST, OK, "device I/O with io_uring"),
     ("io engine", with_cloning(metadata={"host": "h1", "io_engine": "threads"}), WARNING, "by threads, which are slower"),
     ("devices", WELL, OK, "1 that can be opened, sectors of 512 bytes"),
     ("devices", with_machine(patterns=()), WARNING, "no device may be opened"),
@@ -118,6 +135,7 @@ CASES = (
     ("export", WELL, OK, "is listened on"),
     ("export", with_machine(sockets=(SocketLook(address="unix:///x"),)), OK, "can be listened on"),
     ("export", with_machine(sockets=(SocketLook(address="unix:///x", trouble="has a path of 200 bytes"),)), FAILURE, "200 bytes"),
+    ("export", AS_HOST, OK, "nbd.sock is listened on"),
     ("export", replace(WELL, bus=replace(BUS, instances=INSTANCES[:3])), FAILURE, "somebody else listens on"),
     ("memory", WELL, OK, "1 volume may take 384 MiB of 16 GiB"),
     ("memory", with_machine(memory_bytes=700 * MIB), WARNING, "384 MiB of 700 MiB"),
@@ -146,13 +164,19 @@ def test_every_check_is_tried_in_every_outcome_that_it_has() -> None:
     for check, _facts, outcome, _words in CASES:
         tried.setdefault(check, set()).add(outcome)
     assert all(OK in outcomes for check, outcomes in tried.items() if check != "questions")
-    assert all(len(outcomes) > 1 for check, outcomes in tried.items() if check != "questions")
+    of_one = {"questions", "not checked"}
+    assert all(len(outcomes) > 1 for check, outcomes in tried.items() if check not in of_one)
 
 
 def test_on_a_machine_where_all_is_well_every_line_is_ok() -> None:
     found = list(lines(WELL))
     assert [line for line in found if line.outcome is not OK] == []
-    assert {line.check for line in found} == {check.name for check in CHECKS} - {"questions", "files"}
+    assert {line.check for line in found} == {check.name for check in CHECKS} - {
+        "questions",
+        "not checked",
+        "files",
+        "tls",
+    }
 
 
 def test_without_a_server_and_without_a_host_the_rest_is_told_all_the_same() -> None:
@@ -184,10 +208,26 @@ def test_where_the_host_does_not_run_its_engine_is_tried(
     assert words in found.message
 
 
+@pytest.mark.parametrize("facts", [AS_HOST, AS_STARTUP], ids=["as host", "as startup"])
+def test_what_a_role_may_not_ask_is_no_failure(facts: Facts) -> None:
+    found = list(lines(facts))
+    assert [line for line in found if line.outcome is not OK] == []
+    (told,) = [line for line in found if line.check == "not checked"]
+    assert "use operator.toml" in told.message
+
+
 def test_the_budget_of_every_volume_of_the_host_counts() -> None:
     migrations = tuple(status(name=f"vol{number}", host="h1") for number in range(10))
     (found,) = judged("memory", with_bus(migrations=migrations))
     assert "10 volumes may take 3.75 GiB" in found.message
+
+
+def test_a_file_that_cannot_be_read_is_told_once() -> None:
+    missing = with_file(key="nbd.tls_key_file", trouble="cannot be read: No such file or directory")
+    facts = replace(missing, tls_mistakes=("nbd.tls_key_file: /k: No such file or directory",))
+    assert judged("tls", facts) == []
+    (told,) = judged("files", facts)
+    assert told.outcome is FAILURE
 
 
 def test_devices_with_trouble_are_named_but_not_without_end() -> None:

@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from services.console.doctor.facts import FileLook
-from services.console.doctor.looking_at_files import SECRETS, look_at_files
+from services.console.doctor.looking_at_files import SECRETS, look_at_files, look_at_tls
 from shared.config.load import known_keys
-from shared.config.model import Config, NatsConfig
+from shared.config.model import Config, NatsConfig, NbdConfig
+from tests.support.certificates import NOW as VALID_NOW
+from tests.support.certificates import Pki, write_key
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -66,6 +68,25 @@ def test_a_file_without_certificates_is_told(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("hello")
     assert look("tls_ca_file", file).trouble == "holds no certificate"
+
+
+def tls_of(pki: Pki, certificate: Path, key: Path) -> tuple[str, ...] | None:
+    config = NbdConfig(
+        tls_certificate_file=str(certificate), tls_key_file=str(key), tls_client_ca_file=str(pki.ca)
+    )
+    return look_at_tls(Config(nbd=config), VALID_NOW)
+
+
+def test_files_for_tls_are_judged_as_the_host_judges_them(tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    assert look_at_tls(Config(), VALID_NOW) is None
+    assert tls_of(pki, pki.certificate, pki.key) == ()
+    other = tmp_path / "other.key"
+    write_key(other, pki.stranger.key)
+    (mistake,) = tls_of(pki, pki.certificate, other) or ("",)
+    assert mistake.startswith(f"nbd.tls_key_file: {other}: it is not the key of the certificate in")
+    (mistake,) = tls_of(pki, pki.good / "client-cert.pem", pki.good / "client-key.pem") or ("",)
+    assert "is not meant for a server" in mistake
 
 
 def test_every_file_that_can_be_named_is_looked_at() -> None:

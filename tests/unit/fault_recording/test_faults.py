@@ -7,7 +7,7 @@ import pytest
 
 from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
 from shared.migration.devices import Side
-from shared.migration.records import FaultRecord
+from shared.migration.records import ADOPTED, FaultRecord, StateRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.support import stories
@@ -35,7 +35,7 @@ async def record(
     origin = replace(host.origin("vol1", fault.operation_id), **changes)  # type: ignore[arg-type]
     request = RecordFaultRequest(origin=origin, fault=fault)
     return await services.wire.requests.request(
-        record_subject("fault", "vol1"), request, StoredReply, timeout_s=5
+        record_subject("fault", origin.host, "vol1"), request, StoredReply, timeout_s=5
     )
 
 
@@ -114,6 +114,21 @@ async def test_whoever_speaks_from_the_past_or_of_another_is_refused(
     host = services.host()
     await stories.syncing(host)
     assert await refused(services, host, FAULT, **{field: value}) is Code.STALE
+
+
+async def test_faults_are_of_the_host_that_an_operator_gave_the_migration_to(services: Services) -> None:
+    host, other = services.host(), services.host(name="h2")
+    await stories.syncing(host)
+    ledger = await services.ledger()
+    word = StateRecord(
+        migration="vol1", uuid=str(ledger.uuid), attempt=1, host="h2", run=1, decision=3, operation_id="op-adopt",
+        recorded_at=AT, state=State.SETUP, authority=Side.SOURCE, trigger=ADOPTED,
+    )  # fmt: skip
+    await services.wire.journal.append(word, ledger.tail)
+    assert await refused(services, host, FAULT, decision=3) is Code.STALE
+    other.witnesses["vol1"] = replace(host.witnesses["vol1"], host="h2", decision=3)
+    await record(services, other)
+    assert (await services.ledger()).faults[0].host == "h2"
 
 
 async def test_many_faults_at_once_are_all_recorded(services: Services) -> None:

@@ -23,15 +23,27 @@ from tests.support.scripted_host import AT, ScriptedHost
 from tests.support.services import Services, StoppedClock
 from tests.support.stories import cleanly
 
-
-async def ask(services: Services, what: str, request: object, name: str = "vol1") -> StoredReply:
-    return await services.wire.requests.request(record_subject(what, name), request, StoredReply, timeout_s=5)
+Request = SetFlagRequest | ClearFlagRequest | RecordFaultRequest
 
 
-async def refused(services: Services, what: str, request: object, code: Code, name: str = "vol1") -> Refusal:
+async def ask(
+    services: Services, what: str, request: Request, name: str = "vol1", sender: str | None = None
+) -> StoredReply:
+    subject = record_subject(what, sender or request.origin.host, name)
+    return await services.wire.requests.request(subject, request, StoredReply, timeout_s=5)
+
+
+async def refused(
+    services: Services,
+    what: str,
+    request: Request,
+    code: Code,
+    name: str = "vol1",
+    sender: str | None = None,
+) -> Refusal:
     before = await services.kinds()
     with pytest.raises(Refusal) as caught:
-        await ask(services, what, request, name)
+        await ask(services, what, request, name, sender)
     assert caught.value.code is code, caught.value.message
     assert await services.kinds() == before
     return caught.value
@@ -155,13 +167,39 @@ async def test_the_subject_names_the_migration_of_the_request(services: Services
     await refused(services, "flag-set", set_request(host), Code.BAD_REQUEST, name="vol2")
 
 
+async def test_the_subject_names_the_host_of_the_request(services: Services) -> None:
+    """The server lets a host publish where its own name stands: a request in another's name must not pass with that."""
+    host = services.host()
+    await cleanly(stories.syncing)(host)
+    again = set_request(host, attempt=1)
+    assert "host 'h2'" in (await refused(services, "flag-set", again, Code.BAD_REQUEST, sender="h2")).message
+    await ask(services, "flag-set", again)
+    clear = await clear_request(services, host)
+    await refused(services, "flag-clear", clear, Code.BAD_REQUEST, sender="h2")
+    report = RecordFaultRequest(origin=host.origin("vol1", "x"), fault=fault())
+    await refused(services, "fault", report, Code.BAD_REQUEST, sender="h2")
+    await ask(services, "fault", report)
+
+
+async def test_a_host_clears_no_flag_of_another_that_clones(services: Services) -> None:
+    """Everything that the request needs stands in the journal, which every host reads."""
+    host = services.host()
+    await stories.syncing(host)
+    request = await clear_request(services, host, faults=(fault(),))
+    strange = replace(request, origin=replace(request.origin, host="h2"))
+    refusal = await refused(services, "flag-clear", strange, Code.STALE)
+    assert "belongs to host 'h1'" in refusal.message
+    assert (await services.ledger()).flag is Flag.SET
+    await ask(services, "flag-clear", request)
+
+
 async def test_no_flag_is_set_where_a_power_cut_could_take_it(services: Services) -> None:
     host = services.host()
     await stories.idle(host)
     durability = AcceptedDurability("not synced")
     recording = FaultRecording(services.wire.journal, durability, StoppedClock())
     with pytest.raises(Refusal) as caught:
-        await recording.set_flag("vol1", set_request(host))
+        await recording.set_flag("h1", "vol1", set_request(host))
     assert caught.value.code is Code.JOURNAL_UNSYNCED
     assert await services.kinds() == ["state"]
 
@@ -178,7 +216,7 @@ async def test_a_flag_that_was_set_on_another_server_is_not_answered_for(service
 
     recording = FaultRecording(services.wire.journal, Moving(), StoppedClock())
     with pytest.raises(Refusal) as caught:
-        await recording.set_flag("vol1", set_request(host))
+        await recording.set_flag("h1", "vol1", set_request(host))
     assert caught.value.code is Code.JOURNAL_UNSYNCED
 
 

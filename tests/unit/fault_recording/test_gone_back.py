@@ -25,12 +25,12 @@ from tests.support.services import Services
 
 
 def _set(origin: Origin, _tail: str) -> tuple[str, object]:
-    return record_subject("flag-set", "vol1"), SetFlagRequest(origin=replace(origin, attempt=2))
+    return record_subject("flag-set", origin.host, "vol1"), SetFlagRequest(origin=replace(origin, attempt=2))
 
 
 def _clear(origin: Origin, tail: str) -> tuple[str, object]:
     request = ClearFlagRequest(origin=origin, set_digest=tail, tail_digest=tail)
-    return record_subject("flag-clear", "vol1"), request
+    return record_subject("flag-clear", origin.host, "vol1"), request
 
 
 def _fault(origin: Origin, _tail: str) -> tuple[str, object]:
@@ -38,7 +38,7 @@ def _fault(origin: Origin, _tail: str) -> tuple[str, object]:
         operation_id="op-fault", side=Side.TARGET, state=State.SYNCING, attempt=2, operation="write", cause="EIO",
         detected_at=AT,
     )  # fmt: skip
-    return record_subject("fault", "vol1"), RecordFaultRequest(origin=origin, fault=fault)
+    return record_subject("fault", origin.host, "vol1"), RecordFaultRequest(origin=origin, fault=fault)
 
 
 def _decision(origin: Origin, _tail: str) -> tuple[str, object]:
@@ -48,7 +48,7 @@ def _decision(origin: Origin, _tail: str) -> tuple[str, object]:
         authority=Side.SOURCE,
         trigger="copied",
     )
-    return decision_subject("vol1"), request
+    return decision_subject(origin.host, "vol1"), request
 
 
 async def _gone_back(services: Services, broker: MemoryBroker) -> ScriptedHost:

@@ -123,3 +123,9 @@ def test_an_error_that_is_no_error_is_left_out() -> None:
     made = record("x")
     made.exc_info = sys.exc_info()
     assert "error" not in as_json(made)
+
+
+def test_name_that_is_thousands_of_characters_long_is_shortened() -> None:
+    made = record("the %s failed", "target", extra=about("v" * 3000, host="h" * 3000))
+    assert len(text_line(made, HOST)) < 700
+    assert as_json(made)["migration"].endswith("(3000 characters)")

@@ -37,6 +37,9 @@ ABOUT_NO_MIGRATION = {
     "TLS is done with the new %s from now on",
     "a client's certificate does not tell its name: %r",
     "no client can be accepted on %s: %s",
+    "connected to NATS at %s",
+    "commands are offered now",
+    "something cannot be told to browsers, and is left out: %s",  # nobody knows yet what it is about
     "%s",  # `cutover up`, of its services; monitoring, of the bus
     # Of monitoring: what cannot be read says nothing of a migration but its subject.
     "the page is at %s",

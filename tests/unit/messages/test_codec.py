@@ -1,6 +1,9 @@
 """Requests are held to the letter; records and replies are read by later versions; nothing is guessed."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
@@ -15,10 +18,12 @@ from shared.messages.codec import (
 )
 from shared.messages.control import CommandReply, PlainRequest, SetupRequest, ThrottleRequest
 from shared.messages.recording import DecisionRequest, Origin
+from shared.messages.status import HostView
 from shared.migration.devices import Side
 from shared.migration.records import VERSION, AnyRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
+from tests.support import staged
 from tests.support.records import AT, DEVICES, ONE_OF_EACH, UUID, flag_set
 
 ORIGIN = Origin(migration="vol1", uuid=UUID, attempt=1, host="h1", run=1, decision=1, operation_id="o")
@@ -142,3 +147,44 @@ def test_what_is_no_record_makes_the_journal_unsound(payload: bytes) -> None:
     with pytest.raises(Refusal) as caught:
         decode_record(payload)
     assert caught.value.code is Code.JOURNAL_UNSOUND
+
+
+def numbers(told: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where the numbers of a JSON document are."""
+    if isinstance(told, dict | list):
+        for key, part in told.items() if isinstance(told, dict) else enumerate(told):
+            yield from numbers(part, (*path, key))
+    elif isinstance(told, int | float) and not isinstance(told, bool):
+        yield path
+
+
+def with_number(told: Any, path: tuple[str | int, ...], number: str) -> bytes:
+    """The document with another number there; `number` is text, because no Python value is every number of JSON."""
+    copied = orjson.loads(orjson.dumps(told))
+    part = copied
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = "HERE"
+    return orjson.dumps(copied).replace(b'"HERE"', number.encode())
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 30, str(2**63), "-1" + "0" * 30, "1e999", "NaN", "-Infinity"])
+@pytest.mark.parametrize("message", [staged.view(), staged.status(staged.view()), *ONE_OF_EACH])
+def test_number_that_is_beyond_what_is_possible_is_refused_wherever_it_stands(
+    message: object, number: str
+) -> None:
+    """One of 10**30 in a host's progress once took the page from everybody: nobody could be told it."""
+    told = orjson.loads(encode(message))
+    places = [path for path in numbers(told) if path != ("version",)]
+    assert places
+    for path in places:
+        with pytest.raises(Refusal, match=re.escape(".".join(map(str, path)))):
+            decode_reply(type(message), with_number(told, path, number))
+
+
+def test_negative_size_is_refused_and_the_largest_is_read() -> None:
+    told = orjson.loads(encode(staged.view()))
+    with pytest.raises(Refusal, match="synced_bytes"):
+        decode_reply(HostView, with_number(told, ("synced_bytes",), "-1"))
+    read = decode_reply(HostView, with_number(told, ("synced_bytes",), str(2**63 - 1)))
+    assert read.synced_bytes == 2**63 - 1

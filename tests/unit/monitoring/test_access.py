@@ -64,31 +64,34 @@ def test_sessions_are_bounded(access: Access) -> None:
     assert access.session(sessions[-1].cookie) is not None  # type: ignore[union-attr]
 
 
-def test_new_token_is_in_a_file_that_only_we_can_read(tmp_path: Path) -> None:
-    token, file = kept_token(tmp_path / "token")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert file.read_text().strip() == token
-    assert kept_token(file) == (token, file)
+def test_new_token_is_in_a_file_that_only_we_can_read_and_stays_there(tmp_path: Path) -> None:
+    with kept_token(tmp_path / "token") as (token, file):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert file.read_text().strip() == token
+    with kept_token(file) as again:
+        assert again == (token, file)
 
 
-def test_without_a_place_for_it_there_is_another_token_each_time() -> None:
-    (one, first), (other, second) = kept_token(None), kept_token(None)
-    assert one != other
-    assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
-    for file in (first, second):
-        file.unlink()
-        file.parent.rmdir()
+def test_without_a_place_for_it_there_is_another_token_each_time_and_nothing_is_left_of_it() -> None:
+    with kept_token(None) as (one, first), kept_token(None) as (other, second):
+        assert one != other
+        assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(first.stat().st_mode) == 0o600
+    assert not first.parent.exists()
+    assert not second.parent.exists()
+
+
+def refused(file: Path, because: str) -> None:
+    with pytest.raises(Refusal, match=because), kept_token(file):
+        pass
 
 
 def test_file_that_others_can_read_or_that_holds_too_little_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o644)
-    with pytest.raises(Refusal, match="chmod 600"):
-        kept_token(file)
+    refused(file, "chmod 600")
     file.write_text("short")
     file.chmod(0o600)
-    with pytest.raises(Refusal, match="fewer than 32"):
-        kept_token(file)
-    with pytest.raises(Refusal, match="No such file or directory"):
-        kept_token(tmp_path / "nowhere" / "token")
+    refused(file, "fewer than 32")
+    refused(tmp_path / "nowhere" / "token", "No such file or directory")

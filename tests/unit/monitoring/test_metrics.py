@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.monitoring.metrics import exposition
-from services.monitoring.picture import Durability, Picture
+from services.monitoring.picture import Durability, Link, Picture
 from shared.migration.states import State
 from tests.support.records import fault_record
 from tests.support.staged import BEGAN, World, status, view
@@ -88,6 +88,8 @@ def test_what_is_not_known_yet_is_not_told() -> None:
     assert "cutover_journal_sync_always" not in scraped(picture)
     picture.told_durability(Durability(is_established=False, because="of something"))
     assert scraped(picture)["cutover_journal_sync_always"][()] == 0
+    picture.told_link(Link(is_connected=False))
+    assert "cutover_journal_sync_always" not in scraped(picture)
 
 
 def test_label_cannot_break_out_of_its_line() -> None:
@@ -169,3 +171,10 @@ def test_every_alert_is_tested() -> None:
 
 def test_states_are_those_of_the_table() -> None:
     assert {labels[0] for labels in scraped(told(20))["cutover_migration_state"]} == set(State)
+
+
+def test_labels_are_bounded() -> None:
+    picture = Picture("e")
+    picture.told_status(status(view()), NOW)
+    picture.told_progress(view(io_engine="e" * 5000), NOW)
+    assert max(len(line) for line in exposition(picture, "")[0].splitlines()) < 1000

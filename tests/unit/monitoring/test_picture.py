@@ -210,12 +210,16 @@ def test_host_that_does_not_answer_is_down_and_keeps_its_last_word() -> None:
     assert (picture.around.hosts["vm"].is_up, picture.around.hosts["vm"].run) == (True, "4")
 
 
-def test_lost_connection_leaves_open_who_is_up() -> None:
-    picture, _ = told()
+def test_lost_connection_leaves_open_who_is_up_and_whether_the_journal_syncs() -> None:
+    picture, world = told()
+    assert picture.around.durability.is_established
     picture.told_link(Link(is_connected=False, since=NOW))
     assert [host.is_up for host in picture.around.hosts.values()] == [None]
     assert {each["count"] for each in frame(picture, None, "", NOW)["around"]["services"]} == {None}
     assert not frame(picture, None, "", NOW)["around"]["link"]["is_connected"]
+    assert frame(picture, None, "", NOW)["around"]["durability"]["is_established"] is None
+    world.tell()
+    assert picture.around.durability.is_established
 
 
 def test_past_records_and_those_that_were_heard_are_one_feed() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from shared.messages.admission import UnreadableWitness
 from shared.migration.devices import Side
 from shared.migration.records import ADOPTED, StateRecord
 from shared.migration.refusals import Code
@@ -85,6 +86,18 @@ async def test_the_lost_host_that_comes_back_stays_closed(services: Services) ->
     before = await services.kinds()
     reply = await services.admit(lost, run=8)
     assert reply.admitted == ()
+    assert "was given to host 'h2'" in reply.closed[0].message
+    assert await services.kinds() == before
+
+
+async def test_a_witness_that_cannot_be_read_admits_no_migration_of_another_host(services: Services) -> None:
+    """Cause: without a witness the journal alone was judged, whoever asked. Failing: two hosts serve one volume."""
+    lost, _other = await _taken_over(services)
+    lost.witnesses.clear()
+    before = await services.kinds()
+    torn = UnreadableWitness(migration="vol1", reason="torn")
+    reply = await services.admit(lost, run=8, unreadable=[torn])
+    assert (reply.admitted, reply.removed) == ((), ())
     assert "was given to host 'h2'" in reply.closed[0].message
     assert await services.kinds() == before
 

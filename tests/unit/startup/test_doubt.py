@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.startup.owners import Owners
 from shared.bus.chain import Stored
 from shared.bus.memory import MemoryBroker
 from shared.messages.admission import (
@@ -13,7 +14,9 @@ from shared.messages.admission import (
     UnreadableWitness,
     admission_subject,
 )
+from shared.messages.recording import StoredReply
 from shared.migration.devices import Side
+from shared.migration.ledger import Ledger
 from shared.migration.records import RepairRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag, State
@@ -280,6 +283,29 @@ async def test_a_journal_that_went_back_after_a_repair_is_repaired_again(
     del broker.messages[3:]
     assert (await services.admit(host, run=3)).admitted[0].label == Label.IDLE_FLAGGED
     assert (await services.kinds()).count("repair") == 2
+
+
+async def test_a_journal_that_goes_back_while_it_is_judged_admits_nobody_until_it_is_asked_again(
+    services: Services, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flag is set anew, and gone before it is looked at: writes would be cloned under the clear that was there before."""
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    set_flag = Owners.set_flag
+
+    async def set_in_vain(owners: Owners, ledger: Ledger) -> StoredReply:
+        monkeypatch.undo()
+        stored = await set_flag(owners, ledger)
+        del broker.messages[-1:]
+        return stored
+
+    monkeypatch.setattr(Owners, "set_flag", set_in_vain)
+    with pytest.raises(Refusal) as caught:
+        await services.admit(host)
+    assert caught.value.code is Code.BUSY
+    reply = await services.admit(host)
+    assert reply.admitted[0].label == Label.RESUME
+    assert (await services.ledger()).flag is Flag.SET
 
 
 @pytest.mark.parametrize(

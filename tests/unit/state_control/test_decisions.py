@@ -32,11 +32,15 @@ def decision(
 
 
 async def record(services: Services, request: DecisionRequest) -> StoredReply:
-    return await services.wire.requests.request(decision_subject("vol1"), request, StoredReply, timeout_s=5)
+    subject = decision_subject(request.origin.host, "vol1")
+    return await services.wire.requests.request(subject, request, StoredReply, timeout_s=5)
 
 
-async def refused(services: Services, request: DecisionRequest | RepairRequest) -> Refusal:
-    subject = decision_subject("vol1") if isinstance(request, DecisionRequest) else repair_subject("vol1")
+async def refused(
+    services: Services, request: DecisionRequest | RepairRequest, sender: str | None = None
+) -> Refusal:
+    subject_of = decision_subject if isinstance(request, DecisionRequest) else repair_subject
+    subject = subject_of(sender or request.origin.host, "vol1")
     before = await services.kinds()
     with pytest.raises(Refusal) as caught:
         await services.wire.requests.request(subject, request, StoredReply, timeout_s=5)
@@ -108,6 +112,38 @@ async def test_whoever_speaks_from_the_past_or_of_another_is_refused(
     assert (await refused(services, replace(request, origin=origin))).code is Code.STALE
 
 
+async def test_the_subject_names_the_host_of_the_request(services: Services) -> None:
+    """The server lets a host publish where its own name stands: a request in another's name must not pass with that."""
+    host = services.host()
+    await stories.syncing(host)
+    assert (await refused(services, decision(host, number=3), sender="h2")).code is Code.BAD_REQUEST
+    assert (await refused(services, repair(host, "lost"), sender="h2")).code is Code.BAD_REQUEST
+
+
+async def test_a_host_decides_nothing_of_another(services: Services) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    request = decision(host, number=3)
+    strange = replace(request, origin=replace(request.origin, host="h2"))
+    assert "belongs to host 'h1'" in (await refused(services, strange)).message
+    await record(services, request)
+    refusal = await refused(services, strange)  # nor is it answered with the other's record, as with its own
+    assert "belongs to host 'h1'" in refusal.message
+
+
+async def test_the_first_decision_makes_a_migration_the_hosts(services: Services) -> None:
+    host = services.host()
+    host.reports = False
+    await host.set_up()
+    devices = host.witnesses["vol1"].devices
+    request = decision(host, number=1, trigger="setup", state=State.SETUP, devices=devices)
+    assert (await refused(services, request, sender="h2")).code is Code.BAD_REQUEST
+    await record(services, request)
+    assert (await services.ledger()).host == "h1"
+    strange = replace(request, origin=replace(request.origin, host="h2", uuid="other"))
+    assert (await refused(services, strange)).code is Code.NAME_TAKEN
+
+
 async def test_a_second_setup_is_refused(services: Services) -> None:
     host = services.host()
     await stories.idle(host)
@@ -170,12 +206,21 @@ async def test_a_repair_is_not_taken_for_another_migration_of_the_name(
     assert (await refused(services, other)).code is Code.STALE
 
 
+async def test_a_repair_is_not_taken_for_another_host(services: Services, broker: MemoryBroker) -> None:
+    host = services.host()
+    await stories.source_selected(host)
+    del broker.messages[2]
+    request = repair(host, "lost")
+    strange = replace(request, origin=replace(request.origin, host="h2"))
+    assert "belongs to host 'h1'" in (await refused(services, strange)).message
+
+
 @pytest.mark.parametrize("kept", [0, 2])
 async def test_a_repair_lets_the_chain_go_on(services: Services, broker: MemoryBroker, kept: int) -> None:
     host = services.host()
     await stories.source_selected(host)
     del broker.messages[kept:]
-    subject = repair_subject("vol1")
+    subject = repair_subject("h1", "vol1")
     request = repair(host, host.witnesses["vol1"].tail_digest)
     first = await services.wire.requests.request(subject, request, StoredReply, timeout_s=5)
     assert await services.wire.requests.request(subject, request, StoredReply, timeout_s=5) == first

@@ -202,4 +202,6 @@ async def test_a_host_cannot_speak_as_the_operator(services: Services) -> None:
     origin = replace(host.origin("vol1", "op"), decision=2)
     request = DecisionRequest(origin=origin, state=State.COMMITTED, authority=Side.TARGET, trigger=ADOPTED)
     with pytest.raises(Refusal, match="operator's word"):
-        await services.wire.requests.request(decision_subject("vol1"), request, StoredReply, timeout_s=5)
+        await services.wire.requests.request(
+            decision_subject("h1", "vol1"), request, StoredReply, timeout_s=5
+        )

@@ -1,17 +1,21 @@
 """The decision point follows the state table: each transition performs its row's steps in order, and ends where it says."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
 from services.write_cloning.keeper import Keeper
+from services.write_cloning.reporter import origin_of
 from services.write_cloning.views import view_of
+from shared.messages.host import EnterRequest
+from shared.messages.recording import SetFlagRequest, StoredReply, record_subject
 from shared.migration.devices import Side
 from shared.migration.records import Kind, StateRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag, State
 from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
-from tests.support.standing_host import DISCONNECT, SIZE, standing_host
+from tests.support.standing_host import DISCONNECT, NAME, SIZE, StandingHost, standing_host
 
 _COMMANDS = [
     (State.SETUP, Trigger.SYNC),
@@ -193,3 +197,37 @@ async def test_host_says_that_it_is_being_entered_from_the_look_at_the_flag_to_t
         await house.ask("sync")
         await look()
         assert seen == [True, False]
+
+
+async def _flagged(house: StandingHost) -> EnterRequest:
+    """The flag is set for the first attempt, and the host has not been asked yet."""
+    origin = replace(origin_of(house.witness), attempt=1, operation_id="sync-1:flag")
+    flag = await house.operator.request(
+        record_subject("flag-set", origin.host, NAME), SetFlagRequest(origin=origin), StoredReply, timeout_s=5
+    )
+    return EnterRequest(uuid=house.witness.uuid, attempt=1, flag_digest=flag.digest, operation_id="sync-1")
+
+
+async def test_flag_whose_clear_was_asked_for_is_not_entered_with() -> None:
+    """The clear may be on its way. Reporter and startup see to it that nobody gets here; each alone would be enough."""
+    async with standing_host() as house:
+        asked = await _flagged(house)
+        await house.migration._keeper.spend_flag(asked.flag_digest)
+        with pytest.raises(Refusal, match="was to be cleared") as refusal:
+            await house.migration.enter(asked)
+        assert refusal.value.code is Code.STALE
+        assert house.witness.state is State.SETUP
+
+
+async def test_flag_that_the_host_has_refused_is_not_entered_with_when_the_same_request_comes_again() -> None:
+    """Whoever was refused has it cleared. A host that took it all the same would clone writes under a flag that is clear."""
+    async with standing_host() as house:
+        asked = await _flagged(house)
+        house.storage.puts_to_fail = 2
+        with pytest.raises(Refusal, match="could not be written"):
+            await house.migration.enter(asked)
+        with pytest.raises(Refusal, match="was to be cleared") as refusal:
+            await house.migration.enter(asked)
+        assert refusal.value.code is Code.STALE
+        assert house.witness.state is State.SETUP
+        assert (await house.ask("sync")).state is State.SYNCING

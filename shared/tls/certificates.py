@@ -12,8 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from services.write_cloning.export.errors import CertificateError
-from services.write_cloning.export.tls_files import TlsFiles
+from shared.tls.files import CertificateError, TlsFiles
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -26,7 +25,7 @@ def server_context(files: TlsFiles, now: datetime) -> ssl.SSLContext:
     """
     mistakes = list(_mistakes(files, now))
     if mistakes:
-        raise CertificateError("; ".join(mistakes))
+        raise CertificateError(*mistakes)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # "TLS versions"
     # A resumed session would not have its certificate looked at again; and nothing is negotiated twice.

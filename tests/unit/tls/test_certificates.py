@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from services.write_cloning.export.certificates import FILE_BYTES_MAX, server_context
-from services.write_cloning.export.errors import CertificateError
-from services.write_cloning.export.tls_files import TlsFiles
+from shared.tls.certificates import FILE_BYTES_MAX, server_context
+from shared.tls.files import CertificateError, TlsFiles
 from tests.support.certificates import EXPIRED, NOT_YET, NOW, VALID, Authority, Dates, Pki, write, write_key
 
 CERTIFICATE, KEY, CA = "nbd.tls_certificate_file", "nbd.tls_key_file", "nbd.tls_client_ca_file"

@@ -4,6 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.config.model import NbdConfig
+
+
+class CertificateError(Exception):
+    """The files that TLS is to be done with will not do: a clause for each mistake, which begins with its key."""
+
+    def __init__(self, *mistakes: str) -> None:
+        """With all that is wrong."""
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
@@ -19,3 +30,14 @@ class TlsFiles:
         yield "nbd.tls_key_file", self.key
         if self.client_ca is not None:
             yield "nbd.tls_client_ca_file", self.client_ca
+
+
+def tls_files(nbd: NbdConfig) -> TlsFiles | None:
+    """Those that a host is configured with; None where it does no TLS."""
+    if nbd.tls_certificate_file is None or nbd.tls_key_file is None:
+        return None
+    return TlsFiles(
+        certificate=Path(nbd.tls_certificate_file),
+        key=Path(nbd.tls_key_file),
+        client_ca=Path(nbd.tls_client_ca_file) if nbd.tls_client_ca_file is not None else None,
+    )
