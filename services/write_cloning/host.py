@@ -133,6 +133,13 @@ class Host:
         self._in_doubt.discard(admission.migration)
         if earlier is not None and earlier.uuid != admission.uuid:
             earlier = None  # of another migration, in whose place an operator's word stands
+        if earlier is None and await self._around.witnesses.openings.is_removed(admission.uuid):
+            message = (
+                "it was cleaned up on this host, and the journal is older than that. Bring the newer journal back, or say "
+                f"`cutover recover {admission.migration} --give-up`."
+            )
+            self._keep_closed(admission.migration, admission.uuid, Code.NOT_ADMITTED, message)
+            return
         in_doubt = () if is_vouched_for else sides_in_doubt(admission.devices, earlier)
         try:
             refuse_in_doubt(admission, in_doubt)
@@ -248,7 +255,7 @@ class Host:
             await source.close()
             await target.close()
             with contextlib.suppress(OSError):  # it may be there all the same; then the next start finds it
-                await self._around.witnesses.forget(name, witness.uuid)
+                await self._around.witnesses.discard(name)
             raise Refusal(Code.INTERNAL, f"The witness of {name} could not be written: {error}.") from error
         region_count = -(-devices.source.size_bytes // self._around.limits.region_size_bytes)
         maps = MapKeeper(name, region_count, self._around.maps, full_because=NOTHING_COPIED)

@@ -1,7 +1,8 @@
-"""In which run each volume was last opened: what tells a witness from an old copy of it.
+"""In which run each volume was last opened, and which were cleaned up: what tells a witness or a journal from an old copy of it.
 
 It stands in a file of its own, beside the run number and apart from the witnesses, and is written after a witness and before
-its volume opens. A witness of an earlier run than this was put back from somewhere.
+its volume opens. A witness of an earlier run than this was put back from somewhere; so was a journal that knows of no end of
+what was cleaned up here.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _NAME = "openings"
 _BYTES_MAX = 1 << 20
+REMOVED_MAX = 1000  # of which the end is remembered, the last ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class _Openings:
     """What stands in the file."""
 
     openings: tuple[_Opening, ...] = ()
+    removed: tuple[str, ...] = ()
 
 
 class Openings:
@@ -41,15 +44,11 @@ class Openings:
 
     async def read(self) -> dict[str, int]:
         """The last run of each; without those that are not known, which is the careful side."""
-        content = await self._storage.get(_NAME)
-        if content is None:
-            return {}
-        try:
-            known = decode(_Openings, content, bytes_max=_BYTES_MAX)
-        except Refusal as refusal:
-            log.error("it is not known when volumes were opened last: %s", refusal.message)  # noqa: TRY400 - no defect of ours
-            return {}
-        return {each.uuid: each.run for each in known.openings}
+        return {each.uuid: each.run for each in (await self._known()).openings}
+
+    async def is_removed(self, uuid: str) -> bool:
+        """Whether the migration was cleaned up on this host, as far as that is remembered."""
+        return uuid in (await self._known()).removed
 
     async def note(self, uuid: str, run: int) -> None:
         """Make durable that a volume is being opened.
@@ -58,18 +57,28 @@ class Openings:
             OSError: it could not be written.
         """
         async with self._writing:
-            await self._write(await self.read() | {uuid: run})
+            known = await self._known()
+            runs = {each.uuid: each.run for each in known.openings} | {uuid: run}
+            await self._write(runs, known.removed)
 
     async def forget(self, uuid: str) -> None:
-        """The migration exists no more."""
+        """The migration exists no more: it was cleaned up, and is never opened again without a witness."""
         async with self._writing:
-            known = await self.read()
-            if known.pop(uuid, None) is not None:
-                await self._write(known)
+            known = await self._known()
+            runs = {each.uuid: each.run for each in known.openings if each.uuid != uuid}
+            removed = (*(each for each in known.removed if each != uuid), uuid)
+            await self._write(runs, removed[-REMOVED_MAX:])
 
-    async def _write(self, runs: dict[str, int]) -> None:
-        if not runs:
-            await self._storage.remove(_NAME)
-            return
-        openings = _Openings(openings=tuple(_Opening(uuid=uuid, run=run) for uuid, run in runs.items()))
-        await self._storage.put(_NAME, encode(openings))
+    async def _known(self) -> _Openings:
+        content = await self._storage.get(_NAME)
+        if content is None:
+            return _Openings()
+        try:
+            return decode(_Openings, content, bytes_max=_BYTES_MAX)
+        except Refusal as refusal:
+            log.error("it is not known when volumes were opened last: %s", refusal.message)  # noqa: TRY400 - no defect of ours
+            return _Openings()
+
+    async def _write(self, runs: dict[str, int], removed: tuple[str, ...]) -> None:
+        openings = tuple(_Opening(uuid=uuid, run=run) for uuid, run in runs.items())
+        await self._storage.put(_NAME, encode(_Openings(openings=openings, removed=removed)))

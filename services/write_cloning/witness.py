@@ -112,10 +112,14 @@ class Witnesses:
         )
 
     async def forget(self, migration: str, uuid: str | None) -> None:
-        """Remove a witness; its migration exists no more."""
-        await self._storage.remove(migration + SUFFIX)
+        """Remove a witness; its migration exists no more, which is remembered first."""
         if uuid is not None:
             await self.openings.forget(uuid)
+        await self._storage.remove(migration + SUFFIX)
+
+    async def discard(self, migration: str) -> None:
+        """Remove a witness that was never told of to anyone."""
+        await self._storage.remove(migration + SUFFIX)
 
     async def read_all(self) -> tuple[list[Witness], list[UnreadableWitness]]:
         """Every witness, and those that cannot be believed, with the reason."""

@@ -1,8 +1,8 @@
 """What is done to journal and witness by others than the product: an old copy, a hole, a witness that is lost or torn.
 
 For as long as something is damaged a volume may stay closed; it must then have been for that. What a running host cannot repair
-a restart must. Journal and witness are never damaged together, and no journal goes back beyond a clean-up: what was decided
-would stand nowhere.
+a restart must. Journal and witness are never damaged together, and no old copy of the journal is from before a clean-up. A power
+cut of a server that does not sync may lose the end of one: then the volume stays closed for good.
 """
 
 import random

@@ -25,7 +25,8 @@ Not allowed, because nothing could survive it or because it is another test's bu
 
 - a sector that is torn within, bytes that change by themselves, a disk that lies about flushes (the positive control
   does that, and must be found out), a state directory that goes back to an older witness;
-- journal and witness damaged together; a journal that goes back beyond a clean-up, whose witness is gone;
+- journal and witness damaged together, nor a journal put back from before a clean-up; one that lost the end of a clean-up in a
+  power cut opens nothing again;
 - two hosts, several migrations at once, remote devices, NBD and its clients.
 
 What is held against it: `model` (what the application may see), `rules` (what may be seen to be done), and at the end

@@ -124,6 +124,26 @@ def test_journal_that_was_damaged_while_the_host_was_down_is_repaired_and_the_st
     assert_unclean(system, pair, in_source)
 
 
+def test_journal_of_before_a_clean_up_opens_nothing_again(running: tuple[System, Pair]) -> None:
+    """It looks like that of a volume that was never cloned, and there is no witness: a stale source would be served."""
+    system, pair = running
+    client = system.client
+    set_up = copy_store(system, "set-up")
+    until_all_serve(system)
+    bring_to(system, "vol1", "committed")
+    client.command("cleanup", "vol1")
+    assert system.stop_service(CLONING) == 0
+    put_back(system, set_up)
+    until_all_serve(system)
+    system.start_service(CLONING)
+    status = client.query("vol1")
+    assert "cleaned up on this host" in status["host_error"], status
+    assert status["export_uri"] is None
+    client.command("give-up", "vol1", accept=True)
+    assert client.refused("query", "vol1").code == "unknown-migration"
+    system.set_up("vol1", pair.source, pair.target, overwrite_target=True)
+
+
 def test_journal_of_somebody_else_keeps_the_volume_closed(running: tuple[System, Pair]) -> None:
     system, _pair = running
     backup = copy_store(system, "ours")
