@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 SERVICE_NAME = "cutover-startup"
 DISCOVERY_TIMEOUT_S = 0.5
 AT_ONCE_MAX = 8
+ROUNDS_MAX = 3  # in which one migration is judged, where its journal moves on meanwhile
 
 # Not the migration's fault: the whole admission is asked for again.
 _TRANSIENT = frozenset({Code.JOURNAL_AWAY, Code.SERVICE_AWAY, Code.BUSY})
@@ -149,21 +150,35 @@ class _Judging:
 
     async def judge(self, name: str) -> _Outcome:
         """Judge one; what stays closed is an outcome, too."""
-        witness = self._witnesses.get(name)
         try:
-            if name not in {*self._witnesses, *self._unreadable, *self._ledgers}:
-                return Removed(name)  # nobody has it any more
-            if witness is not None:
-                return await self._replay.with_witness(witness)
-            reason = self._unreadable.get(name)
-            why = _NO_WITNESS if reason is None else f"its witness cannot be believed ({reason})"
-            return await self._replay.without_witness(name, why)
+            return await self._judge_anew(name)
         except Refusal as refusal:
             if refusal.code in _TRANSIENT:
                 raise
-            ledger = self._ledgers.get(name)
+            witness, ledger = self._witnesses.get(name), self._ledgers.get(name)
             uuid = witness.uuid if witness is not None else ledger.uuid if ledger is not None else None
             return Closed(migration=name, uuid=uuid, code=refusal.code, message=refusal.message)
+
+    async def _judge_anew(self, name: str) -> _Outcome:
+        """Judge one, again where the journal has moved on meanwhile: what a dead host has sent may still arrive."""
+        for _round in range(ROUNDS_MAX - 1):
+            try:
+                return await self._judge_once(name)
+            except Refusal as refusal:
+                if refusal.code is not Code.STALE:
+                    raise
+                _log.info("judged anew: %s", refusal.message, extra=about(name))
+        return await self._judge_once(name)
+
+    async def _judge_once(self, name: str) -> _Outcome:
+        if name not in {*self._witnesses, *self._unreadable, *self._ledgers}:
+            return Removed(name)  # nobody has it any more
+        witness = self._witnesses.get(name)
+        if witness is not None:
+            return await self._replay.with_witness(witness)
+        reason = self._unreadable.get(name)
+        why = _NO_WITNESS if reason is None else f"its witness cannot be believed ({reason})"
+        return await self._replay.without_witness(name, why)
 
 
 def _tell(host: str, run: int, outcomes: Sequence[_Outcome]) -> None:

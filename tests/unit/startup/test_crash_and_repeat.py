@@ -146,3 +146,41 @@ async def test_a_start_after_a_start_leaves_nothing_to_do(services: Services, na
         second.tail_digest,
     )
     assert (second.state in CLONING_STATES) == bool(second.flag_digest)
+
+
+class OvertakenRequests:
+    """Before the first request is carried out, one arrives that the dead host had sent."""
+
+    def __init__(self, requests: Requests, host: ScriptedHost) -> None:
+        self._requests = requests
+        self._late: ScriptedHost | None = host
+
+    async def request(self, subject: str, payload: object, reply: type[Reply], *, timeout_s: float) -> Reply:
+        if self._late is not None:
+            late, self._late = self._late, None
+            await late.report("vol1")
+        return await self._requests.request(subject, payload, reply, timeout_s=timeout_s)
+
+    async def publish(self, subject: str, payload: object) -> None:
+        await self._requests.publish(subject, payload)
+
+
+async def test_what_a_dead_host_has_sent_and_arrives_meanwhile_is_judged_too(services: Services) -> None:
+    """The owners refuse what was asked on an older journal; nothing is wrong with it, and nobody has to be asked."""
+    host = services.host()
+    await stories.source_selected(host)
+    host.reports = False
+    await host.fail()
+    wire = services.wire
+    startup = Startup(
+        journal=wire.journal,
+        requests=OvertakenRequests(wire.requests, host),
+        discovery=wire.discovery,
+        clock=StoppedClock(),
+    )
+    request = AdmissionRequest(host=host.name, run=2, witnesses=tuple(host.witnesses.values()))
+    reply = await startup.admit(host.name, request)
+    assert reply.closed == ()
+    (admission,) = reply.admitted
+    assert admission.state is State.SETUP
+    assert admission.target_faults == 1
