@@ -14,6 +14,7 @@ from shared.messages.admission import AdmissionReply, AdmissionRequest
 from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
 from shared.migration.states import CLONING_STATES, Flag, State
+from shared.migration.table import Trigger
 from shared.migration.verdicts import Label
 from tests.support import stories
 from tests.support.buses import MemoryWiring
@@ -158,6 +159,7 @@ class OvertakenRequests:
     async def request(self, subject: str, payload: object, reply: type[Reply], *, timeout_s: float) -> Reply:
         if self._late is not None:
             late, self._late = self._late, None
+            late.reports = True
             await late.report("vol1")
         return await self._requests.request(subject, payload, reply, timeout_s=timeout_s)
 
@@ -170,6 +172,7 @@ async def test_what_a_dead_host_has_sent_and_arrives_meanwhile_is_judged_too(ser
     host = services.host()
     await stories.source_selected(host)
     host.reports = False
+    await host.move("vol1", Trigger.SELECT_TARGET)
     await host.fail()
     wire = services.wire
     startup = Startup(
