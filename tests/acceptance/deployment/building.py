@@ -11,6 +11,8 @@ from tests.acceptance.deployment.dockerfile import Copy, Run, Stage
 
 STEP_TIMEOUT_S = 300.0
 _SYSTEM = ("/usr", "/etc")
+# In the base image it is called `python`; Debian's own has no such name.
+_PYTHON = f"{sys.base_prefix}/bin/python3"
 
 
 def in_context(root: Path, source: str) -> bool:
@@ -49,6 +51,7 @@ def _copy(root: Path, step: Copy, target: Path) -> None:
 
 
 def _run(words: tuple[str, ...], stage: Stage, folder: Path) -> None:
+    words = (_PYTHON, *words[1:]) if words[0] == "python" else words
     variables = [word for name, value in stage.environment.items() for word in ("--setenv", name, value)]
     done = subprocess.run(
         ["bwrap", *_file_system(folder), *variables, "--chdir", stage.folder, "--", *words],

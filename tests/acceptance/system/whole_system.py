@@ -289,7 +289,9 @@ class System:
         state = self.client.query(name)["state"]
         if state not in {"setup", "committed"}:
             self.client.command("abort", name)
-            self.client.until_state(name, "setup")
+        self.client.until(
+            name, lambda each: each["state"] in {"setup", "committed"} and not each["error_flag"]
+        )
         self.client.command("cleanup", name, disconnect=True)
 
     def clean_up_all(self) -> None:

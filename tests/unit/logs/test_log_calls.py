@@ -39,6 +39,7 @@ ABOUT_NO_MIGRATION = {
     "no client can be accepted on %s: %s",
     "connected to NATS at %s",
     "commands are offered now",
+    "the stop came before the admission: nothing was opened",
     "something cannot be told to browsers, and is left out: %s",  # nobody knows yet what it is about
     "%s",  # `cutover up`, of its services; monitoring, of the bus
     # Of monitoring: what cannot be read says nothing of a migration but its subject.
