@@ -135,7 +135,8 @@ def test_a_real_systemd_runs_them(machine: Machine) -> None:
     uri = "nbd+unix:///vol1?socket=/run/cutover/nbd.sock"
     assert machine.do("nbdinfo", "--size", uri) == f"{16 * MIB}\n"
 
-    machine.do("systemctl", "stop", "cutover*")
+    machine.do("systemctl", "stop", "cutover.target")  # in their order
+    machine.do("systemctl", "stop", "cutover*")  # and waits
     for unit in services:
         assert machine.show(unit, "ActiveState", "Result", "ExecMainStatus") == [
             "inactive",
