@@ -107,14 +107,15 @@ async def test_target_write_that_fails_after_the_commit_is_the_applications_erro
 
 
 @pytest.mark.parametrize("state", [State.SETUP, State.COMMITTED])
-async def test_cleanup_leaves_nothing(state: State) -> None:
+async def test_cleanup_leaves_nothing_but_the_memory_of_it(state: State) -> None:
     async with standing_host(state) as house:
-        devices = (house.source, house.target)
+        devices, uuid = (house.source, house.target), house.witness.uuid
         reply = await house.ask("cleanup", DISCONNECT)
         assert reply.state is None
         assert house.steps_of("cleanup") == list(_row(state, Trigger.CLEANUP).steps)
         assert not (await house.ledger()).exists
-        assert not house.storage.content
+        assert list(house.storage.content) == ["openings"]
+        assert await house.around.witnesses.openings.is_removed(uuid)
         await house.until(lambda: all(device.is_closed for device in devices))
 
 
