@@ -65,7 +65,7 @@ class FaultRecording:
             self._journal, migration, lambda ledger: decide_set(request, ledger, self._clock)
         )
         await self._durability.require()  # still: the connection may have moved to another server meanwhile
-        return _stored(entry)
+        return StoredReply.of(entry)
 
     async def clear_flag(self, host: str, migration: str, request: ClearFlagRequest) -> StoredReply:
         """Clear the error flag, after the faults that the request names.
@@ -81,7 +81,7 @@ class FaultRecording:
         entry, _ledger = await append_decided(
             self._journal, migration, lambda ledger: decide_clear(request, ledger, self._clock)
         )
-        return _stored(entry)
+        return StoredReply.of(entry)
 
     async def record_fault(self, host: str, migration: str, request: RecordFaultRequest) -> StoredReply:
         """Append one fault to the log.
@@ -90,7 +90,7 @@ class FaultRecording:
             Refusal: `bad-request`; those of `decide_fault` and of the journal.
         """
         refuse_mislabelled(host, migration, request.origin)
-        return _stored(await self._store_fault(request.origin, request.fault))
+        return StoredReply.of(await self._store_fault(request.origin, request.fault))
 
     async def _store_fault(self, origin: Origin, fault: FaultReport) -> Entry:
         entry, _ledger = await append_decided(
@@ -99,7 +99,3 @@ class FaultRecording:
             lambda ledger: decide_fault(origin, fault, ledger, self._clock),
         )
         return entry
-
-
-def _stored(entry: Entry) -> StoredReply:
-    return StoredReply(sequence=entry.sequence, index=entry.record.index, digest=entry.digest)

@@ -15,7 +15,7 @@ from shared.messages.host import DecidedReply, EnterRequest
 from shared.messages.recording import ClearFlagRequest, Origin, SetFlagRequest, StoredReply, record_subject
 from shared.messages.standing import untold
 from shared.messages.status import HostView
-from shared.migration.devices import DeviceKind
+from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 
@@ -48,7 +48,7 @@ class Entering:
         if count := view.outstanding_target_requests:
             requests = "1 request" if count == 1 else f"{count} requests"
             message = f"{requests} of an earlier attempt may still land on the target of {name!r}."
-            if picture.ledger.devices is not None and picture.ledger.devices.target.kind is DeviceKind.REMOTE:
+            if picture.ledger.devices is not None and Side.TARGET in picture.ledger.devices.remote_sides:
                 message += f" When its server has dropped the old connection, say so: `cutover vouch {name}`."
             raise Refusal(Code.OUTSTANDING_REQUESTS, message)
         origin = _origin(picture, view.tail_digest, operation)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from shared.messages.admission import WitnessView
 from shared.messages.host import ClosedView, HostStatusReply
 from shared.messages.recovery import ExamineReply, Telling
-from shared.migration.devices import DeviceKind, Side
+from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import DevicePair, RepairRecord, StateRecord
 from shared.migration.recovery import Held, Known, Standing, held_by
@@ -105,11 +105,7 @@ class Knowledge:
     @property
     def remote(self) -> frozenset[Side]:
         """The sides that are remote devices."""
-        devices = self.devices
-        if devices is None:
-            return frozenset()
-        sides = ((Side.SOURCE, devices.source), (Side.TARGET, devices.target))
-        return frozenset(side for side, device in sides if device.kind is DeviceKind.REMOTE)
+        return frozenset(self.devices.remote_sides if self.devices is not None else ())
 
     @property
     def _waits_for_word(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from services.state_control.picture import Picture
 from shared.messages.standing import gone_back
 from shared.messages.status import FaultView, MigrationStatus
-from shared.migration.devices import DeviceKind
+from shared.migration.devices import Side
 from shared.migration.records import FaultRecord
 from shared.migration.refusals import InvariantError
 from shared.migration.states import Flag
@@ -68,7 +68,7 @@ def _allowed(picture: Picture) -> tuple[str, ...]:
     if picture.view.outstanding_target_requests:
         kept_from.add(Trigger.SYNC)
         devices = picture.ledger.devices
-        if devices is not None and devices.target.kind is DeviceKind.REMOTE:
+        if devices is not None and Side.TARGET in devices.remote_sides:
             kept_from.add(Trigger.CLEANUP)  # of a local device the kernel keeps the lock
     return tuple(each for each in allowed_commands(picture.facts) if each not in kept_from)
 

@@ -31,7 +31,6 @@ from shared.messages.recording import (
 )
 from shared.messages.recovery import AdoptRequest, GiveUpRequest, RecoverRequest
 from shared.messages.standing import refuse_mislabelled
-from shared.migration.ledger import Entry
 from shared.migration.table import Trigger
 
 SERVICE_NAME = "cutover-state-control"
@@ -113,7 +112,7 @@ class StateControl:
         entry, _ledger = await append_decided(
             self._journal, migration, lambda ledger: decide_record(request, ledger, self._clock)
         )
-        return _stored(entry)
+        return StoredReply.of(entry)
 
     async def record_repair(self, host: str, migration: str, request: RepairRequest) -> StoredReply:
         """Let a damaged chain go on.
@@ -125,8 +124,4 @@ class StateControl:
         entry, _ledger = await append_decided(
             self._journal, migration, lambda ledger: decide_repair(request, ledger, self._clock)
         )
-        return _stored(entry)
-
-
-def _stored(entry: Entry) -> StoredReply:
-    return StoredReply(sequence=entry.sequence, index=entry.record.index, digest=entry.digest)
+        return StoredReply.of(entry)

@@ -26,7 +26,7 @@ from services.write_cloning.volume.requests import Request
 from services.write_cloning.volume.volume import Volume
 from shared.logs.about import about
 from shared.messages.status import Outcome
-from shared.migration.devices import DeviceIdentity, Side
+from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
@@ -107,7 +107,7 @@ class Apparatus:
     def _doubts(self) -> tuple[str, ...]:
         if not self.in_doubt:
             return ()
-        names = " and ".join(self._identity(side).name for side in self.in_doubt)
+        names = " and ".join(self._devices.of(side).name for side in self.in_doubt)
         message = f"Requests of an earlier run may still land on {names}: it did not close the connection"
         return (f"{message}. {how_to_vouch(self.name)}",)
 
@@ -193,10 +193,7 @@ class Apparatus:
 
     def _not_let_go(self) -> list[Side]:
         tokens = {device.identity.token for device in self._retired if isinstance(device, Unfenced)}
-        return [side for side in Side if side in self.in_doubt or self._identity(side).token in tokens]
-
-    def _identity(self, side: Side) -> DeviceIdentity:
-        return self._devices.source if side is Side.SOURCE else self._devices.target
+        return [side for side in Side if side in self.in_doubt or self._devices.of(side).token in tokens]
 
     async def flush_target(self) -> None:
         """Flush the target; a failure takes it out of the routing.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from services.write_cloning.witness import Witness
 from shared.messages.admission import Admission
-from shared.migration.devices import DeviceIdentity, DeviceKind, Side
+from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, State
@@ -29,7 +29,7 @@ def unfenced_sides(devices: DevicePair, state: State, authority: Side) -> tuple[
         used: tuple[Side, ...] = (Side.TARGET,)
     else:
         used = (Side.SOURCE, Side.TARGET) if state in CLONING_STATES else (Side.SOURCE,)
-    return tuple(side for side in used if _device(devices, side).kind is DeviceKind.REMOTE)
+    return tuple(side for side in used if side in devices.remote_sides)
 
 
 def sides_in_doubt(devices: DevicePair, earlier: Witness | None) -> tuple[Side, ...]:
@@ -37,9 +37,7 @@ def sides_in_doubt(devices: DevicePair, earlier: Witness | None) -> tuple[Side, 
 
     Without a witness nobody knows how the last run ended, nor what it used before: then that is every remote side.
     """
-    if earlier is not None:
-        return earlier.unfenced
-    return tuple(side for side in Side if _device(devices, side).kind is DeviceKind.REMOTE)
+    return devices.remote_sides if earlier is None else earlier.unfenced
 
 
 def unfenced_when_admitted(admission: Admission, in_doubt: Sequence[Side]) -> tuple[Side, ...]:
@@ -56,7 +54,7 @@ def refuse_in_doubt(admission: Admission, in_doubt: Sequence[Side]) -> None:
     """
     used = unfenced_sides(admission.devices, admission.state, admission.authority)
     if needed := [side for side in used if side in in_doubt]:
-        names = " and ".join(_device(admission.devices, side).name for side in needed)
+        names = " and ".join(admission.devices.of(side).name for side in needed)
         raise Refusal(
             Code.OUTSTANDING_REQUESTS,
             f"Requests of an earlier run may still land on {names}: the connection was not closed by it. "
@@ -70,7 +68,3 @@ def how_to_vouch(migration: str) -> str:
         "When the server has dropped the old connection, so that nothing sent over it can land any more, say so: "
         f"`cutover vouch {migration}`."
     )
-
-
-def _device(devices: DevicePair, side: Side) -> DeviceIdentity:
-    return devices.source if side is Side.SOURCE else devices.target

@@ -82,7 +82,8 @@ class NatsEndpoints:
         for verb, subject in discovery_subjects(micro.service.name, micro.instance_id):
 
             async def tell(message: Msg, verb: str = verb) -> None:
-                await _send(self._bus, message, encode(micro.describe(verb)), None)
+                if _why_no_inbox(message) is None:
+                    await _send(self._bus, message, encode(micro.describe(verb)), None)
 
             subscriptions.append(await self._bus.client.subscribe(subject, cb=tell))
         return subscriptions
@@ -144,6 +145,11 @@ def _why_no_request(endpoint: Endpoint, message: Msg) -> str | None:
         return "it comes from the NATS server, which somebody has asked for it in our place"
     if not covers(endpoint.subject, message.subject):
         return f"it was published on {shortened(message.subject)}"
+    return _why_no_inbox(message)
+
+
+def _why_no_inbox(message: Msg) -> str | None:
+    """Why nobody is answered; None where a message says where. Whoever asks names the subject."""
     if not message.reply:
         return "it names no inbox for the answer"
     if message.reply.startswith(_NO_INBOXES):  # and we may publish where the asker may not
@@ -152,8 +158,6 @@ def _why_no_request(endpoint: Endpoint, message: Msg) -> str | None:
 
 
 async def _send(bus: Bus, message: Msg, payload: bytes, headers: dict[str, str] | None) -> None:
-    if not message.reply or message.reply.startswith(_NO_INBOXES):
-        return
     try:
         await bus.client.publish(message.reply, payload, headers=headers)
     except nats.errors.Error as error:

@@ -9,6 +9,7 @@ already under the same operation id.
 from dataclasses import dataclass
 
 from shared.migration.devices import Side
+from shared.migration.ledger import Entry
 from shared.migration.records import DevicePair
 from shared.migration.states import State
 
@@ -127,3 +128,8 @@ class StoredReply:
     sequence: int
     index: int
     digest: str
+
+    @classmethod
+    def of(cls, entry: Entry) -> "StoredReply":
+        """Of a record as it stands in the journal."""
+        return cls(sequence=entry.sequence, index=entry.record.index, digest=entry.digest)

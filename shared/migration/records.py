@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from shared.migration.devices import DeviceIdentity, Side
+from shared.migration.devices import DeviceIdentity, DeviceKind, Side
 from shared.migration.states import State
 
 VERSION = 1
@@ -54,6 +54,15 @@ class DevicePair:
 
     source: DeviceIdentity
     target: DeviceIdentity
+
+    def of(self, side: Side) -> DeviceIdentity:
+        """The one of a side."""
+        return self.source if side is Side.SOURCE else self.target
+
+    @property
+    def remote_sides(self) -> tuple[Side, ...]:
+        """Those that no lock of a kernel's fences (rule R6)."""
+        return tuple(side for side in Side if self.of(side).kind is DeviceKind.REMOTE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,12 @@ from shared.migration.devices import Side
 
 
 class Overdue:
-    """Looks for them in one volume. `tick` is stamped on each request when it starts."""
+    """Looks for them in one volume. `reads.tick` is stamped on each request when it starts, on writes as well."""
 
     def __init__(
         self, route: Route, active: Mapping[Request, None], reads: Reads, failover: Failover
     ) -> None:
         """`active` are the writes and flushes under way, oldest first."""
-        self.tick = 0
         self._route = route
         self._active = active
         self._reads = reads
@@ -24,9 +23,8 @@ class Overdue:
 
     def count(self) -> int:
         """One more tick of the caller's has passed; returns how many."""
-        self.tick += 1
-        self._reads.tick = self.tick
-        return self.tick
+        self._reads.tick += 1
+        return self._reads.tick
 
     def on_target(self, since_tick: int) -> Request | None:
         """A request that the target has had since before `since_tick`, while another side could do without it."""

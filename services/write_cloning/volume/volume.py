@@ -379,7 +379,7 @@ class Volume:
         self._unaligned.start(request)
 
     def _send(self, requests: Sequence[Request]) -> None:
-        route, tick = self._route, self.overdue.tick
+        route, tick = self._route, self._reads.tick
         sides = route.write_sides
         plain: list[Request] = []
         for request in requests:
@@ -415,7 +415,7 @@ class Volume:
         route = self._route
         flush.sides = route.flush_sides
         flush.waiting = flush.sides | self.failover.withheld
-        flush.started_tick = self.overdue.tick
+        flush.started_tick = self._reads.tick
         for bit, device, done in (
             (SOURCE, route.source, self._source_done),
             (TARGET, route.target, self._target_done),

@@ -1,6 +1,8 @@
 """compose.yaml as typed objects: whatever stands in it and is not known here is an error, so that nothing of it is overlooked."""
 
+import json
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +10,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+ROOT = Path(__file__).parents[3]
+SECURED = {"CUTOVER_FILES": "/srv/cutover/files"}  # what compose.secure.yaml wants to be told
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+):(?P<how>[-?])(?P<else>[^}]*)\}")
 _SECONDS = {"s": 1.0, "m": 60.0}
 
@@ -176,3 +180,19 @@ def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def model(compose_cli: Path, *arguments: str, folder: Path = ROOT) -> dict[str, Any]:
+    """What the library that Docker Compose reads files with makes of them."""
+    done = subprocess.run(
+        [compose_cli, *arguments],
+        cwd=folder,
+        env=SECURED,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    made: dict[str, Any] = json.loads(done.stdout)
+    return made

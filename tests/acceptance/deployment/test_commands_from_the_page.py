@@ -1,6 +1,5 @@
 """Commands from the page, as comments in the unit and in compose.secure.yaml show them: off, and true when uncommented."""
 
-import json
 import re
 import subprocess
 import sysconfig
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 
 from shared.config.load import load
+from tests.acceptance.deployment.composition import ROOT, model
 from tests.support.installations import run_init
 
-ROOT = Path(__file__).parents[3]
 UNIT = ROOT / "deploy/systemd/cutover-monitoring.service"
 COMPOSE = ("compose.yaml", "compose.secure.yaml")
-SECURED = {"CUTOVER_FILES": "/srv/cutover/files"}
 SEED = "/etc/cutover/secrets/operator.nk"
 
 
@@ -87,17 +85,9 @@ def test_compose_takes_the_override_and_mounts_the_seed_where_it_is_looked_for(
     override = tmp_path / "compose.override.yaml"
     lines = commented(ROOT / "compose.secure.yaml", indent="    ")
     override.write_text("\n".join(["services:", "  monitoring:", *(f"    {line}" for line in lines), ""]))
-    done = subprocess.run(
-        [compose_cli, "--profile", "monitoring", *COMPOSE, str(override)],
-        cwd=ROOT,
-        env=SECURED,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    service: dict[str, Any] = json.loads(done.stdout)["services"]["monitoring"]
+    service: dict[str, Any] = model(compose_cli, "--profile", "monitoring", *COMPOSE, str(override))[
+        "services"
+    ]["monitoring"]
     monitoring = load(ROOT / "deploy/compose/services/monitoring.toml", service["environment"]).monitoring
     mounted = {each["target"] for each in service["secrets"]}
     assert mounted == {"/etc/cutover/secrets/monitor.nk", SEED}

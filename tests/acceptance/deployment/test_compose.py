@@ -4,7 +4,6 @@ That library (compose-go) is asked by itself (tools/compose-cli): Docker Compose
 """
 
 import grp
-import json
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from shared.config.load import load
-from tests.acceptance.deployment.composition import Composition, commented, read_composition
+from tests.acceptance.deployment.composition import (
+    ROOT,
+    SECURED,
+    Composition,
+    commented,
+    model,
+    read_composition,
+)
 
 PROFILES = ((), ("monitoring",), ("tools",), ("monitoring", "tools"))
 STOP_MARGIN_S = 10.0  # for the end of the process, beyond the time that it keeps itself
-ROOT = Path(__file__).parents[3]
-SECURED = {"CUTOVER_FILES": "/srv/cutover/files"}
 SECURE = read_composition(SECURED, ROOT / "compose.yaml", ROOT / "compose.secure.yaml").services[
     "write_cloning"
 ]
@@ -27,22 +31,6 @@ HOST_ENVIRONMENT = {"CUTOVER_HOST_NAME": "host1", "CUTOVER_HOST_STATE_DIR": "/va
 def secured() -> Composition:
     """Both files together."""
     return read_composition(SECURED, ROOT / "compose.yaml", ROOT / "compose.secure.yaml")
-
-
-def model(compose_cli: Path, *arguments: str, folder: Path = ROOT) -> dict[str, object]:
-    """What the library that Docker Compose reads files with makes of them."""
-    done = subprocess.run(
-        [compose_cli, *arguments],
-        cwd=folder,
-        env=SECURED,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    made: dict[str, object] = json.loads(done.stdout)
-    return made
 
 
 def profile_options(profiles: Iterable[str]) -> list[str]:

@@ -225,9 +225,7 @@ def test_remote_target_after_a_kill_is_not_used_again_until_somebody_vouches(
     system.start_service(CLONING)
     assert client.refused("sync", "vol1").code == "outstanding-requests"
     assert "cutover vouch vol1" in str(client.query("vol1")["warnings"])
-    client.command("vouch", "vol1")
-    client.command("sync", "vol1")
-    client.until_state("vol1", "source-selected")
+    sync_on_a_word(system)
     assert client.query("vol1")["warnings"] == []
 
 
@@ -245,9 +243,7 @@ def test_target_that_was_given_up_while_it_hung_is_in_doubt_after_a_kill(
     target.go_on()
     system.start_service(CLONING)
     assert "cutover vouch vol1" in client.refused("sync", "vol1").message
-    client.command("vouch", "vol1")
-    client.command("sync", "vol1")
-    client.until_state("vol1", "source-selected")
+    sync_on_a_word(system)
 
 
 @pytest.mark.parametrize("state", ["setup", *CLONING_STATES, "committed"])
@@ -303,16 +299,12 @@ def test_lost_witness_leaves_every_remote_device_in_doubt_whichever_word_is_give
     client = system.client
     system.set_up("vol1", pair.source, target.uri)
     bring_to(system, "vol1", "source-selected")
-    system.kill_service(CLONING)
-    system.witness("vol1").unlink()
-    system.start_service(CLONING)
+    start_without_witness(system)
     client.command("adopt", "vol1", authority="source", accept=True)
     for refused in ("sync", "cleanup"):
         refusal = client.refused(refused, "vol1")
         assert (refusal.code, "cutover vouch vol1" in refusal.message) == ("outstanding-requests", True)
-    client.command("vouch", "vol1")
-    client.command("sync", "vol1")
-    client.until_state("vol1", "source-selected")
+    sync_on_a_word(system)
 
 
 def test_word_that_is_recorded_is_told_as_that_where_the_volume_stays_closed(
@@ -320,9 +312,7 @@ def test_word_that_is_recorded_is_told_as_that_where_the_volume_stays_closed(
 ) -> None:
     system.set_up("vol1", source.uri, pair.target)
     bring_to(system, "vol1", "source-selected")
-    system.kill_service(CLONING)
-    system.witness("vol1").unlink()
-    system.start_service(CLONING)
+    start_without_witness(system)
     done = system.cutover("adopt", "vol1", "--authority", "source", "--yes")
     assert done.returncode == 0, done.stderr
     assert "setup, on the source alone, and not open yet" in done.stdout
@@ -379,6 +369,20 @@ def test_source_that_was_left_with_requests_under_way_is_not_forgotten(
     assert (refusal.code, source.uri in refusal.message) == ("outstanding-requests", True)
     client.command("vouch", "vol1")
     client.command("cleanup", "vol1")
+
+
+def sync_on_a_word(system: System) -> None:
+    """Vouch for the target of `vol1`, which is then copied to again."""
+    system.client.command("vouch", "vol1")
+    system.client.command("sync", "vol1")
+    system.client.until_state("vol1", "source-selected")
+
+
+def start_without_witness(system: System) -> None:
+    """The host was killed, and what it remembered of `vol1` is lost."""
+    system.kill_service(CLONING)
+    system.witness("vol1").unlink()
+    system.start_service(CLONING)
 
 
 def vouch_for_closed(system: System) -> None:
