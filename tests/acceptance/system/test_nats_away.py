@@ -27,7 +27,11 @@ def test_operators_command_says_so_within_five_seconds(own_system: Callable[...,
         for done in threads.map(lambda arguments: system.cutover(*arguments), commands):
             assert (done.returncode, done.stdout) == (1, "")
             assert f"NATS at {system.url} cannot be reached" in done.stderr
-        assert time.monotonic() - began < BOUND_S
+        took_s = time.monotonic() - began
+        began = time.monotonic()
+        assert all(done.returncode == 0 for done in threads.map(system.cutover, ("--version", "--version")))
+        to_start_s = time.monotonic() - began  # the rest of what they take, on a machine as busy as it is
+    assert took_s < BOUND_S + to_start_s
     system.start_nats()
 
 
