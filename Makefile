@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 BENCH_ARGS ?=
 LOCK_ARGS ?=
 MYPY_PATHS := $(wildcard services shared tests benchmarks demo docs)
@@ -28,7 +29,7 @@ demo: $(INSTALLED) packages-demo ## Migrate a live volume from end to end and pr
 
 test: $(INSTALLED) packages-test ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some
 	@$(MAKE) --no-print-directory --jobs judges
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Programs that tests ask for their verdict. One waits for a registry while another is compiled.
 judges: nats-cli compose-cli asyncapi-parser promtool

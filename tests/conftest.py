@@ -15,8 +15,7 @@ pytest_plugins = (
     "pytester",
     "tests.plugins.left_out",
     "tests.plugins.nothing_left_out",
-    "tests.plugins.campaign_beside",
-    "tests.plugins.trials_beside",
+    "tests.plugins.beside",
 )
 
 # No deadline: a loaded machine makes no test wrong. The blob that replays a failure is printed.

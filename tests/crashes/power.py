@@ -3,8 +3,6 @@
 The devices keep their names over a cut, as disks do.
 """
 
-import os
-import stat
 import subprocess
 import sys
 import time
@@ -13,13 +11,12 @@ from pathlib import Path
 
 from tests.acceptance.system.devices import MIB, empty_file, run
 from tests.acceptance.system.whole_system import ROOT
+from tests.support.loops import make_loop_node
 
 SOURCE, TARGET, STATE = "source", "target", "state"
 STATE_BYTES = 48 * MIB
 PATIENCE_S = 15.0
 LOOK_S = 0.01
-_LOOP_MAJOR = 7
-_FIRST_LOOP = 200  # of our own, so that nobody takes them while they are detached
 
 
 class Power:
@@ -37,7 +34,7 @@ class Power:
         }
         run("mkfs.ext4", "-q", str(self.files[STATE]))
         self.mounted.mkdir()
-        self.devices = {name: _own_loop_device() for name in self.files}
+        self.devices = {name: make_loop_node() for name in self.files}
         self._server: subprocess.Popen[str] | None = None
         self._mounts: list[subprocess.Popen[bytes]] = []
 
@@ -120,18 +117,6 @@ class Power:
         assert self._server.stdout is not None
         said = self._server.stdout.readline().strip()
         assert said == word, f"the disks say {said!r}, not {word!r}"
-
-
-def _own_loop_device() -> Path:
-    """A node that nobody else has, at a number that nobody finds."""
-    for number in range(_FIRST_LOOP, 1000):
-        device = Path(f"/dev/loop{number}")
-        try:
-            os.mknod(device, 0o600 | stat.S_IFBLK, os.makedev(_LOOP_MAJOR, number))
-        except FileExistsError:
-            continue
-        return device
-    raise AssertionError("no loop device is left")
 
 
 def _is_mounted(path: Path) -> bool:

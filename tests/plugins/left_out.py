@@ -2,7 +2,8 @@
 
 A test that needs something that a machine may rightly lack carries a marker; where it is lacking, the tests with that
 marker are deselected and the end of the run has a sentence for it. Deselected, not skipped, so that nobody takes the
-closing line for more than it is; and CI's `--nothing-left-out` fails on it.
+closing line for more than it is; and CI's `--nothing-left-out` fails on it. With pytest-xdist every worker deselects, and tells
+the controller, which has the last word.
 """
 
 import os
@@ -15,6 +16,7 @@ import pytest
 
 _NATS_CLI = ".cache/nats-cli/*/nats"  # built by tools/nats-cli
 _COMPOSE_CLI = ".cache/compose-cli/*/compose-check"  # built by tools/compose-cli
+_LEFT_OUT = "cutover_left_out_counts"  # in what a worker tells the controller
 _ASYNCAPI_CHECK = ".cache/asyncapi/*/check.cjs"  # installed by tools/asyncapi-parser
 
 
@@ -81,7 +83,7 @@ class LeftOut:
 
     def __init__(self, root: Path) -> None:
         self._unmet = [need for need in NEEDS if not need.is_met(root)]
-        self._counts: dict[Need, int] = {}
+        self._counts: dict[str, int] = {}
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -94,17 +96,28 @@ class LeftOut:
                 kept.append(item)
             else:
                 left_out.append(item)
-                self._counts[need] = self._counts.get(need, 0) + 1
+                self._counts[need.marker] = self._counts.get(need.marker, 0) + 1
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = kept
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """As a worker, tell the controller."""
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[_LEFT_OUT] = self._counts
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Hear from a worker what it left out; every one leaves out the same."""
+        self._counts.update(getattr(node, "workeroutput", {}).get(_LEFT_OUT, {}))
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was left out, and why."""
-        for need, count in self._counts.items():
-            terminalreporter.write_line(
-                f"LEFT OUT: {count} tests marked {need.marker}: {need.sentence}.", yellow=True
-            )
+        for need in NEEDS:
+            if count := self._counts.get(need.marker):
+                terminalreporter.write_line(
+                    f"LEFT OUT: {count} tests marked {need.marker}: {need.sentence}.", yellow=True
+                )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,16 +6,20 @@ is a function or method named `test_…` in a file below `testpaths` from which 
 match, a class that pytest passes over, a name that is defined twice).
 
 For a run of everything: a path or a `-k` on the command line leaves tests out, and fails.
+
+With pytest-xdist only the workers know what was collected and deselected, and only their controller how each test ended; so
+they tell it.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-_OUTCOMES = ("skipped", "xfailed", "xpassed", "deselected")
+_OUTCOMES = ("skipped", "xfailed", "xpassed")
 _MOST_SHOWN = 20
+_FOUND = "cutover_left_out"  # what a worker found, in what it tells the controller
 
 TestName = tuple[str, str]  # a file below the root, and `function` or `Class::method` in it
 
@@ -58,6 +62,16 @@ class NothingLeftOut:
             f"uncollected: {file}::{name}" for file, name in sorted(self._defined() - collected)
         ]
 
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """See what will not run."""
+        self.problems += [f"deselected: {item.nodeid}" for item in items]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: object) -> None:
+        """Hear from a worker what it found; every one finds the same."""
+        found = getattr(node, "workeroutput", {}).get(_FOUND, [])  # a worker that crashed tells nothing
+        self.problems += [problem for problem in found if problem not in self.problems]
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
         """Turn what was left out into problems, and success into failure when there is one."""
@@ -65,7 +79,9 @@ class NothingLeftOut:
         stats = reporter.stats if reporter is not None else {}
         for outcome in _OUTCOMES:
             self.problems += [f"{outcome}: {_name(report)}" for report in stats.get(outcome, [])]
-        if self.problems and exitstatus == pytest.ExitCode.OK:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[_FOUND] = self.problems
+        elif self.problems and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         yield
 

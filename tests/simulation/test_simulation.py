@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from tests.plugins.campaign_beside import KEY
 from tests.simulation.simulation import run
 
 _DIGESTS = "from tests.simulation.simulation import run; print([run(seed).digest for seed in (1, 17, 44)])"
@@ -14,10 +13,8 @@ _DIGESTS = "from tests.simulation.simulation import run; print([run(seed).digest
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_no_seed_of_the_simulation_goes_wrong_and_everything_is_reached(
-    request: pytest.FixtureRequest,
-) -> None:
-    status, printed = request.config.stash[KEY].result()
+def test_no_seed_of_the_simulation_goes_wrong_and_everything_is_reached(campaign: tuple[int, str]) -> None:
+    status, printed = campaign
     print(printed.splitlines()[-1])
     assert status == 0, printed
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.system.devices import MIB, empty_file, loop_device, run
+from tests.acceptance.system.devices import MIB, empty_file, run
 from tests.acceptance.system.pairs import Pair, make_pair
 from tests.acceptance.system.ways import bring_to
 from tests.acceptance.system.whole_system import CLONING, HOST, System
+from tests.support.loops import loop_node
 
 Undo = Callable[[], None]
 
@@ -110,18 +111,19 @@ def test_loop_device_over_another_file_is_another_device(running: tuple[System, 
     """
     system, _pair = running
     pair = make_pair(system, "loops")
-    with loop_device(pair.target) as target:
-        system.set_up("vol2", pair.source, target, overwrite_target=True)
-        bring_to(system, "vol2", "source-selected")
-        assert system.stop_service(CLONING) == 0
     other = empty_file(pair.target.with_suffix(".other"), pair.target.stat().st_size)
-    with _loop_at(target, other):
-        system.start_service(CLONING)
-        status = system.client.query("vol2")
-        assert f"The target {target} is not the device that was set up" in status["host_error"]
-    with _loop_at(target, pair.target):
-        assert system.cutover("recover", "vol2", "--try-again").returncode == 0
-        system.clean_up("vol2")
+    with loop_node() as target:
+        with _loop_at(target, pair.target):
+            system.set_up("vol2", pair.source, target, overwrite_target=True)
+            bring_to(system, "vol2", "source-selected")
+            assert system.stop_service(CLONING) == 0
+        with _loop_at(target, other):
+            system.start_service(CLONING)
+            status = system.client.query("vol2")
+            assert f"The target {target} is not the device that was set up" in status["host_error"]
+        with _loop_at(target, pair.target):
+            assert system.cutover("recover", "vol2", "--try-again").returncode == 0
+            system.clean_up("vol2")
 
 
 def test_second_service_on_one_state_directory_is_refused_by_its_lock(running: tuple[System, Pair]) -> None:

@@ -25,6 +25,7 @@ from shared.migration.devices import DeviceKind
 from shared.migration.refusals import Refusal
 from tests.integration.devices.conftest import AttachLoop
 from tests.integration.devices.tools import KIB, MIB, Driver, open_descriptors, pattern, run, until
+from tests.support.loops import loop_node
 
 pytestmark = pytest.mark.needs_root
 
@@ -415,8 +416,8 @@ async def test_zero_length(folder: Path, refused: Refused) -> None:
 
 async def test_zero_length_block_device(refused: Refused) -> None:
     """An unused loop device is one; which is why it is no use."""
-    free = run("losetup", "--find").strip()
-    assert (await refused(free)).code == "device-empty"
+    with loop_node() as unused:
+        assert (await refused(unused)).code == "device-empty"
 
 
 async def test_size_not_in_sectors(folder: Path, refused: Refused) -> None:

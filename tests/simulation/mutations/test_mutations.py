@@ -1,15 +1,14 @@
 """Each deliberate break of the product is found by the simulation, in a seed that the product as it is survives.
 
-Each trial begins with the seed that found the break when it was recorded, which makes it quick; with
-CUTOVER_MUTATIONS_FROM_0=1 it begins at seed 0, like anybody who knows nothing.
+Each trial begins with the seed that found the break when it was recorded, which makes it quick; `python -m
+tests.simulation.mutations.trial` begins at seed 0, like anybody who knows nothing.
 """
 
 import pytest
 
-from tests.plugins.trials_beside import KEY
 from tests.simulation.mutations.mutation import Mutation
 from tests.simulation.mutations.table import MUTATIONS
-from tests.simulation.mutations.trial import ROOT
+from tests.simulation.mutations.trial import ROOT, outcomes
 from tests.simulation.simulation import run
 
 # What the simulation finds. Anything else, an exception of the broken code for one, is an accident and proves nothing.
@@ -19,8 +18,10 @@ FINDINGS = ("WrongDataError: ", "BrokenRuleError: ")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_mutation_is_found(mutation: Mutation, request: pytest.FixtureRequest) -> None:
-    found = request.config.stash[KEY][mutation.name].result()
+def test_mutation_is_found(mutation: Mutation, trials: tuple[int, str]) -> None:
+    status, printed = trials
+    assert status == 0, printed
+    found = outcomes(printed)[mutation.name]
     assert found is not None, f"no seed finds this break of {mutation.rule}: {mutation.why}"
     assert found.wrong.startswith(FINDINGS), f"seed {found.seed}: {found.wrong}"
     assert run(found.seed).wrong == "", f"seed {found.seed} goes wrong without the break"

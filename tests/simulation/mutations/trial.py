@@ -1,9 +1,10 @@
 """The trial of a mutation: a copy of the product with the break in it, and the simulation run there, until a seed finds it.
 
 `python -m tests.simulation.mutations.trial [NAME...]` tries all mutations, or those named, from seed 0 on, and prints for each
-the seed and what it found there.
+the seed and what it found there. With `--json` each begins at the seed that is recorded for it, and tests can read the outcome.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -69,19 +70,31 @@ def try_all(
         pool.shutdown(wait=False)
 
 
-def main(names: list[str]) -> int:
-    """Try what is named, or all."""
-    chosen = [each for each in MUTATIONS if not names or each.name in names]
-    trials = try_all(chosen, first_seed=lambda _mutation: 0)
+def outcomes(printed: str) -> dict[str, Found | None]:
+    """What `--json` has printed: what was found of each mutation."""
+    found = (json.loads(line) for line in printed.splitlines())
+    return {name: None if seed is None else Found(seed, wrong) for name, seed, wrong in found}
+
+
+def main() -> int:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations.trial", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of a mutation; all when none is named")
+    parser.add_argument("--json", action="store_true", help="for the tests, from the recorded seeds on")
+    asked = parser.parse_args()
+    chosen = [each for each in MUTATIONS if not asked.names or each.name in asked.names]
+    trials = try_all(chosen, first_seed=lambda mutation: mutation.first_seed if asked.json else 0)
     missed = 0
     for mutation in chosen:
         found = trials[mutation.name].result()
         missed += found is None
-        told = "NOT FOUND" if found is None else f"seed {found.seed}: {found.wrong}"
-        sys.stdout.write(f"{mutation.rule:4} {mutation.name}: {told}\n")
-        sys.stdout.flush()
-    return 1 if missed else 0
+        if asked.json:
+            print(json.dumps([mutation.name, found and found.seed, found and found.wrong]), flush=True)
+        else:
+            told = "NOT FOUND" if found is None else f"seed {found.seed}: {found.wrong}"
+            print(f"{mutation.rule:4} {mutation.name}: {told}", flush=True)
+    return 1 if missed and not asked.json else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -88,3 +88,22 @@ def test_parameters_are_no_tests_of_their_own(project: pytest.Pytester) -> None:
     result = run(project)
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=5)
+
+
+def test_workers_tell_of_what_they_left_out(project: pytest.Pytester) -> None:
+    workers = ("-n", "2")
+    assert run(project, *workers).ret == pytest.ExitCode.OK
+    add(project, "bad.py", "def test_it(): pass")
+    add(
+        project, "test_bad.py", "import pytest\ndef test_it(): pytest.skip('not now')\ndef test_other(): pass"
+    )
+    result = run(project, *workers, "-k", "not other")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines_random(
+        [
+            "uncollected: checks/bad.py::test_it",
+            "skipped: checks/test_bad.py::test_it",
+            "deselected: checks/test_bad.py::test_other",
+        ]
+    )
+    assert result.stdout.str().count("bad.py::test_other") == 1, "told by both"
