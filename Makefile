@@ -27,7 +27,7 @@ help: ## This list
 demo: $(INSTALLED) packages-demo ## Migrate a live volume from end to end and prove it; or SOURCE=... TARGET=... of your own
 	@$(BIN)/python -m demo
 
-test: $(INSTALLED) packages-test ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some
+test: $(INSTALLED) packages-test ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some, TEST_WORKERS=1 one at a time
 	@$(MAKE) --no-print-directory --jobs judges
 	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
