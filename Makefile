@@ -29,7 +29,7 @@ demo: $(INSTALLED) packages-demo ## Migrate a live volume from end to end and pr
 
 test: $(INSTALLED) packages-test ## Run every test; PYTEST_ARGS="tests/unit -k name" runs some, TEST_WORKERS=1 one at a time
 	@$(MAKE) --no-print-directory --jobs judges
-	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # Programs that tests ask for their verdict. One waits for a registry while another is compiled.
 judges: nats-cli compose-cli asyncapi-parser promtool

@@ -59,8 +59,9 @@ class Listener:
 
 
 def environment(system: System) -> dict[str, str]:
-    """With no context of the `nats` program that somebody may have here."""
-    return os.environ | {"NATS_URL": system.url, "XDG_CONFIG_HOME": str(system.folder)}
+    """With no context of the `nats` program that somebody may have here, and its patience that of a test."""
+    own = {"NATS_URL": system.url, "NATS_TIMEOUT": f"{TIMEOUT_S:g}s", "XDG_CONFIG_HOME": str(system.folder)}
+    return os.environ | own
 
 
 def by(program: Path, command: Sequence[str]) -> list[str]:

@@ -286,9 +286,9 @@ class System:
 
     def clean_up(self, name: str) -> None:
         """End a migration, whatever state it is in."""
-        state = self.client.query(name)["state"]
-        if state not in {"setup", "committed"}:
-            self.client.command("abort", name)
+        status = self.client.query(name)
+        if status["state"] not in {"setup", "committed"}:
+            self.client.command("abort" if status["authority"] == "source" else "commit", name)
         self.client.until(
             name, lambda each: each["state"] in {"setup", "committed"} and not each["error_flag"]
         )
