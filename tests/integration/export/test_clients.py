@@ -126,7 +126,9 @@ async def test_client_that_never_reads_is_bounded(short_path: Path, length: int)
                 await client.send(flood)
         other = await running.connect()
         taken = -1
-        while len(volume.seen) != taken + 1:  # what the client may have is soon taken; then there is only the other's
+        while (
+            len(volume.seen) != taken + 1
+        ):  # what the client may have is soon taken; then there is only the other's
             taken = len(volume.seen)
             assert taken < 2000
             assert await other.read(0, 4096) == bytes(4096)
