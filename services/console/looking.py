@@ -166,7 +166,7 @@ def wait(
     check_name(name)
 
     async def work(bus: Bus) -> None:
-        status = await wait_for(bus, name, state, timeout)
+        status = await wait_for(bus, name, state, timeout, session.out.note)
         session.out.answer(status, lambda: state_text(status.state))
 
     session.run(work)

@@ -214,7 +214,7 @@ def list_table(statuses: Sequence[MigrationStatus]) -> RenderableType:
             state_text(status.state),
             str(status.attempt),
             _percent(status),
-            rate_text(status.rate_bytes_per_s) if status.rate_bytes_per_s else "-",
+            _rate(status),
             _count_text(len(current_faults(status))),
             plain(status.host) if status.host_answers else away,
             Text(f"{plain(status.source)} → {plain(status.target)}"),
@@ -231,6 +231,12 @@ def current_faults(status: MigrationStatus) -> tuple[FaultView, ...]:
 
 def _count_text(count: int) -> Text:
     return Text(str(count), style="bold red" if count else "dim")
+
+
+def _rate(status: MigrationStatus) -> Text:
+    if status.paused and (status.state is State.SYNCING or comparison_under_way(status) is not None):
+        return Text("paused", style="yellow")
+    return Text(rate_text(status.rate_bytes_per_s) if status.rate_bytes_per_s else "-")
 
 
 def _percent(status: MigrationStatus) -> str:

@@ -224,7 +224,11 @@ class Migration:
                     self._refused_flags.append(request.flag_digest)
                 raise
             await self._in_turn(self._entered(request, ledger))
-        return await self.confirm()
+        decided = await self.confirm()
+        if not self.witness.paused or self.witness.state is not State.SYNCING:
+            return decided
+        paused = f"The copier is paused: `cutover resume {self.name}` lets it go on."
+        return replace(decided, message=f"{paused} {decided.message}".rstrip())
 
     @property
     def is_entering(self) -> bool:
@@ -315,7 +319,7 @@ class Migration:
         return None
 
     async def pause(self, request: HostCommand, *, paused: bool) -> DecidedReply:
-        """Pause or resume the copier and the comparison; kept over a restart."""
+        """Pause or resume the copier and the comparison; kept over a restart, until the attempt ends."""
         self.check_uuid(request.uuid)
         await self._remember(paused=paused)
         self.apparatus.pause_jobs(paused=paused)
