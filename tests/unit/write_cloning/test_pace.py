@@ -71,4 +71,4 @@ async def test_what_was_before_a_pause_does_not_count(job: Clocked) -> None:
 
 async def test_memory_is_bounded_by_the_window(job: Clocked) -> None:
     await job.work(0.5, 1000)
-    assert len(job.pace._samples) < 20  # noqa: SLF001 - nothing else shows it
+    assert len(job.pace._samples) < 20
