@@ -65,8 +65,8 @@ def remedy(condition: JournalCondition, migration: str, host: str) -> str:
     whose = f"host {host}" if host else "its host"
     if condition in REPAIRED_AT_START:
         return (
-            f"bring the newer journal back if there is one; else restart {whose}: its start repairs the journal from its witness, "
-            "which costs a resync"
+            f"bring the newer journal back if there is one; else restart {whose}: its start repairs the journal from its "
+            "witness, which costs a resync"
         )
     match condition:
         case JournalCondition.ANOTHER | JournalCondition.UNREADABLE:
