@@ -57,12 +57,13 @@ def row(known: Known) -> Frame:
     )
     return {
         "name": known.name,
-        "state": known.state,
+        "state": known.state if known.is_state_known else "unknown",
         "authority": known.authority,
         "attempt": known.attempt,
         "flag": known.is_flagged,
         "faults": len(known.attempt_faults),
         "trouble": known.trouble,
+        "closed": known.is_closed,
         "journal": known.journal_condition,
         "host": known.host,
         "size": size,

@@ -83,6 +83,17 @@ class Known:
         return told.host_error
 
     @property
+    def is_closed(self) -> bool:
+        """Whether its host answers, and keeps it closed."""
+        told = self.unlisted or self.status
+        return bool(self.trouble) and told is not None and told.host_answers
+
+    @property
+    def is_state_known(self) -> bool:
+        """Whether anybody has told of its state."""
+        return self.decision >= 0 or self.status is not None
+
+    @property
     def is_recorded(self) -> bool:
         """Whether the journal has the migration at all."""
         return self.unlisted is None or self.unlisted.journal_condition is not JournalCondition.UNKNOWN

@@ -177,9 +177,10 @@ def _of_migrations(migrations: Sequence[Known]) -> Iterator[Metric]:
     for known in migrations:
         name = [known.name]
         about.add_metric(name, _about(known))
-        states.add_metric(name, {state: known.state is state for state in State})
-        on_target.add_metric(name, known.authority is Side.TARGET)
-        flags.add_metric(name, known.is_flagged)
+        if known.is_state_known:
+            states.add_metric(name, {state: known.state is state for state in State})
+            on_target.add_metric(name, known.authority is Side.TARGET)
+            flags.add_metric(name, known.is_flagged)
         is_open.add_metric(name, known.live is not None and not known.trouble)
         recorded.add_metric(name, known.is_recorded)
         if known.journal_condition is not None:
