@@ -75,8 +75,11 @@ def _below(listed: Sequence[Listed]) -> Iterable[Text]:
     for each in listed:
         if _is_closed(each):
             yield Text(f"closed   {plain(each.name)}: {plain(each.host_error or '')}", style="red")
+    said = {f"{each.name}: {each.host_error}" for each in listed if _is_closed(each)}
     # A host's warnings come with each of its migrations.
-    for warning in dict.fromkeys(warning for each in listed for warning in each.warnings):
+    for warning in dict.fromkeys(
+        warning for each in listed for warning in each.warnings if warning not in said
+    ):
         yield Text(f"warning  {plain(warning)}", style="yellow")
 
 

@@ -15,10 +15,10 @@ from services.monitoring.hearing import Hearing
 from services.monitoring.picture import EVENTS_MAX, Durability, Link, Picture
 from services.monitoring.wall import Wall
 from shared.bounded import for_each
-from shared.bus.connection import Bus, connected
+from shared.bus.connection import Bus
 from shared.bus.durability import ServerDurability
 from shared.bus.interface import ServiceInstance
-from shared.bus.presented import certificate_not_after
+from shared.bus.presented import certificate_not_after, not_after_now
 from shared.config.load import ConfigError
 from shared.config.model import NatsConfig
 from shared.logs.about import about
@@ -127,8 +127,7 @@ class Following:
             if certificate_not_after(self._bus) is None:
                 continue
             try:
-                async with connected(self._config, name="monitoring", clock=self._bus.clock) as fresh:
-                    self._picture.told_certificate(certificate_not_after(fresh))
+                self._picture.told_certificate(await not_after_now(self._config, self._bus.clock))
             except (Refusal, ConfigError) as trouble:  # what was shown last has not become better
                 _log.debug("the server's certificate is not looked at: %s", trouble)
 

@@ -2,7 +2,9 @@
 
 import ssl
 
-from shared.bus.connection import Bus
+from shared.bus.connection import Bus, connected
+from shared.clock import Clock
+from shared.config.model import NatsConfig
 
 
 def certificate_not_after(bus: Bus) -> float | None:
@@ -13,3 +15,14 @@ def certificate_not_after(bus: Bus) -> float | None:
     shown = secured.getpeercert() if isinstance(secured, ssl.SSLObject) else None
     not_after = shown.get("notAfter") if shown else None
     return float(ssl.cert_time_to_seconds(not_after)) if isinstance(not_after, str) else None
+
+
+async def not_after_now(config: NatsConfig, clock: Clock) -> float | None:
+    """The same of the certificate that the server shows by now: a connection keeps to the one that it began with.
+
+    Raises:
+        ConfigError: a file that the configuration names is no use.
+        Refusal: nobody can connect at present.
+    """
+    async with connected(config, name="monitoring", clock=clock) as fresh:
+        return certificate_not_after(fresh)
