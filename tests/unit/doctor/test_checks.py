@@ -122,7 +122,7 @@ CASES = (
     ),
     ("journal", with_bus(unlisted=(LOST,)), FAILURE, "vol8: The journal does not know it."),
     ("journal", with_bus(migrations=(GONE_BACK,)), FAILURE, "vol1: It has gone back."),
-    ("journal", with_own_word(migrations=(GONE_BACK,)), FAILURE, "vol1: It has gone back."),
+    ("journal", with_own_word(migrations=(GONE_BACK,)), FAILURE, "It has gone back."),
     ("volumes", with_bus(migrations=(GONE_BACK,), unlisted=(LOST,)), OK, "2 open"),
     ("volumes", with_bus(unlisted=(replace(LOST, host_error="of version 99"),)), FAILURE, "vol8 is closed: of version 99"),
     ("volumes", WELL, OK, "there is no migration"),

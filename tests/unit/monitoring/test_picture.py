@@ -74,13 +74,12 @@ def test_migration_that_is_not_listed_is_gone_unless_it_was_heard_of_since() -> 
 
 def test_migration_of_a_host_that_does_not_answer_is_not_taken_for_gone() -> None:
     """The journal may have lost it, and only its host could tell."""
-    picture, world = told()
+    picture, _ = told()
     picture.told_instances({HOST_SERVICE_NAME: ()}, NOW + 1)
     picture.told_list(ListReply(), asked_at=NOW + 2, now=NOW + 2)
     assert "vol1" in picture.migrations
     picture.told_list(ListReply(), asked_at=NOW + 2, now=NOW + HOST_KEPT_S + 2)
     assert "vol1" not in picture.migrations
-    del world
 
 
 def test_migration_whose_records_cannot_be_read_stays() -> None:
