@@ -49,10 +49,9 @@ async def status_of(link: Link, name: str) -> MigrationStatus:
     )
 
 
-async def list_migrations(link: Link) -> tuple[MigrationStatus, ...]:
-    """How all migrations are, by name."""
-    reply = await link.request(LIST_SUBJECT, PlainRequest(), ListReply, timeout_s=QUESTION_TIMEOUT_S)
-    return reply.migrations
+async def list_all(link: Link) -> ListReply:
+    """How all migrations are, and what hosts have besides."""
+    return await link.request(LIST_SUBJECT, PlainRequest(), ListReply, timeout_s=QUESTION_TIMEOUT_S)
 
 
 async def fault_log(link: Link, name: str | None) -> tuple[FaultView, ...]:

@@ -8,12 +8,13 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from services.console.listing import list_table
 from services.console.options import CONNECT_TIMEOUT_S
 from services.console.output import Output
 from services.console.running import usual_state_dir
 from services.console.services_config import one_line
 from services.console.state_directory import StateDirectory
-from services.console.views import list_table, status_view
+from services.console.views import status_view
 from shared.config.load import ConfigError, load
 from shared.messages.codec import decode_reply
 from shared.messages.local import LOCAL_BYTES_MAX, LocalStatus, local_socket

@@ -4,9 +4,11 @@ from typing import Annotated
 
 import typer
 
-from services.console.asking import check_name, fault_log, list_migrations, status_of
+from services.console.asking import check_name, fault_log, list_all, status_of
 from services.console.events import EVERYTHING, Event, event_text, progress_gist, read_event
+from services.console.failures import Exit
 from services.console.host_here import HostHere
+from services.console.listing import list_table
 from services.console.options import (
     HostConfigOption,
     HostStateDirOption,
@@ -16,11 +18,13 @@ from services.console.options import (
     Session,
     names_beginning,
 )
-from services.console.views import faults_table, list_table, state_text, status_view
+from services.console.views import faults_table, state_text, status_view
 from services.console.waiting import wait_for
 from services.console.watching import watch
 from shared.bus.connection import Bus
 from shared.clock import SystemClock
+from shared.messages.status import Listed
+from shared.migration.condition import JournalCondition
 from shared.migration.refusals import Refusal
 from shared.migration.states import State
 
@@ -29,7 +33,7 @@ _PANEL = "Look"
 
 
 @looking.command("list", rich_help_panel=_PANEL)
-def list_all(
+def list_(
     context: typer.Context,
     state_dir: HostStateDirOption = None,
     config: HostConfigOption = None,
@@ -38,19 +42,24 @@ def list_all(
 ) -> None:
     """Every migration, a row each. With --json an array of what `query` tells.
 
+    Exit status 1 when the journal lacks or contradicts what a host has, or cannot be read: then the hosts' word is told of it.
     While NATS is away, those of the host on this machine, as it knows them.
     """
     session = Session(context, server, json)
     here = HostHere(state_dir, config)
+    listed: list[Listed] = []
 
     async def work(bus: Bus) -> None:
-        statuses = await list_migrations(bus)
-        session.out.answer(statuses, lambda: list_table(statuses))
+        reply = await list_all(bus)
+        listed.extend(sorted((*reply.migrations, *reply.unlisted), key=lambda each: each.name))
+        session.out.answer(listed, lambda: list_table(listed))
 
     try:
         session.run(work, connect_timeout_s=here.nats_timeout_s)
     except Refusal as refusal:
         here.tell_all(refusal, session.out)
+    if any(each.journal_condition is not JournalCondition.SOUND for each in listed):
+        raise typer.Exit(Exit.FAILED)
 
 
 @looking.command(rich_help_panel=_PANEL)
@@ -166,7 +175,7 @@ def wait(
     check_name(name)
 
     async def work(bus: Bus) -> None:
-        status = await wait_for(bus, name, state, timeout)
+        status = await wait_for(bus, name, state, timeout, session.out.note)
         session.out.answer(status, lambda: state_text(status.state))
 
     session.run(work)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from services.console.asking import list_migrations
+from services.console.asking import list_all
 from services.console.command_line import given
 from services.console.output import Output
 from shared.bus.connection import Bus, connect
@@ -86,7 +86,9 @@ def names_beginning(context: typer.Context, incomplete: str) -> list[str]:
 async def _names_beginning(nats: NatsConfig, incomplete: str) -> list[str]:
     bus = await connect(nats, name="console", clock=SystemClock(), timeout_s=COMPLETION_TIMEOUT_S)
     try:
-        return [status.name for status in await list_migrations(bus) if status.name.startswith(incomplete)]
+        reply = await list_all(bus)
+        names = {each.name for each in reply.migrations} | {each.name for each in reply.unlisted}
+        return sorted(name for name in names if name.startswith(incomplete))
     finally:
         await bus.close()
 

@@ -19,6 +19,7 @@ from shared.messages.status import (
     Unrecorded,
     VerificationView,
 )
+from shared.migration.condition import WORDS, JournalCondition
 from shared.migration.devices import DeviceIdentity, Side
 from shared.migration.states import CLONING_STATES, State
 from shared.migration.telling import fault_words
@@ -98,7 +99,7 @@ def _joined(parts: Iterable[_Part]) -> Text:
 def _line_parts(status: MigrationStatus) -> Iterable[_Part]:
     yield _Part(Text(plain(status.name), style="bold"), Weight.NEVER_LEFT_OUT)
     yield _Part(state_text(status.state), Weight.NEVER_LEFT_OUT)
-    if (comparison := comparison_under_way(status)) is not None:
+    if (comparison := comparison_under_way(status.verification)) is not None:
         yield _Part(Text("comparing", style="bold yellow"), Weight.NEVER_LEFT_OUT)
         yield from _progress_parts(_of_comparison(status, comparison))
     elif status.state is State.SYNCING and status.synced_bytes is not None:
@@ -120,9 +121,8 @@ def _alarm(words: str) -> _Part:
     return _Part(Text(words, style="bold red"), Weight.NEVER_LEFT_OUT)
 
 
-def comparison_under_way(status: MigrationStatus) -> VerificationView | None:
-    """The comparison of both sides that goes on right now, if any."""
-    comparison = status.verification
+def comparison_under_way(comparison: VerificationView | None) -> VerificationView | None:
+    """The comparison of both sides, if it goes on right now."""
     return comparison if comparison is not None and comparison.outcome is None else None
 
 
@@ -200,43 +200,9 @@ def _paces(progress: _Progress) -> Iterable[tuple[Weight, str]]:
         yield Weight.END, f"{duration_text(progress.eta_s)} to go"
 
 
-def list_table(statuses: Sequence[MigrationStatus]) -> RenderableType:
-    """One row for each migration."""
-    if not statuses:
-        return Text("No migration. `cutover setup NAME --source URI --target URI` begins one.")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("NAME", "STATE", "ATTEMPT", "IN SYNC", "RATE", "FAULTS", "HOST", "SOURCE → TARGET"):
-        table.add_column(heading, overflow="fold")
-    for status in statuses:
-        away = Text(f"{plain(status.host)} (away)", style="red")
-        table.add_row(
-            Text(plain(status.name), style="bold"),
-            state_text(status.state),
-            str(status.attempt),
-            _percent(status),
-            rate_text(status.rate_bytes_per_s) if status.rate_bytes_per_s else "-",
-            _count_text(len(current_faults(status))),
-            plain(status.host) if status.host_answers else away,
-            Text(f"{plain(status.source)} → {plain(status.target)}"),
-        )
-    # A host's warnings come with each of its migrations.
-    warnings = dict.fromkeys(warning for status in statuses for warning in status.warnings)
-    return Group(table, *(Text(f"warning  {plain(warning)}", style="yellow") for warning in warnings))
-
-
 def current_faults(status: MigrationStatus) -> tuple[FaultView, ...]:
     """The faults of the attempt that the migration is in."""
     return tuple(fault for fault in status.faults if fault.attempt == status.attempt)
-
-
-def _count_text(count: int) -> Text:
-    return Text(str(count), style="bold red" if count else "dim")
-
-
-def _percent(status: MigrationStatus) -> str:
-    if status.state not in CLONING_STATES or status.synced_percent is None:
-        return "-"
-    return f"{int(status.synced_percent * 10) / 10:.1f} %"
 
 
 _NOT_KNOWN = "not known: the host does not answer"
@@ -278,7 +244,7 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
         )
     if status.unrecorded is not None:
         yield "to record", _unrecorded(status.unrecorded)
-    yield "allowed", ", ".join(map(plain, status.allowed)) or _nothing(status)
+    yield "allowed", _allowed(status)
     yield "as of", plain(status.as_of) + ("" if status.host_answers else ", the journal's last record")
     for warning in status.warnings:
         yield "warning", Text(plain(warning), style="yellow")
@@ -307,10 +273,20 @@ def _unrecorded(unrecorded: Unrecorded) -> RenderableType:
     return Text("\n".join(map(plain, lines)) or "nothing", style="yellow" if lines else "")
 
 
+def _allowed(status: MigrationStatus) -> str:
+    allowed = ", ".join(map(plain, status.allowed))
+    if status.journal_condition is not JournalCondition.SOUND and status.host_answers:
+        why = f"all else is refused: the journal {WORDS[status.journal_condition]}"
+        return f"{allowed}; {why}" if allowed else f"nothing: {why.removeprefix('all else is refused: ')}"
+    return allowed or _nothing(status)
+
+
 def _nothing(status: MigrationStatus) -> str:
     if status.source_of_status is not StatusSource.JOURNAL:
         return "nothing: commands go by NATS"
-    return "nothing" if status.host_answers else "nothing: its host does not answer"
+    if not status.host_answers:
+        return "nothing: its host does not answer"
+    return "nothing: the volume is closed" if status.host_error is not None else "nothing"
 
 
 def _copy_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
@@ -333,7 +309,7 @@ def _resync_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableTyp
 
 
 def _verify_fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
-    if (comparison := comparison_under_way(status)) is not None:
+    if (comparison := comparison_under_way(status.verification)) is not None:
         yield "compared", bar_text(comparison.compared_bytes, status.size_bytes)
         pace = _pace(_of_comparison(status, comparison))
         yield "verify", Text(pace, style="yellow" if status.paused else "")

@@ -5,7 +5,7 @@ an event that was missed. Each check asks for the status anew, so nothing is con
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -26,14 +26,16 @@ AWAY_PATIENCE_S = 30.0  # how long services may be away once the waiting has beg
 _AWAY = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY})
 
 
-async def wait_for(link: Link, name: str, wanted: State, timeout_s: float | None) -> MigrationStatus:
-    """The status once `name` is in `wanted`.
+async def wait_for(
+    link: Link, name: str, wanted: State, timeout_s: float | None, note: Callable[[str], None]
+) -> MigrationStatus:
+    """The status once `name` is in `wanted`; `note` is told of what keeps it from coming there.
 
     Raises:
         ConsoleError: `out-of-reach`, `gone` or `timeout`.
         Refusal: the first question was refused, or the services stayed away.
     """
-    waiter = _Waiter(link, name, wanted)
+    waiter = _Waiter(link, name, wanted, note)
     try:
         async with (
             asyncio.timeout(timeout_s),
@@ -49,10 +51,12 @@ class _Waiter:
     link: Link
     name: str
     wanted: State
+    note: Callable[[str], None]
     first: MigrationStatus | None = None
     last: MigrationStatus | None = None
     attempt_began: bool = False
     away_since: float | None = None
+    is_paused: bool = False  # which was noted
 
     async def until_there(self, news: AsyncIterator[Told]) -> MigrationStatus:
         """Check, then check again with every piece of news and after every delay."""
@@ -82,7 +86,10 @@ class _Waiter:
             progress = orjson.loads(told.payload)
         except orjson.JSONDecodeError:
             return False
-        return isinstance(progress, dict) and progress.get("state") != self.last.state
+        return isinstance(progress, dict) and any(
+            progress.get(key) != value
+            for key, value in (("state", self.last.state), ("paused", self.last.paused))
+        )
 
     async def _check(self) -> MigrationStatus | None:
         try:
@@ -93,7 +100,15 @@ class _Waiter:
         self.away_since = None
         self.last = status
         self._judge(status)
+        self._note_pause(status)
         return status
+
+    def _note_pause(self, status: MigrationStatus) -> None:
+        """Say once, each time, that somebody has paused what is waited for."""
+        is_paused = bool(status.paused) and status.state is State.SYNCING
+        if is_paused and not self.is_paused:
+            self.note(f"The copier of {self.name} is paused: `cutover resume {self.name}` lets it go on.")
+        self.is_paused = is_paused
 
     def _bear(self, refusal: Refusal) -> None:
         """Go on while services restart; give up where the migration has gone."""

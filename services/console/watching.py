@@ -145,7 +145,7 @@ class Telling:
 
 
 def _comparison_gist(status: MigrationStatus) -> int | None:
-    comparison = comparison_under_way(status)
+    comparison = comparison_under_way(status.verification)
     if comparison is None or not status.size_bytes:
         return None
     return 100 * comparison.compared_bytes // status.size_bytes

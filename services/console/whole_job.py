@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from services.console.asking import check_name, list_migrations
+from services.console.asking import check_name, list_all
 from services.console.command_line import command_line
 from services.console.confirming import can_ask
 from services.console.ensemble import Wish
@@ -164,7 +164,7 @@ async def _running_services(nats: NatsConfig, *, must: bool) -> Bus | None:
             raise
         return None
     try:
-        await list_migrations(bus)
+        await list_all(bus)
     except Refusal as refusal:
         await bus.close()
         if must or refusal.code is not Code.SERVICE_AWAY:

@@ -18,6 +18,8 @@ from shared.bounded import for_each
 from shared.bus.connection import Bus
 from shared.bus.durability import ServerDurability
 from shared.bus.interface import ServiceInstance
+from shared.bus.presented import certificate_not_after, not_after_now
+from shared.config.load import ConfigError
 from shared.config.model import NatsConfig
 from shared.logs.about import about
 from shared.messages.control import (
@@ -41,6 +43,7 @@ LIST_INTERVAL_S = 15.0
 LIST_SHARE = 40  # so many times as long as an answer takes is waited before the next question
 DISCOVERY_INTERVAL_S = 4.0
 LINK_CHECK_S = 0.25
+CERTIFICATE_INTERVAL_S = 15 * 60.0
 AFTER_NEWS_S = 0.15  # records of one transition come together
 QUERIES_AT_ONCE = 2
 
@@ -50,6 +53,7 @@ class Following:
 
     def __init__(self, bus: Bus, config: NatsConfig, picture: Picture, wall: Wall) -> None:
         self._bus = bus
+        self._config = config
         self._picture = picture
         self._wall = wall
         self._hearing = Hearing(picture, wall)
@@ -71,10 +75,12 @@ class Following:
                 self._ask_for_all,
                 self._ask_for_some,
                 self._discover,
+                self._watch_certificate,
             ):
                 tasks.create_task(work())
 
     def _came_back(self) -> None:
+        self._picture.told_certificate(certificate_not_after(self._bus))
         self._picture.forget_histories()
         self._due.set()
 
@@ -112,6 +118,18 @@ class Following:
                 if (name := self._hearing.hear(each)) is not None:
                     self._in_question.add(name)
                     self._has_questions.set()
+
+    async def _watch_certificate(self) -> None:
+        """A connection keeps to the certificate that it began with, so another is made for what the server shows by now."""
+        self._picture.told_certificate(certificate_not_after(self._bus))
+        while True:
+            await asyncio.sleep(CERTIFICATE_INTERVAL_S)
+            if certificate_not_after(self._bus) is None:
+                continue
+            try:
+                self._picture.told_certificate(await not_after_now(self._config, self._bus.clock))
+            except (Refusal, ConfigError) as trouble:  # what was shown last has not become better
+                _log.debug("the server's certificate is not looked at: %s", trouble)
 
     # ------------------------------------------------------------------ asking
 

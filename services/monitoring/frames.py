@@ -13,7 +13,7 @@ from services.monitoring.picture import Picture
 from services.monitoring.series import Point
 from services.monitoring.stories import Story
 from shared.messages.host import HOST_SERVICE_NAME
-from shared.messages.status import FaultView, LatencyView, MigrationStatus
+from shared.messages.status import FaultView, LatencyView
 from shared.migration.devices import DeviceIdentity
 
 Frame = dict[str, Any]
@@ -57,12 +57,14 @@ def row(known: Known) -> Frame:
     )
     return {
         "name": known.name,
-        "state": known.state,
+        "state": known.state if known.is_state_known else "unknown",
         "authority": known.authority,
         "attempt": known.attempt,
         "flag": known.is_flagged,
         "faults": len(known.attempt_faults),
         "trouble": known.trouble,
+        "closed": known.is_closed,
+        "journal": known.journal_condition,
         "host": known.host,
         "size": size,
         "synced": live.synced_bytes if live else None,
@@ -86,7 +88,8 @@ def detail(known: Known) -> Frame:
         "name": known.name,
         "uuid": known.uuid,
         **_live_detail(known),
-        **_status_detail(known.status),
+        **_status_detail(known),
+        "warnings": list(known.warnings),
         "points": [_point(point) for point in known.series.points],
         "faults": [fault_of(fault) for fault in known.faults],
         "fault_count": known.fault_count,
@@ -129,14 +132,14 @@ def _live_detail(known: Known) -> Frame:
     }
 
 
-def _status_detail(status: MigrationStatus | None) -> Frame:
+def _status_detail(known: Known) -> Frame:
+    status = known.status
     if status is None:
-        return {"warnings": [], "allowed": []}
+        return {"allowed": []}
     return {
         "source": _device(status.devices.source),
         "target": _device(status.devices.target),
-        "warnings": list(status.warnings),
-        "allowed": list(status.allowed),
+        "allowed": list(status.allowed) if known.unlisted is None else [],
         "host_answers": status.host_answers,
     }
 
@@ -195,6 +198,7 @@ def around(picture: Picture) -> Frame:
     known = picture.around
     return {
         "link": asdict(known.link),
+        "certificate": known.certificate_not_after,
         "durability": asdict(known.durability),
         "services": [{"name": shown, "count": known.services.get(name)} for name, shown in SERVICES.items()],
         "hosts": [

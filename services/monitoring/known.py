@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from services.monitoring.series import Series
 from services.monitoring.stories import Story, Telling
-from shared.messages.status import FaultView, HostView, MigrationStatus
+from shared.messages.status import FaultView, HostView, MigrationStatus, UnlistedMigration
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.records import AnyRecord, FlagClearRecord, FlagSetRecord, RepairRecord, StateRecord
 from shared.migration.states import State
@@ -43,6 +44,8 @@ class Known:
     view_heard: float = 0.0  # seconds since 1970, by our clock
     status: MigrationStatus | None = None
     status_heard: float = 0.0
+    unlisted: UnlistedMigration | None = None  # in place of a status, where the journal does not tell of it
+    unlisted_heard: float = 0.0
     faults: list[FaultView] = field(default_factory=list)  # of every attempt, oldest first
     fault_count: int = 0
     history: History | None = None
@@ -51,6 +54,8 @@ class Known:
     @property
     def host(self) -> str:
         """Whose it is: by the journal's word, where that is known."""
+        if self.unlisted is not None and self.unlisted.host:
+            return self.unlisted.host
         if self.status is not None:
             return self.status.host
         return self.view.host if self.view is not None else ""
@@ -58,23 +63,57 @@ class Known:
     @property
     def heard(self) -> float:
         """When anything was last heard of it."""
-        return max(self.view_heard, self.status_heard)
+        return max(self.view_heard, self.status_heard, self.unlisted_heard)
 
     @property
     def live(self) -> HostView | None:
         """What the host told last, unless something heard later says that the host does not have it open."""
-        status = self.status
-        if status is not None and status.host_error is not None and self.status_heard > self.view_heard:
-            return None
-        return self.view
+        return None if self.trouble else self.view
 
     @property
     def trouble(self) -> str:
         """Why the volume is closed, or its host away; empty when it is open."""
-        status = self.status
-        if status is None or status.host_error is None or self.view_heard > self.status_heard:
+        told, heard = (
+            (self.status, self.status_heard)
+            if self.unlisted is None
+            else (self.unlisted, self.unlisted_heard)
+        )
+        if told is None or told.host_error is None or self.view_heard > heard:
             return ""
-        return status.host_error
+        return told.host_error
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its host answers, and keeps it closed."""
+        told = self.unlisted or self.status
+        return bool(self.trouble) and told is not None and told.host_answers
+
+    @property
+    def is_state_known(self) -> bool:
+        """Whether anybody has told of its state."""
+        return self.decision >= 0 or self.status is not None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the journal has the migration at all."""
+        return self.unlisted is None or self.unlisted.journal_condition is not JournalCondition.UNKNOWN
+
+    @property
+    def journal_condition(self) -> JournalCondition | None:
+        """How the journal is to its host; None where the host does not say.
+
+        What state_control finds wrong counts at once, the host's own look only when it comes to it; and the other way round.
+        """
+        told = self.unlisted or self.status
+        if told is not None and told.journal_condition is not JournalCondition.SOUND:
+            return told.journal_condition
+        return self.live.journal_condition if self.live is not None else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should look at."""
+        told = self.unlisted or self.status
+        return told.warnings if told is not None else ()
 
     @property
     def attempt_faults(self) -> list[FaultView]:
@@ -94,9 +133,16 @@ class Known:
         """State control has answered: it has the journal's word, and asked the host."""
         self.uuid = status.uuid
         self.status, self.status_heard = status, now
+        self.unlisted = None
         self.state, self.authority, self.attempt = status.state, status.authority, status.attempt
         self.is_flagged = status.error_flag
         self._add_faults(status.faults)
+
+    def told_unlisted(self, unlisted: UnlistedMigration, now: float) -> None:
+        """State control has the host's word alone: the journal lacks it, contradicts it, or cannot be read."""
+        self.unlisted, self.unlisted_heard = unlisted, now
+        if unlisted.view is not None:
+            self.told_view(unlisted.view, now)
 
     def told_record(self, record: AnyRecord) -> None:
         """The journal has a new record."""

@@ -22,6 +22,7 @@ from services.monitoring.known import Known
 from services.monitoring.picture import Picture, Surroundings
 from services.monitoring.times import seconds_of
 from shared.messages.status import HostView, LatencyView
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.states import State
 
@@ -130,6 +131,13 @@ def _of_surroundings(around: Surroundings) -> Iterator[Metric]:
         if name in around.services:
             services.add_metric([shown], around.services[name])
     yield services
+    not_after = GaugeMetricFamily(
+        "cutover_nats_certificate_not_after_timestamp_seconds",
+        "When the certificate that the NATS server shows expires, in seconds since 1970; none without TLS.",
+    )
+    if around.certificate_not_after is not None:
+        not_after.add_metric([], around.certificate_not_after)
+    yield not_after
 
 
 def _of_migrations(migrations: Sequence[Known]) -> Iterator[Metric]:
@@ -150,6 +158,16 @@ def _of_migrations(migrations: Sequence[Known]) -> Iterator[Metric]:
     is_open = GaugeMetricFamily(
         "cutover_volume_open", "Whether the host has the volume open: 1 or 0.", labels=["migration"]
     )
+    recorded = GaugeMetricFamily(
+        "cutover_migration_recorded",
+        "Whether the journal has the migration at all: 1, or 0 where only its host does.",
+        labels=["migration"],
+    )
+    sound = GaugeMetricFamily(
+        "cutover_journal_sound",
+        "Whether the host finds its journal sound, that is, whole and with every record that it relied on: 1 or 0.",
+        labels=["migration"],
+    )
     now = GaugeMetricFamily(
         "cutover_attempt_faults", "Device faults of the current attempt.", labels=["migration", "side"]
     )
@@ -159,14 +177,18 @@ def _of_migrations(migrations: Sequence[Known]) -> Iterator[Metric]:
     for known in migrations:
         name = [known.name]
         about.add_metric(name, _about(known))
-        states.add_metric(name, {state: known.state is state for state in State})
-        on_target.add_metric(name, known.authority is Side.TARGET)
-        flags.add_metric(name, known.is_flagged)
+        if known.is_state_known:
+            states.add_metric(name, {state: known.state is state for state in State})
+            on_target.add_metric(name, known.authority is Side.TARGET)
+            flags.add_metric(name, known.is_flagged)
         is_open.add_metric(name, known.live is not None and not known.trouble)
+        recorded.add_metric(name, known.is_recorded)
+        if known.journal_condition is not None:
+            sound.add_metric(name, known.journal_condition is JournalCondition.SOUND)
         for side in Side:
             now.add_metric([known.name, side], sum(fault.side is side for fault in known.attempt_faults))
             ever.add_metric([known.name, side], sum(fault.side is side for fault in tuple(known.faults)))
-    yield from (about, states, on_target, flags, is_open, now, ever)
+    yield from (about, states, on_target, flags, is_open, recorded, sound, now, ever)
 
 
 def _about(known: Known) -> dict[str, str]:
@@ -174,8 +196,8 @@ def _about(known: Known) -> dict[str, str]:
     labels = {
         "uuid": known.uuid,
         "host": known.host,
-        "source": status.source if status else "",
-        "target": status.target if status else "",
+        "source": status.source if status else view.source if view else "",
+        "target": status.target if status else view.target if view else "",
         "io_engine": view.io_engine if view else "",
     }
     return {name: value[:LABEL_CHARACTERS_MAX] for name, value in labels.items()}

@@ -13,7 +13,7 @@ from services.monitoring.stories import Story, Telling, story_of
 from shared.bus.interface import ServiceInstance
 from shared.messages.control import ListReply
 from shared.messages.host import HOST_SERVICE_NAME
-from shared.messages.status import FaultView, HostView, MigrationStatus
+from shared.messages.status import FaultView, HostView, MigrationStatus, UnlistedMigration
 from shared.migration.names import is_valid_name
 from shared.migration.records import AnyRecord, FaultRecord, TombstoneRecord
 
@@ -71,6 +71,7 @@ class Surroundings:
     services: dict[str, int] = field(default_factory=dict)  # how many instances of each answer
     hosts: dict[str, HostKnown] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    certificate_not_after: float | None = None  # of the NATS server; None without TLS
     listed: float | None = None  # when all migrations were last asked for
 
 
@@ -108,18 +109,40 @@ class Picture:
         self._host(status.host)
         self._touch(known)
 
+    def told_unlisted(self, unlisted: UnlistedMigration, now: float) -> None:
+        """A host has one of which the journal does not tell."""
+        before = self.migrations.get(unlisted.name)
+        known = self._known(unlisted.name, unlisted.uuid or (before.uuid if before is not None else ""))
+        known.told_unlisted(unlisted, now)
+        if unlisted.host:
+            self._host(unlisted.host)
+        self._touch(known)
+
     def told_list(self, reply: ListReply, asked_at: float, now: float) -> None:
-        """State control has named all there are: what was not heard of since it was asked, and is not named, is gone."""
+        """State control has named all there are: what was not heard of since it was asked, and is not named, is gone.
+
+        Where its host cannot be asked at present, nobody knows whether the journal has lost it.
+        """
         for status in reply.migrations:
             self.told_status(status, now)
-        named = {status.name for status in reply.migrations}
+        for unlisted in reply.unlisted:
+            self.told_unlisted(unlisted, now)
+        named = {status.name for status in reply.migrations} | {each.name for each in reply.unlisted}
         unreadable = {warning.partition(":")[0] for warning in reply.warnings}
         for name, known in tuple(self.migrations.items()):
-            if name not in named | unreadable and known.heard < asked_at:
+            is_named = name in named | unreadable
+            if not is_named and known.heard < asked_at and not self._is_out_of_reach(known.host, now):
                 self.told_gone(name)
         around = self.around
         around.warnings, around.listed = reply.warnings, now
         self._touch_surroundings()
+
+    def _is_out_of_reach(self, name: str, now: float) -> bool:
+        """Whether a host that was there lately does not answer at present."""
+        host = self.around.hosts.get(name)
+        return (
+            host is not None and not host.is_up and host.heard is not None and now - host.heard < HOST_KEPT_S
+        )
 
     def told_faults(self, faults: Iterable[FaultView]) -> None:
         """The fault log of every migration that exists."""
@@ -243,6 +266,12 @@ class Picture:
                 host.is_up = None
         self.around.link = link
         self._touch_surroundings()
+
+    def told_certificate(self, not_after: float | None) -> None:
+        """Until when the certificate is good that the server shows to those who connect."""
+        if self.around.certificate_not_after != not_after:
+            self.around.certificate_not_after = not_after
+            self._touch_surroundings()
 
     def told_durability(self, durability: Durability) -> None:
         """What the journal's acknowledgement is worth."""

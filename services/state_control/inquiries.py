@@ -1,6 +1,7 @@
 """Asking only: `query`, `list`, `faults`. A host that is away is told of, and is no error."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 
 from services.state_control.hosts import Hosts
 from services.state_control.picture import (
@@ -10,6 +11,7 @@ from services.state_control.picture import (
     require_existing,
 )
 from services.state_control.reporting import fault_views, status_of
+from services.state_control.unlisted import Unlisted, lost
 from shared.bounded import for_each
 from shared.bus.interface import Durability, Journal
 from shared.clock import Clock
@@ -20,10 +22,6 @@ from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 
 AT_ONCE_MAX = 8
-_LOST = (
-    "The journal does not know {!r}, which host {!r} has open: the journal has gone back, or is another one. Application I/O "
-    "goes on. Restart the host to have the journal repaired."
-)
 
 
 class Inquiries:
@@ -47,15 +45,19 @@ class Inquiries:
         return self._status(await self._picture(ledger, asked), await self._journal_warnings())
 
     async def list_all(self, _name: str, _request: PlainRequest) -> ListReply:
-        """Every migration that exists. One whose records cannot be read is named in a warning."""
-        ledgers, unreadable = await self._ledgers()
-        hosts = sorted({ledger.host for ledger in ledgers}) or await self._hosts.names()
+        """Every migration that exists, and what hosts have besides: what they serve counts, not what the journal holds alone."""
+        (ledgers, unreadable), up = await asyncio.gather(self._ledgers(), self._hosts.names())
+        hosts = sorted({*up, *(ledger.host for ledger in ledgers)})
         answers = dict(zip(hosts, await for_each(hosts, self._ask, at_once=AT_ONCE_MAX), strict=True))
         warnings = await self._journal_warnings()
         pictures = [await self._picture(ledger, answers[ledger.host]) for ledger in ledgers]
+        told = [answer for answer in answers.values() if isinstance(answer, HostStatusReply)]
+        unlisted = Unlisted(self._journal, ledgers, unreadable, now=self._clock.now_rfc3339())
+        found = await unlisted.found(told)
         return ListReply(
             migrations=tuple(self._status(picture, warnings) for picture in pictures),
-            warnings=(*unreadable, *_unknown_to_journal(ledgers, answers.values())),
+            warnings=tuple(dict.fromkeys(warning for each in found for warning in each.warnings)),
+            unlisted=found,
         )
 
     async def faults(self, name: str, _request: PlainRequest) -> FaultsReply:
@@ -69,14 +71,18 @@ class Inquiries:
         views = [view for ledger in ledgers for view in fault_views(ledger.all_faults)]
         return FaultsReply(faults=tuple(sorted(views, key=lambda view: view.detected_at)))
 
-    async def _ledgers(self) -> tuple[list[Ledger], tuple[str, ...]]:
+    async def _ledgers(self) -> tuple[list[Ledger], Mapping[str, Refusal]]:
+        """Those of every migration that exists, and why others cannot be read."""
         names = await self._journal.migrations()
         found = await for_each(names, self._ledger, at_once=AT_ONCE_MAX)
         ledgers = [each for each in found if isinstance(each, Ledger)]
-        return ledgers, tuple(each for each in found if isinstance(each, str))
+        unreadable = {
+            name: each for name, each in zip(names, found, strict=True) if isinstance(each, Refusal)
+        }
+        return ledgers, unreadable
 
-    async def _ledger(self, name: str) -> Ledger | str | None:
-        """The ledger of a migration that exists; a sentence where its records cannot be read."""
+    async def _ledger(self, name: str) -> Ledger | Refusal | None:
+        """The ledger of a migration that exists, or why its records cannot be read."""
         try:
             ledger = await self._journal.read(name)
             require_existing(ledger)
@@ -84,7 +90,7 @@ class Inquiries:
             if refusal.code is Code.UNKNOWN_MIGRATION:
                 return None
             if refusal.code in {Code.JOURNAL_UNSOUND, Code.NEWER_VERSION}:
-                return f"{name}: {refusal.message}"
+                return refusal
             raise
         return ledger
 
@@ -132,21 +138,7 @@ class Inquiries:
             # Not lost is what the host has yet to report, and what the journal was told while the host was asked.
             told = {view.uuid for view in views if view.name == name and view.tail_digest}
             if told - {entry.record.uuid for entry in (await self._journal.read(name)).entries}:
-                raise Refusal(Code.JOURNAL_UNSOUND, _LOST.format(name, host))
+                raise Refusal(Code.JOURNAL_UNSOUND, lost(name, host))
 
     def _status(self, picture: Picture, warnings: Sequence[str]) -> MigrationStatus:
         return status_of(picture, warnings=warnings, now=self._clock.now_rfc3339())
-
-
-def _unknown_to_journal(
-    ledgers: Sequence[Ledger], answers: Iterable[HostStatusReply | Refusal]
-) -> tuple[str, ...]:
-    """Volumes that a host has open and the journal does not know."""
-    known = {ledger.migration for ledger in ledgers}
-    return tuple(
-        _LOST.format(view.name, answer.host)
-        for answer in answers
-        if isinstance(answer, HostStatusReply)
-        for view in answer.migrations
-        if view.name not in known and view.tail_digest  # else the host has yet to report it
-    )

@@ -6,6 +6,7 @@ from shared.bus.interface import Journal
 from shared.messages.host import ClosedView, HostStatusReply
 from shared.messages.standing import gone_back
 from shared.messages.status import HostView
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import FaultRecord
@@ -53,6 +54,15 @@ class Picture:
         """Whether the journal, as it was read, lacks what the host relied on: it was read too early, or has gone back."""
         has_another = self.closed is not None and self.closed.uuid not in {None, self.ledger.uuid}
         return has_another or (self.view is not None and not self.ledger.contains(self.view.tail_digest))
+
+    @property
+    def journal_condition(self) -> JournalCondition:
+        """How the journal is to the host."""
+        if self.ledger.broken is not None:
+            return JournalCondition.DAMAGED
+        if self.closed is not None and self.closed.uuid not in {None, self.ledger.uuid}:
+            return JournalCondition.ANOTHER
+        return JournalCondition.GONE_BACK if self.has_gone_back else JournalCondition.SOUND
 
     def refuse_gone_back(self) -> None:
         """Refuse to ask for anything on a journal that is not what the host relied on.
@@ -116,8 +126,15 @@ def picture_of(ledger: Ledger, status: HostStatusReply) -> Picture:
         run=max(ledger.run, status.run),
         view=None if is_another else view,
         closed=closed,
-        host_warnings=status.warnings,
+        host_warnings=_warnings_of(name, status),
     )
+
+
+def _warnings_of(name: str, status: HostStatusReply) -> tuple[str, ...]:
+    """The host's warnings, without those that are of another of its migrations alone."""
+    of_others = {warning for view in status.migrations if view.name != name for warning in view.warnings}
+    own = {warning for view in status.migrations if view.name == name for warning in view.warnings}
+    return tuple(warning for warning in status.warnings if warning in own or warning not in of_others)
 
 
 async def current_picture(journal: Journal, ledger: Ledger, status: HostStatusReply) -> Picture:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from services.state_control.picture import Picture
 from shared.messages.standing import gone_back
 from shared.messages.status import FaultView, MigrationStatus
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.records import FaultRecord
 from shared.migration.refusals import InvariantError
@@ -57,6 +58,7 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         allowed=_allowed(picture),
         warnings=(*_damage(picture), *warnings, *picture.host_warnings),
         as_of=view.at if view else _last_heard_at(picture, now),
+        journal_condition=picture.journal_condition,
     )
 
 
@@ -64,6 +66,8 @@ def _allowed(picture: Picture) -> tuple[str, ...]:
     """What the table allows and the host can carry out; nothing where it does not have it open, or does not answer."""
     if picture.view is None:
         return ()
+    if picture.journal_condition is not JournalCondition.SOUND:  # the host refuses all but the way out
+        return tuple(each for each in allowed_commands(picture.facts) if each == Trigger.ABORT)
     kept_from = set()
     if picture.view.outstanding_target_requests:
         kept_from.add(Trigger.SYNC)

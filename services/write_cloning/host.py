@@ -38,7 +38,7 @@ from shared.migration.devices import Side
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, InvariantError, Refusal
-from shared.migration.states import State
+from shared.migration.states import CLONING_STATES, State
 from shared.migration.table import Facts, Trigger, decide
 
 log = logging.getLogger(__name__)
@@ -439,6 +439,10 @@ def _refuse_malformed(reply: AdmissionReply) -> None:
             )
 
 
+def _ends_attempt(earlier: Witness, admission: Admission) -> bool:
+    return earlier.state in CLONING_STATES and admission.state is State.SETUP
+
+
 def _admitted_witness(
     admission: Admission, earlier: Witness | None, maps: MapKeeper, around: Surroundings
 ) -> Witness:
@@ -463,7 +467,7 @@ def _admitted_witness(
         devices=admission.devices,
         region_map=maps.map_id,
         full_because=maps.full_because,
-        paused=earlier.paused if earlier is not None else False,
+        paused=earlier is not None and earlier.paused and not _ends_attempt(earlier, admission),
         throttle_bytes_per_s=earlier.throttle_bytes_per_s if earlier is not None else None,
         needs_verify=earlier.needs_verify if earlier is not None and is_going_on else False,
         verified_at=earlier.verified_at if earlier is not None and is_going_on else None,

@@ -21,7 +21,7 @@ from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper, unwritten
 from services.write_cloning.map_decisions import MapDecisions
 from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.region_cells import RegionCells
-from services.write_cloning.reporter import Reporter, sound_ledger
+from services.write_cloning.reporter import Reporter, UnsoundJournal, sound_ledger
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.verification import Verification
 from services.write_cloning.verifying import ATTACHED, Verifying
@@ -32,6 +32,7 @@ from shared.logs.about import about
 from shared.messages.host import DecidedReply, EnterRequest, HostCommand
 from shared.messages.recording import FaultReport
 from shared.messages.standing import untold
+from shared.migration.condition import JournalCondition, condition_when_refused
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, InvariantError, Refusal
@@ -85,6 +86,9 @@ class Migration:
             around=around,
         )
         self.journal_trouble = ""  # why the journal is not what this host relied on, while it is not
+        self.journal_condition = (
+            JournalCondition.SOUND
+        )  # the same in a word; startup has seen to it before we begin
         self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -195,14 +199,16 @@ class Migration:
         try:
             ledger = await sound_ledger(self._around, self.witness)
         except Refusal as refusal:
-            if refusal.code is Code.JOURNAL_UNSOUND:
+            condition = refusal.condition if isinstance(refusal, UnsoundJournal) else None
+            condition = condition or condition_when_refused(refusal.code)
+            if condition is not None:
                 if not self.journal_trouble:
                     log.critical(refusal.message, extra=about(self.name))
-                self.journal_trouble = refusal.message
+                self.journal_trouble, self.journal_condition = refusal.message, condition
             raise
         if self.journal_trouble:
             log.warning("the journal is whole again", extra=about(self.name))
-        self.journal_trouble = ""
+        self.journal_trouble, self.journal_condition = "", JournalCondition.SOUND
         return ledger
 
     # ------------------------------------------------------------------ commands
@@ -224,7 +230,11 @@ class Migration:
                     self._refused_flags.append(request.flag_digest)
                 raise
             await self._in_turn(self._entered(request, ledger))
-        return await self.confirm()
+        decided = await self.confirm()
+        if not self.witness.paused or self.witness.state is not State.SYNCING:
+            return decided
+        paused = f"The copier is paused: `cutover resume {self.name}` lets it go on."
+        return replace(decided, message=f"{paused} {decided.message}".rstrip())
 
     @property
     def is_entering(self) -> bool:
@@ -315,7 +325,7 @@ class Migration:
         return None
 
     async def pause(self, request: HostCommand, *, paused: bool) -> DecidedReply:
-        """Pause or resume the copier and the comparison; kept over a restart."""
+        """Pause or resume the copier and the comparison; kept over a restart, until the attempt ends."""
         self.check_uuid(request.uuid)
         await self._remember(paused=paused)
         self.apparatus.pause_jobs(paused=paused)

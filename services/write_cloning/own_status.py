@@ -57,6 +57,7 @@ def own_status_of(migration: Migration, around: Surroundings) -> MigrationStatus
             decisions=_decisions(migration),
             flag_clear=migration.reporter.owes_clear,
         ),
+        journal_condition=migration.journal_condition,
     )
 
 

@@ -26,6 +26,7 @@ from shared.messages.recording import (
 )
 from shared.messages.standing import gone_back
 from shared.messages.status import JournalWait
+from shared.migration.condition import JournalCondition, condition_of
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag
@@ -35,6 +36,15 @@ log = logging.getLogger(__name__)
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 5.0
 REQUEST_TIMEOUT_S = 5.0
+
+
+class UnsoundJournal(Refusal):
+    """The journal is not what the host relied on."""
+
+    def __init__(self, condition: JournalCondition, message: str) -> None:
+        """Say in a word, and in a sentence, what it is instead."""
+        super().__init__(Code.JOURNAL_UNSOUND, message)
+        self.condition = condition
 
 
 class Reporter:
@@ -228,10 +238,9 @@ async def sound_ledger(around: Surroundings, witness: Witness) -> Ledger:
         Refusal: `journal-unsound` when it has gone back or is damaged; `journal-away`.
     """
     ledger = await around.journal.read(witness.migration)
+    condition = condition_of(ledger, witness.uuid, witness.tail_digest)
+    if condition is JournalCondition.SOUND:
+        return ledger
     if ledger.broken is not None:
-        raise Refusal(
-            Code.JOURNAL_UNSOUND, f"The journal of {witness.migration} is damaged: {ledger.broken}."
-        )
-    if not ledger.contains(witness.tail_digest):
-        raise gone_back(witness.migration, f"host {witness.host!r}")
-    return ledger
+        raise UnsoundJournal(condition, f"The journal of {witness.migration} is damaged: {ledger.broken}.")
+    raise UnsoundJournal(condition, gone_back(witness.migration, f"host {witness.host!r}").message)

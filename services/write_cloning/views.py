@@ -69,6 +69,10 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         application_write_latency=_latency(volume.write_latency),
         pending_faults=tuple(fault_view(migration, fault, around) for fault in migration.unstored_faults),
         tail_digest=witness.tail_digest,
+        journal_condition=migration.journal_condition,
+        warnings=migration.warnings,
+        source=witness.devices.source.name,
+        target=witness.devices.target.name,
         at=around.clock.now_rfc3339(),
     )
 

@@ -6,7 +6,7 @@ decided, in the host's witness, and in the journal; `journal` is false when only
 
 from dataclasses import dataclass
 
-from shared.messages.status import FaultView, MigrationStatus, VerificationView
+from shared.messages.status import FaultView, MigrationStatus, UnlistedMigration, VerificationView
 from shared.migration.devices import Side
 from shared.migration.states import State
 
@@ -88,10 +88,12 @@ class CommandReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListReply:
-    """Every migration that exists, by name. Warnings tell of those whose records cannot be read."""
+    """Every migration that exists, by name. Warnings tell of those that are unlisted, too."""
 
     migrations: tuple[MigrationStatus, ...] = ()
     warnings: tuple[str, ...] = ()
+    # Those that a host has and the journal lacks or contradicts, and those whose records cannot be read.
+    unlisted: tuple[UnlistedMigration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

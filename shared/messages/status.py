@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.states import State
@@ -147,6 +148,10 @@ class HostView:
     region_cells: str = ""
     pending_faults: tuple[FaultView, ...] = ()
     tail_digest: str = ""  # of the last journal record that the host relied on
+    journal_condition: JournalCondition | None = None  # as the host last found it; None: it does not say
+    warnings: tuple[str, ...] = ()  # what an operator should look at now
+    source: str = ""
+    target: str = ""
     at: str  # RFC 3339, UTC
 
 
@@ -227,3 +232,33 @@ class MigrationStatus:
     # Both are told by the host alone, and None where the journal tells.
     nats_lost_at: str | None = None
     unrecorded: Unrecorded | None = None
+    journal_condition: JournalCondition = JournalCondition.SOUND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlistedMigration:
+    """A migration of which the journal tells nothing that could be believed, as its host tells of it.
+
+    The fields are those of `MigrationStatus`, as far as anybody knows them; `view` has the rest where the volume is open.
+    """
+
+    name: str
+    uuid: str | None
+    journal_condition: JournalCondition
+    state: State | None
+    attempt: int | None
+    authority: Side | None
+    host: str  # empty where no host that answers has it
+    host_answers: bool
+    host_error: str | None  # why the volume is closed, or nobody answers for it
+    source: str
+    target: str
+    export_uri: str | None
+    allowed: tuple[str, ...] = ()  # whatever it was, its host would refuse it
+    warnings: tuple[str, ...]
+    view: HostView | None
+    as_of: str
+    source_of_status: StatusSource = StatusSource.HOST
+
+
+Listed = MigrationStatus | UnlistedMigration

@@ -16,6 +16,7 @@ from shared.messages.status import (
     MigrationStatus,
     RoutingView,
 )
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.records import AnyRecord, DevicePair
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
@@ -72,6 +73,7 @@ def view(
             reads=routing.reads, writes=tuple(sorted(routing.writes)), flushes=tuple(sorted(routing.flushes))
         ),
         region_cells=cells(state, part),
+        journal_condition=JournalCondition.SOUND,
         at=text(at),
     )
     return replace(told, **fields)  # type: ignore[arg-type]

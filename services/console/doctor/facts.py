@@ -7,7 +7,7 @@ from shared.bus.interface import ServiceInstance
 from shared.bus.permissions import OPERATOR
 from shared.config.model import Config, HostConfig
 from shared.messages.local import LocalStatus
-from shared.messages.status import MigrationStatus
+from shared.messages.status import Listed, MigrationStatus, UnlistedMigration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,13 @@ class BusFacts:
     clock_doubt_s: float = 0.0  # what the way of an answer may account for
     instances: tuple[ServiceInstance, ...] = ()
     migrations: tuple[MigrationStatus, ...] = ()
+    unlisted: tuple[UnlistedMigration, ...] = ()  # that the journal does not tell of, by the word of hosts
     troubles: tuple[str, ...] = ()
+
+    @property
+    def listed(self) -> tuple[Listed, ...]:
+        """Every migration, whoever tells of it."""
+        return (*self.migrations, *self.unlisted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 from nats.js.api import StreamConfig, StreamInfo
 
-from services.console.asking import list_migrations
+from services.console.asking import list_all
 from services.console.doctor.facts import BusFacts, StorageFacts
 from services.console.doctor.of_bus import JOURNAL_ROOM, SERVICES, VOLUMES
 from shared.bus.bootstrap import PROGRESS_STREAM, differing_settings
@@ -26,7 +26,7 @@ from shared.bus.permissions import Role, may_ask, role_of_inboxes
 from shared.bus.storing import store_trouble
 from shared.clock import Clock
 from shared.config.model import NatsConfig
-from shared.messages.control import LIST_SUBJECT
+from shared.messages.control import LIST_SUBJECT, ListReply
 from shared.messages.status import MigrationStatus
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
@@ -93,7 +93,7 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         await asking.attempt(f"hearing {subject}", _hear(bus, subject))
     instances = await _instances(asking)
     began = _now(clock)
-    migrations = await asking.ask(LIST_SUBJECT, lambda: list_migrations(bus), VOLUMES) or ()
+    listed = await asking.ask(LIST_SUBJECT, lambda: list_all(bus), VOLUMES) or ListReply()
     took_s = (_now(clock) - began).total_seconds()
     return BusFacts(
         url=bus.url,
@@ -110,10 +110,11 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         store_trouble=await store_trouble(config.monitor_url)(),
         denied=tuple(dict.fromkeys(asking.denied)),
         server_ahead_s=server_ahead_s,
-        hosts_ahead_s=_hosts_ahead(migrations, began, took_s),
+        hosts_ahead_s=_hosts_ahead(listed.migrations, began, took_s),
         clock_doubt_s=took_s,
         instances=instances,
-        migrations=migrations,
+        migrations=listed.migrations,
+        unlisted=listed.unlisted,
         troubles=tuple(asking.troubles),
     )
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from services.console.doctor.facts import BusFacts, Facts
+from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Finding, failure, ok, warning
 from services.console.units import bytes_text
 from shared.bus.bootstrap import PROGRESS_STREAM
@@ -11,6 +11,7 @@ from shared.bus.durability import SERVER_VERSION_MIN, version_of
 from shared.bus.interface import SERVICE_VERSION
 from shared.config.model import GIB, MIB
 from shared.messages.host import HOST_SERVICE_NAME
+from shared.migration.condition import JournalCondition
 from shared.migration.records import Subjects
 
 SERVICES = ("cutover-fault-recording", "cutover-state-control", "cutover-startup", HOST_SERVICE_NAME)
@@ -225,17 +226,17 @@ def volumes(facts: Facts) -> Iterator[Finding]:
     if VOLUMES in bus.unasked:
         yield from _own_volumes(facts)
         return
-    closed = [each for each in bus.migrations if each.host_answers and each.host_error]
+    closed = [each for each in bus.listed if each.host_answers and each.host_error]
     for each in closed:
         yield failure(f"{each.name} is closed: {each.host_error}", f"see `cutover recover {each.name}`")
     for each in bus.migrations:
-        if each.host_answers and each.warnings and not each.host_error:
+        is_told = each.journal_condition is not JournalCondition.SOUND  # by the check of the journal
+        if each.host_answers and each.warnings and not each.host_error and not is_told:
             yield warning(f"{each.name}: {each.warnings[0]}", f"see `cutover query {each.name}`")
-    if not closed:
-        count = len(bus.migrations)
-        yield ok(
-            "there is no migration" if not count else f"{count} open" if _all_up(bus) else f"{count} known"
-        )
+    if count := len(bus.listed) - len(closed):
+        yield ok(f"{count} open" if all(each.host_answers for each in bus.listed) else f"{count} known")
+    elif not closed:
+        yield ok("there is no migration")
 
 
 def unanswered(facts: Facts) -> Iterator[Finding]:
@@ -251,7 +252,7 @@ def _own_volumes(facts: Facts) -> Iterator[Finding]:
     for closed in own_word.closed:
         yield failure(f"{closed.name} is closed: {closed.message}", f"see `cutover recover {closed.name}`")
     for each in own_word.migrations:
-        if each.warnings:
+        if each.warnings and each.journal_condition is JournalCondition.SOUND:
             yield warning(f"{each.name}: {each.warnings[0]}", f"see `cutover query {each.name}`")
     if not own_word.closed:
         yield ok(f"{len(own_word.migrations)} open on this machine's host")
@@ -259,7 +260,3 @@ def _own_volumes(facts: Facts) -> Iterator[Finding]:
 
 def _answers_here(facts: Facts) -> bool:
     return facts.machine is not None and facts.machine.own_word is not None
-
-
-def _all_up(bus: BusFacts) -> bool:
-    return all(each.host_answers for each in bus.migrations)

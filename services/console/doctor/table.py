@@ -28,7 +28,7 @@ CHECKS = (
     Check("permissions", of_bus.permissions),
     Check("streams", of_bus.streams),
     Check("journal room", of_bus.journal_room),
-    Check("journal", of_journal.takes_records),
+    Check("journal", of_journal.records),
     Check("clocks", of_bus.clocks),
     Check("services", of_bus.services),
     Check("hosts", of_bus.hosts),

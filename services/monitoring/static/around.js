@@ -5,6 +5,8 @@ import { element, renew, setText } from "./elements.js";
 import { wantsAttention } from "./store.js";
 import { GLYPHS, STATES, ago, duration, plural, rate } from "./words.js";
 
+const CARE_S = 14 * 86400; // from then on a certificate's end is told
+
 export class Around {
   constructor(store, choose) {
     this.store = store;
@@ -40,11 +42,13 @@ export class Around {
   tick() {
     const link = this.store.around?.link;
     const isLinked = Boolean(link?.is_connected);
-    const state = !this.isServed ? "gone" : !this.store.isTold ? "waiting" : isLinked ? "live" : "away";
+    const missing = missingIn(this.store.around);
+    const state = !this.isServed ? "gone" : !this.store.isTold ? "waiting" : !isLinked ? "away" : missing.length ? "partly" : "live";
     document.body.dataset.live = state;
     const words = {
       waiting: "Connecting…",
       live: "Live",
+      partly: missing.length === 1 ? `${missing[0]} does not answer` : `${missing.length} do not answer`,
       away: `NATS away for ${duration(this.store.age(link?.since))}`,
       gone: this.lastTold ? `No connection for ${duration((Date.now() - this.lastTold) / 1000)}` : "Connecting…",
     }[state];
@@ -53,6 +57,7 @@ export class Around {
       ? `NATS at ${link?.url || "its address"} cannot be reached: what is shown is as it was then. Application I/O goes on. This page waits.`
       : state === "gone" && this.lastTold
         ? "The monitoring service does not answer: what is shown is as it was then. Volumes are not touched by this. The page tries again by itself."
+        : state === "partly" ? `${missing.join(", ")} ${missing.length === 1 ? "does" : "do"} not answer. Application I/O goes on where a host is up. ${WITHOUT[missing[0]] ?? WITHOUT.host}`
         : this.store.around?.durability?.is_established === false ? this.store.around.durability.because : "";
     setText(this.alarm, alarm);
     this.alarm.hidden = !alarm;
@@ -76,7 +81,7 @@ export class Around {
     const around = this.store.around;
     if (!around) return;
     const items = [
-      ["NATS", around.link.is_connected, around.link.is_connected ? `version ${around.link.server_version}` : "away", null],
+      ["NATS", around.link.is_connected, around.link.is_connected ? `version ${around.link.server_version}${certificateWords(around.certificate, this.store.now())}` : "away", null],
       ["Journal", around.durability.is_established, journalWords(around.durability), null],
       ...around.services.filter((service) => service.name !== "write_cloning").map((service) =>
         [service.name, service.count === null ? null : service.count > 0, service.count === null ? "not known now" : service.count ? plural(service.count, "instance", "instances") : "does not answer", null]),
@@ -99,6 +104,28 @@ export class Around {
       setText(item.querySelector(".when"), heard && age > 8 ? `heard ${ago(age)}` : "");
     });
   }
+}
+
+// What does not answer, and somebody needs: the services, and hosts that have migrations.
+function missingIn(around) {
+  if (!around?.link.is_connected) return [];
+  const services = around.services.filter((service) => service.name !== "write_cloning" && service.count === 0);
+  const hosts = around.hosts.filter((host) => host.is_up === false && host.migrations);
+  return [...services.map((service) => service.name), ...hosts.map((host) => `host ${host.name}`)];
+}
+
+// What that means for whoever looks.
+const WITHOUT = {
+  state_control: "Commands are refused, and only what hosts tell of themselves is new here; decisions are recorded when it is back.",
+  fault_recording: "No sync can begin; faults are recorded when it is back.",
+  startup: "A host that starts stays closed.",
+  host: "Its volumes cannot be reached.",
+};
+
+function certificateWords(notAfter, now) {
+  const left = notAfter === null || notAfter === undefined ? Infinity : notAfter - now;
+  if (left > CARE_S) return "";
+  return left > 0 ? `, certificate expires in ${duration(left)}` : ", certificate has expired";
 }
 
 function journalWords(durability) {

@@ -4,7 +4,8 @@ import { Chart } from "./charts.js";
 import { element, renew, setText } from "./elements.js";
 import { drawLegend, drawRegions, tallies, KINDS } from "./regions.js";
 
-import { GLYPHS, MEANINGS, ago, bytes, clock, count, duration, latency, percent, plural, rate } from "./words.js";
+import { isUnsound } from "./store.js";
+import { GLYPHS, JOURNALS, MEANINGS, ago, bytes, clock, count, duration, latency, percent, plural, rate } from "./words.js";
 
 const [, COPY, READS, WRITES, READ_LATENCY, WRITE_LATENCY] = [0, 1, 2, 3, 4, 5];
 const TONES = { step: "●", note: "○", care: "◆", trouble: "▲" };
@@ -68,7 +69,7 @@ export class Detail {
   #head(row, told) {
     setText(this.one.querySelector(".name"), row.name);
     this.one.dataset.state = row.state;
-    const badges = [["state", `${GLYPHS[row.state]} ${row.state}`, MEANINGS[row.state]]];
+    const badges = [["state", `${GLYPHS[row.state] ?? "?"} ${row.state === "unknown" ? "state not known" : row.state}`, MEANINGS[row.state]]];
     if (row.attempt) badges.push(["", `attempt ${row.attempt}`, ""]);
     badges.push(row.flag
       ? ["flag", "⚑ error flag set", "Writes are being cloned: a stop that is not clean would cost a resync"]
@@ -76,7 +77,10 @@ export class Detail {
     if (row.authority === "target" && row.state !== "committed") badges.push(["trouble", "▲ on the target alone", "The source has failed"]);
     if (row.faults) badges.push(["trouble", `▲ ${plural(row.faults, "fault", "faults")}`, "In this attempt"]);
     if (row.paused && row.state !== "setup") badges.push(["care", "❚❚ paused", ""]);
-    if (told?.live) {
+    if (row.closed) badges.push(["trouble", "▲ closed", "Its host refuses application I/O"]);
+    if (isUnsound(row)) {
+      badges.push(["trouble", `▲ the journal ${JOURNALS[row.journal] ?? row.journal}`, "Nothing is recorded in it before that is mended"]);
+    } else if (told?.live) {
       badges.push(row.pending
         ? ["care", `◆ decision ${told.decision}: journal lags`, "The host's witness has it; the journal does not hold it yet"]
         : ["", `✓ witness and journal agree`, `Decision ${told.decision} is in the host's witness and in the journal`]);
@@ -108,7 +112,7 @@ export class Detail {
       figures.push(["To go", duration(row.eta), row.eta === null ? "" : `until ${clock((this.store.now() + row.eta) * 1000)}`]);
     } else {
       const inSync = row.state === "setup" ? (row.attempt ? "not in sync" : "not copied") : row.state === "committed" ? "moved" : "100 %";
-      figures.push([row.state === "committed" ? "Done" : "In sync", inSync, bytes(row.size)]);
+      figures.push([row.state === "committed" ? "Done" : "In sync", row.trouble || row.state === "unknown" ? "not known" : inSync, row.size ? bytes(row.size) : ""]);
       if (row.state === "setup" && told?.resync !== null && told?.resync !== undefined) {
         figures.push(["A sync copies", bytes(told.resync), told.full_because ?? "what may differ"]);
       }

@@ -1,8 +1,8 @@
 // The list of migrations. Only the rows that can be seen exist, so that hundreds cost what ten cost.
 
 import { element, setText } from "./elements.js";
-import { sorted, wantsAttention } from "./store.js";
-import { GLYPHS, STATES, briefly, count, percent } from "./words.js";
+import { isUnsound, sorted, wantsAttention } from "./store.js";
+import { GLYPHS, JOURNALS, STATES, briefly, count, percent } from "./words.js";
 
 const ROW_HEIGHT = 62;
 const SPARE_ROWS = 4;
@@ -142,7 +142,8 @@ function fillRow(made, row, age) {
 
 function figuresOf(row, age) {
   if (age !== null && age > OLD_S) return `heard ${briefly(age)} ago`;
-  if (row.trouble) return row.synced === null ? "closed" : "host away";
+  if (row.trouble) return row.closed ? "closed" : "host away";
+  if (isUnsound(row)) return `journal ${JOURNALS[row.journal] ?? row.journal}`;
   if (row.faults) return row.faults === 1 ? "1 fault" : `${row.faults} faults`;
   if (row.compared !== null) return `comparing, ${percent(row.compared, row.size)}`;
   if (row.state === "syncing") {

@@ -52,8 +52,11 @@ const keyOf = (event) => `${event.migration}/${event.index}`;
 // What somebody should look at comes first; then what is under way; then by name.
 const ORDER = { "syncing": 1, "target-selected": 2, "source-selected": 3, "setup": 4, "committed": 5 };
 
+// Where the host cannot rely on the journal; what is not known says nothing.
+export const isUnsound = (row) => Boolean(row.journal && row.journal !== "sound");
+
 export const wantsAttention = (row) =>
-  Boolean(row.trouble || row.faults || row.unreadable || (row.authority === "target" && row.state !== "committed"));
+  Boolean(row.trouble || isUnsound(row) || row.faults || row.unreadable || (row.authority === "target" && row.state !== "committed"));
 
 const collator = new Intl.Collator("en", { numeric: true });
 

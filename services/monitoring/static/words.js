@@ -12,6 +12,16 @@ export const MEANINGS = {
   "committed": "on the target for good",
 };
 
+// What is wrong with the journal of a migration, by the word that the services have for it.
+export const JOURNALS = {
+  "gone-back": "has gone back",
+  "unknown": "does not know it",
+  "another": "has another",
+  "damaged": "is damaged",
+  "unreadable": "cannot be read",
+  "newer-version": "is of a newer version",
+};
+
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB"];
 
 export function bytes(count) {

@@ -18,8 +18,10 @@ from services.monitoring.access import Access
 from services.monitoring.commanding import Commanding
 from services.monitoring.picture import Link
 from services.monitoring.web import Operator
+from shared.bus.interface import ServiceInstance
 from shared.messages.control import CommandReply
-from shared.messages.status import MigrationStatus
+from shared.messages.status import HostView, MigrationStatus, UnlistedMigration
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.states import State
 from tests.support.page import DESKTOP, PHONE, Page, browser, look_like, page_of
@@ -312,3 +314,88 @@ def test_operator_logs_in_and_is_asked_before_a_command(driver: webdriver.Chrome
         driver.find_element(By.CSS_SELECTOR, "#question .go").click()
         until(driver, lambda: "vol1: setup" in shown(driver, "#toast"))
         assert [subject for subject, _ in bus.sent] == ["cutover.control.abort.vol1"]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("width", [1000, 1280, 1366, 1440, 1920])
+def test_state_diagram_is_whole_on_a_desktop(driver: webdriver.Chrome, count: int, width: int) -> None:
+    """Cause: between list and events a window of 1280 leaves less than the diagram needs. Failing, it ends in a scrollbar."""
+    look_like(driver, (width, 900), dark=False)
+    with page_of(count) as (page, _world):
+        opened(driver, page)
+        until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".story-title"))
+        cut = "const d = document.querySelector('.diagram-holder'); return d.scrollWidth - d.clientWidth"
+        assert driver.execute_script(cut) <= 0
+        assert overflow(driver) <= 0
+        keep_picture(driver, f"{count}-{width}")
+
+
+def test_service_that_does_not_answer_is_told_at_the_top(driver: webdriver.Chrome) -> None:
+    """Cause: the top told of the connection to NATS alone. Failing, it says «Live» while nobody can give a command."""
+    look_like(driver, DESKTOP, dark=False)
+    with page_of(1) as (page, world):
+        opened(driver, page)
+        assert shown(driver, "#live") == "Live"
+        here = ServiceInstance(name="", instance_id="1", metadata={"host": "vm", "run": "3"})
+        answering = {
+            "cutover-fault-recording": (here,),
+            "cutover-state-control": (),
+            "cutover-startup": (here,),
+            "cutover-write-cloning": (here,),
+        }
+        page.tell(lambda: page.picture.told_instances(answering, world.at.timestamp()))
+        until(driver, lambda: shown(driver, "#live") == "state_control does not answer")
+        assert "Commands are refused" in shown(driver, "#alarm")
+        keep_picture(driver, "service-away")
+        page.tell(
+            lambda: page.picture.told_instances(
+                answering | {"cutover-state-control": (here,)}, world.at.timestamp()
+            )
+        )
+        until(driver, lambda: shown(driver, "#live") == "Live")
+
+
+def unlisted(
+    told: HostView, condition: JournalCondition, *, host_error: str | None = None
+) -> UnlistedMigration:
+    return UnlistedMigration(
+        name=told.name,
+        uuid=told.uuid,
+        journal_condition=condition,
+        state=told.state if host_error is None else None,
+        attempt=told.attempt,
+        authority=told.authority,
+        host=told.host,
+        host_answers=True,
+        host_error=host_error,
+        source="/a",
+        target="/b",
+        export_uri=None,
+        warnings=("What it is.",),
+        view=told if host_error is None else None,
+        as_of=told.at,
+    )
+
+
+def test_journal_that_has_lost_a_migration_is_told_where_that_is_shown(driver: webdriver.Chrome) -> None:
+    look_like(driver, DESKTOP, dark=False)
+    with page_of(20) as (page, world):
+        opened(driver, page)
+        told = world.views[0]
+        lost = unlisted(told, JournalCondition.UNKNOWN)
+        page.tell(lambda: page.picture.told_unlisted(lost, world.at.timestamp() + 1))
+        opened(driver, page, f"#/{told.name}")
+        until(driver, lambda: "the journal does not know it" in shown(driver, ".badges"))
+        assert "witness and journal agree" not in shown(driver, ".badges")
+        assert "What it is." in shown(driver, ".notices")
+        row = driver.find_element(By.ID, f"row-{told.name}")
+        assert "attention" in str(row.get_attribute("class"))
+        assert "journal does not know it" in str(row.get_property("innerText"))
+        keep_picture(driver, "journal-lost")
+        closed = unlisted(told, JournalCondition.NEWER_VERSION, host_error="It holds a record of version 99.")
+        page.tell(lambda: page.picture.told_unlisted(closed, world.at.timestamp() + 2))
+        until(driver, lambda: "closed" in shown(driver, ".badges"))
+        assert "the journal is of a newer version" in shown(driver, ".badges")
+        assert "It holds a record of version 99." in shown(driver, ".notices")
+        assert "100 %" not in shown(driver, ".figures")
+        keep_picture(driver, "journal-newer")

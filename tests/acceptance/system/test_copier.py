@@ -10,7 +10,8 @@ from tests.acceptance.system.application import Application
 from tests.acceptance.system.devices import MIB, digest
 from tests.acceptance.system.pairs import Pair, make_pair
 from tests.acceptance.system.plain_client import Json
-from tests.acceptance.system.whole_system import System
+from tests.acceptance.system.ways import bring_to
+from tests.acceptance.system.whole_system import CLONING, System
 
 RATE_BYTES_PER_S = 16 * MIB
 WARM_UP_S = 1.0
@@ -115,3 +116,51 @@ def test_limits_do_not_touch_the_application(system: System, pair: Pair) -> None
         report = application.stop()
     assert report.errors == []
     assert report.differences(pair.target) == []
+
+
+def test_pause_ends_with_its_attempt(system: System) -> None:
+    """Cause: it was kept for good. Given in `target-selected`, it held the next attempt at 0 %, and nothing said why."""
+    pair = make_pair(system, size_bytes=8 * MIB)
+    system.set_up("vol1", pair.source, pair.target)
+    bring_to(system, "vol1", "target-selected")
+    system.client.command("pause", "vol1")
+    system.client.command("abort", "vol1")
+    assert not system.client.query("vol1")["paused"]
+    assert system.client.command("sync", "vol1")["message"] == ""
+    system.client.until_state("vol1", "source-selected")
+    assert digest(pair.source) == digest(pair.target)
+
+
+def test_pause_ends_with_an_attempt_that_a_crash_has_ended(running: tuple[System, Pair]) -> None:
+    system, _pair = running
+    bring_to(system, "vol1", "syncing")
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    status = system.client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+    assert not status["paused"]
+
+
+def test_pause_before_a_sync_holds_it_and_everyone_says_so(system: System) -> None:
+    pair = make_pair(system, size_bytes=8 * MIB)
+    system.set_up("vol1", pair.source, pair.target)
+    system.client.command("pause", "vol1")
+    words = "The copier is paused: `cutover resume vol1` lets it go on."
+    assert words in system.cutover("sync", "vol1").stdout
+    assert "  paused  " in system.cutover("list").stdout
+    waited = system.cutover("wait", "vol1", "source-selected", "--timeout", "1")
+    assert waited.returncode == 1
+    assert "The copier of vol1 is paused: `cutover resume vol1` lets it go on." in waited.stderr
+
+
+def test_throttle_below_a_region_a_second_is_told_with_its_rate_and_its_end(system: System) -> None:
+    pair = make_pair(system, size_bytes=8 * MIB)
+    system.set_up("vol1", pair.source, pair.target)
+    rate = 300 * 1024
+    system.client.command("throttle", "vol1", bytes_per_s=rate)
+    system.client.command("sync", "vol1")
+    system.client.until("vol1", lambda status: status["synced_bytes"] >= 2 * MIB)
+    for _ in range(4):
+        time.sleep(0.7)
+        status = system.client.query("vol1")
+        assert rate / 2 < status["rate_bytes_per_s"] < 3 * rate
+        assert status["eta_s"] > 0

@@ -47,7 +47,8 @@ def test_journal_that_goes_back_under_a_running_host_freezes_it(running: tuple[S
     client.until("vol1", lambda status: not status["error_flag"])
     backup = copy_store(system, "last-week")
     until_all_serve(system)
-    client.command("sync", "vol1")  # the copier is paused
+    client.command("pause", "vol1")
+    client.command("sync", "vol1")
     with Application(system.export("vol1"), blocks=1024) as application:
         put_back(system, backup)
         until_all_serve(system)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from cryptography import x509
 
 from tests.acceptance.system.background import Background
 from tests.acceptance.system.devices import MIB
@@ -33,3 +34,12 @@ def test_monitor_s_key_is_enough_to_look_and_the_operator_s_to_command(secured: 
         assert reply["state"] in {"syncing", "source-selected"}
         watcher.until(lambda: watcher.rows["vol1"]["state"] == "source-selected", "copied")
         assert "not permit" not in monitoring.log()
+
+
+def test_end_of_the_certificate_that_the_server_shows_is_a_metric(secured: SecuredSystem) -> None:
+    shown = x509.load_pem_x509_certificate((secured.etc / "tls/nats.pem").read_bytes())
+    name = "cutover_nats_certificate_not_after_timestamp_seconds"
+    with monitored(secured, config=secured.etc / "services/monitoring.toml") as monitoring:
+        watcher = Watcher(monitoring.url)
+        watcher.until(lambda: watcher.around["certificate"], "the certificate")
+        assert monitoring.metrics()[name] == shown.not_valid_after_utc.timestamp()

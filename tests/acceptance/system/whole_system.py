@@ -57,7 +57,7 @@ class System:
     def start(self) -> "System":
         """Start everything, and return when it serves."""
         self.start_nats()
-        self._background.run(self._create_streams(), timeout_s=READY_TIMEOUT_S)
+        self.create_streams()
         self._client = PlainClient(self._background, self.url, self.connect_plainly)
         self._write_config()
         for service in SERVICES:
@@ -130,6 +130,10 @@ class System:
                 return
             assert time.monotonic() < end, f"nobody listens on {subject}"
             time.sleep(ASK_AGAIN_S)
+
+    def create_streams(self) -> None:
+        """Make the streams that a new server lacks."""
+        self._background.run(self._create_streams(), timeout_s=READY_TIMEOUT_S)
 
     async def _create_streams(self) -> None:
         async with connected(self.url, name="bootstrap", clock=SystemClock()) as bus:

@@ -3,7 +3,8 @@
 import pytest
 
 from services.console.events import event_text, read_event
-from services.console.views import faults_table, list_table, status_line, status_view
+from services.console.listing import list_table
+from services.console.views import faults_table, status_line, status_view
 from shared.plain import plain
 from tests.support.drawing import drawn
 from tests.support.statuses import fault, status
@@ -33,7 +34,7 @@ def test_no_view_interprets_a_device_name() -> None:
         source=HOSTILE, target=HOSTILE, host_error=HOSTILE, warnings=(HOSTILE,), export_uri=HOSTILE
     )
     assert drawn(status_view(hostile)).count(SHOWN) == 5
-    assert drawn(list_table([hostile])).count(SHOWN) == 3
+    assert drawn(list_table([hostile])).count(SHOWN) == 4
     assert "\x1b" not in drawn(status_line(hostile))
 
 

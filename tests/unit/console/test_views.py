@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from services.console.views import bar_text, list_table, status_line, status_view
+from services.console.listing import list_table
+from services.console.views import bar_text, status_line, status_view
 from shared.messages.status import Outcome
 from shared.migration.devices import Side
 from shared.migration.states import State

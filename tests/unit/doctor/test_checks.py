@@ -8,7 +8,10 @@ from services.console.doctor.facts import Facts, PatternLook, SocketLook, Storag
 from services.console.doctor.findings import Outcome
 from services.console.doctor.table import CHECKS, Check, _found, lines
 from shared.config.model import GIB, MIB, Config
-from shared.messages.status import JournalWait
+from shared.messages.status import JournalWait, UnlistedMigration
+from shared.migration.condition import JournalCondition
+from shared.migration.devices import Side
+from shared.migration.states import State
 from tests.support.statuses import status
 from tests.unit.doctor.facts import (
     AS_HOST,
@@ -35,6 +38,24 @@ from tests.unit.doctor.facts import (
 OK, WARNING, FAILURE = Outcome.OK, Outcome.WARNING, Outcome.FAILURE
 AWAY = replace(WELL, bus=None, bus_trouble="NATS at nats://127.0.0.1:4222 cannot be reached.")
 NO_HOST = replace(WELL, config=Config(), machine=None)
+GONE_BACK = status(journal_condition=JournalCondition.GONE_BACK, warnings=("It has gone back.",))
+LOST = UnlistedMigration(
+    name="vol8",
+    uuid="u",
+    journal_condition=JournalCondition.UNKNOWN,
+    state=State.SETUP,
+    attempt=0,
+    authority=Side.SOURCE,
+    host="h1",
+    host_answers=True,
+    host_error=None,
+    source="/a",
+    target="/b",
+    export_uri="nbd+unix:///vol8",
+    warnings=("The journal does not know it.",),
+    view=None,
+    as_of="2026-11-29T12:00:00Z",
+)
 WAIT = JournalWait(what="decision 4 (setup)", why="No answer.", since="2026-01-31T12:00:00Z")
 
 # Check, facts, outcome, and words of the line.
@@ -99,6 +120,11 @@ CASES = (
         "hosts", with_bus(migrations=(status(host="h9", host_answers=False, host_error="Host 'h9' is up, and waits."),)),
         FAILURE, "Host 'h9' is up, and waits. It has vol1",
     ),
+    ("journal", with_bus(unlisted=(LOST,)), FAILURE, "vol8: The journal does not know it."),
+    ("journal", with_bus(migrations=(GONE_BACK,)), FAILURE, "vol1: It has gone back."),
+    ("journal", with_own_word(migrations=(GONE_BACK,)), FAILURE, "It has gone back."),
+    ("volumes", with_bus(migrations=(GONE_BACK,), unlisted=(LOST,)), OK, "2 open"),
+    ("volumes", with_bus(unlisted=(replace(LOST, host_error="of version 99"),)), FAILURE, "vol8 is closed: of version 99"),
     ("volumes", WELL, OK, "there is no migration"),
     ("volumes", with_bus(migrations=(status(),)), OK, "1 open"),
     ("volumes", with_bus(migrations=(status(host_error="its witness is lost"),)), FAILURE, "is closed: its witness is lost"),

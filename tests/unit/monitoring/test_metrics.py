@@ -11,6 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.monitoring.metrics import exposition
 from services.monitoring.picture import Durability, Link, Picture
+from shared.messages.control import ListReply
+from shared.messages.status import HostView, UnlistedMigration
+from shared.migration.condition import JournalCondition
 from shared.migration.states import State
 from tests.support.records import fault_record
 from tests.support.staged import BEGAN, World, status, view
@@ -83,6 +86,69 @@ def test_closed_volume_has_no_figures_that_are_not_true() -> None:
     assert "cutover_copy_rate_bytes_per_second" not in told
 
 
+def lost(told: HostView, condition: JournalCondition, host_error: str | None = None) -> UnlistedMigration:
+    """A host's word of one of which the journal does not tell; with an error, of a closed one."""
+    return UnlistedMigration(
+        name=told.name,
+        uuid=told.uuid,
+        journal_condition=condition,
+        state=None,
+        attempt=None,
+        authority=None,
+        host=told.host,
+        host_answers=True,
+        host_error=host_error,
+        source="/a",
+        target="/b",
+        export_uri=None,
+        warnings=("Why.",),
+        view=None if host_error else told,
+        as_of=told.at,
+    )
+
+
+def test_migration_that_the_journal_has_lost_keeps_its_metrics() -> None:
+    picture = Picture("e")
+    picture.told_list(ListReply(migrations=(status(view()),)), NOW, NOW)
+    picture.told_progress(view(), NOW)
+    assert scraped(picture)["cutover_journal_sound"]["vol1",] == 1
+    reply = ListReply(unlisted=(lost(view(), JournalCondition.UNKNOWN),))
+    picture.told_list(reply, asked_at=NOW + 1, now=NOW + 2)
+    told = scraped(picture)
+    assert (told["cutover_journal_sound"]["vol1",], told["cutover_migration_recorded"]["vol1",]) == (0, 0)
+    assert told["cutover_volume_open"]["vol1",] == 1
+    picture.told_list(ListReply(migrations=(status(view()),)), NOW + 3, NOW + 3)
+    assert scraped(picture)["cutover_migration_recorded"]["vol1",] == 1
+
+
+def test_volume_that_its_host_keeps_closed_is_closed_though_nothing_else_can_be_read() -> None:
+    picture = Picture("e")
+    closed = lost(view(), JournalCondition.NEWER_VERSION, "It holds a record of version 99.")
+    picture.told_list(ListReply(unlisted=(closed,)), NOW, NOW)
+    told = scraped(picture)
+    assert (told["cutover_volume_open"]["vol1",], told["cutover_journal_sound"]["vol1",]) == (0, 0)
+    assert told["cutover_migration_recorded"]["vol1",] == 1
+    assert "cutover_migration_state" not in told, "nobody has told of it"
+
+
+def test_what_the_host_itself_finds_counts() -> None:
+    picture = Picture("e")
+    picture.told_status(status(view()), NOW)
+    picture.told_progress(view(journal_condition=JournalCondition.GONE_BACK), NOW + 1)
+    assert scraped(picture)["cutover_journal_sound"]["vol1",] == 0
+    picture.told_progress(view(journal_condition=None), NOW + 2)
+    assert "cutover_journal_sound" not in scraped(picture), "a host of an earlier version does not say"
+
+
+def test_end_of_the_server_s_certificate_is_told() -> None:
+    picture = Picture("e")
+    assert "cutover_nats_certificate_not_after_timestamp_seconds" not in scraped(picture)
+    picture.told_certificate(NOW)
+    assert scraped(picture)["cutover_nats_certificate_not_after_timestamp_seconds"][()] == NOW
+    picture.told_link(Link(is_connected=False))
+    assert "cutover_nats_certificate_not_after_timestamp_seconds" in scraped(picture), "it may be why"
+
+
 def test_what_is_not_known_yet_is_not_told() -> None:
     picture = Picture("e")
     assert "cutover_journal_sync_always" not in scraped(picture)
@@ -112,6 +178,7 @@ def named_in(text: str) -> set[str]:
 def exposed() -> set[str]:
     picture = told(20)
     picture.told_record(fault_record(uuid="u", migration="mail-001"))
+    picture.told_certificate(NOW)
     return set(scraped(picture))
 
 

@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from services.monitoring.frames import frame
-from services.monitoring.picture import EVENTS_MAX, GONE_MAX, HISTORIES_MAX, Link, Picture
+from services.monitoring.picture import EVENTS_MAX, GONE_MAX, HISTORIES_MAX, HOST_KEPT_S, Link, Picture
 from shared.bus.interface import ServiceInstance
 from shared.messages.control import ListReply
+from shared.messages.host import HOST_SERVICE_NAME
 from shared.migration.devices import Side
 from shared.migration.states import State
 from tests.support.records import fault_record, flag_clear, flag_set, state_record, tombstone
@@ -68,6 +69,16 @@ def test_migration_that_is_not_listed_is_gone_unless_it_was_heard_of_since() -> 
     picture.told_list(ListReply(), asked_at=NOW - 1, now=NOW)
     assert "vol1" in picture.migrations  # heard of after the question was asked
     picture.told_list(ListReply(), asked_at=NOW + 1, now=NOW + 1)
+    assert "vol1" not in picture.migrations
+
+
+def test_migration_of_a_host_that_does_not_answer_is_not_taken_for_gone() -> None:
+    """The journal may have lost it, and only its host could tell."""
+    picture, _ = told()
+    picture.told_instances({HOST_SERVICE_NAME: ()}, NOW + 1)
+    picture.told_list(ListReply(), asked_at=NOW + 2, now=NOW + 2)
+    assert "vol1" in picture.migrations
+    picture.told_list(ListReply(), asked_at=NOW + 2, now=NOW + HOST_KEPT_S + 2)
     assert "vol1" not in picture.migrations
 
 

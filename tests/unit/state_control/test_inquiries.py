@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import orjson
 import pytest
 
 from services.state_control import hosts
@@ -19,6 +20,7 @@ from shared.messages.control import (
     control_subject,
 )
 from shared.messages.status import MigrationStatus
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
@@ -199,3 +201,63 @@ async def test_a_damaged_journal_is_warned_of(services: Services, broker: Memory
     status = await query(services)
     assert status.state is State.SETUP  # the last that is proved
     assert "damaged" in status.warnings[0]
+
+
+# ------------------------------------------------------------------ a journal that its hosts cannot rely on
+
+
+def appended(broker: MemoryBroker, name: str, **changes: object) -> None:
+    """A copy of the last record of a migration, changed."""
+    last = next(each for each in reversed(broker.messages) if each.subject.split(".")[2] == name)
+    record = orjson.loads(last.stored.payload) | changes
+    stored = Stored(last.stored.sequence + 1000, orjson.dumps(record))
+    broker.messages.append(replace(last, stored=stored))
+
+
+async def test_open_volumes_that_the_journal_has_lost_are_unlisted(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    async with up(services, host):
+        assert (await listed(services)).unlisted == ()
+        broker.messages.clear()
+        reply = await listed(services)
+    (lost,) = reply.unlisted
+    assert reply.migrations == ()
+    assert (lost.name, lost.host, lost.state) == ("vol1", "h1", State.SYNCING)
+    assert lost.journal_condition is JournalCondition.UNKNOWN
+    assert lost.view is not None
+    assert reply.warnings == lost.warnings
+
+
+async def test_record_that_cannot_be_read_hides_neither_the_host_s_word_nor_the_others(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    await host.set_up("vol2")
+    async with up(services, host):
+        appended(broker, "vol1", version=99)
+        reply = await listed(services)
+    assert [each.name for each in reply.migrations] == ["vol2"]
+    (unreadable,) = reply.unlisted
+    assert unreadable.journal_condition is JournalCondition.NEWER_VERSION
+    assert (unreadable.host_answers, unreadable.host_error) == (True, None), "it is open"
+    assert "version 99" in unreadable.warnings[0]
+    (away,) = (await listed(services)).unlisted
+    assert (away.host, away.host_answers, away.state) == ("", False, None), "nobody has it"
+
+
+async def test_journal_that_has_gone_back_allows_only_the_way_out(
+    services: Services, broker: MemoryBroker
+) -> None:
+    host = services.host()
+    await stories.syncing(host)
+    kept = list(broker.messages)
+    await host.move("vol1", Trigger.COPIED)
+    broker.messages[:] = kept
+    async with up(services, host):
+        status = await query(services)
+    assert status.journal_condition is JournalCondition.GONE_BACK
+    assert status.allowed == ("abort",)

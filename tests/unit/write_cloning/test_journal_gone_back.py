@@ -22,6 +22,7 @@ async def gone_back() -> AsyncIterator[StandingHost]:
         await house.ask("abort")
         await house.until(lambda: house.migration.reporter.is_settled)
         kept = len(house.broker.messages)
+        await house.ask("pause")
         await house.ask("sync")
         del house.broker.messages[kept:]
         assert (await house.ledger()).broken is None, "the chain itself looks whole"

@@ -1,0 +1,80 @@
+"""Whether the journal still is what a host relies on, and in a word what it is otherwise. Pure.
+
+A chain that was put back from a copy looks whole by itself: only what the host relied on shows that something is missing. So the
+question is always asked of both together.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+from shared.migration.ledger import Ledger
+from shared.migration.refusals import Code
+
+
+class JournalCondition(StrEnum):
+    """How the journal is to one host, of one migration."""
+
+    SOUND = "sound"  # whole, and it holds what the host relied on
+    GONE_BACK = "gone-back"  # it lacks a record that the host relied on
+    UNKNOWN = "unknown"  # it has no record of the migration at all
+    ANOTHER = "another"  # it has another migration of that name
+    DAMAGED = "damaged"  # its chain is broken
+    UNREADABLE = "unreadable"  # it holds something that is no record
+    NEWER_VERSION = "newer-version"  # it holds a record that this version cannot read
+
+
+WORDS: Mapping[JournalCondition, str] = MappingProxyType(
+    {
+        JournalCondition.SOUND: "sound",
+        JournalCondition.GONE_BACK: "has gone back",
+        JournalCondition.UNKNOWN: "does not know it",
+        JournalCondition.ANOTHER: "has another",
+        JournalCondition.DAMAGED: "is damaged",
+        JournalCondition.UNREADABLE: "cannot be read",
+        JournalCondition.NEWER_VERSION: "is of a newer version",
+    }
+)
+
+REPAIRED_AT_START = frozenset(
+    {JournalCondition.GONE_BACK, JournalCondition.UNKNOWN, JournalCondition.DAMAGED}
+)
+
+
+def condition_of(ledger: Ledger, uuid: str, relied_on: str) -> JournalCondition:
+    """How a chain is to the host that has the migration of this UUID and relied on the record of this digest."""
+    if ledger.broken is not None:
+        return JournalCondition.DAMAGED
+    if ledger.contains(relied_on):
+        return JournalCondition.SOUND
+    if any(entry.record.uuid == uuid for entry in ledger.entries):
+        return JournalCondition.GONE_BACK
+    return JournalCondition.ANOTHER if ledger.exists else JournalCondition.UNKNOWN
+
+
+def condition_when_refused(code: Code) -> JournalCondition | None:
+    """What a refusal to read a chain says of it; None where it says nothing: it is away."""
+    return {
+        Code.JOURNAL_UNSOUND: JournalCondition.UNREADABLE,
+        Code.NEWER_VERSION: JournalCondition.NEWER_VERSION,
+    }.get(code)
+
+
+def remedy(condition: JournalCondition, migration: str, host: str) -> str:
+    """What an operator does about it."""
+    whose = f"host {host}" if host else "its host"
+    if condition in REPAIRED_AT_START:
+        return (
+            f"bring the newer journal back if there is one; else restart {whose}: its start repairs the journal from its "
+            "witness, which costs a resync"
+        )
+    match condition:
+        case JournalCondition.ANOTHER | JournalCondition.UNREADABLE:
+            return (
+                f"bring back the journal that {whose} relies on, and do not restart it before: it would keep the volume closed; "
+                f"see `cutover recover {migration}`"
+            )
+        case JournalCondition.NEWER_VERSION:
+            return "upgrade every service to the version that wrote it, the hosts last; an older host keeps the volume closed"
+        case _:
+            return ""
