@@ -41,6 +41,8 @@ class Chaos:
             "missing-target": lambda: world.lose_device_for(rng.random() * 10),
             "damage-journal": world.damage_journal,
             "damage-witness": world.damage_witness,
+            "break-connection": world.break_connection,
+            "cut-server": world.cut_server,
         }
 
     async def run(self) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 NAME = "vol1"
 ANSWER_TIMEOUT_S = 70.0
 AT_ONCE_MAX = 3
+WORD_CHANCE = 0.2  # of an operator who sees that one is due
+UNASKED_CHANCE = 0.05
 
 _ORDER = (None, *State)
 _ONWARD: dict[State | None, str] = {
@@ -81,7 +83,35 @@ class Operator:
                 rng = self._rng
                 await asyncio.sleep(rng.random() * self._patience_s())
                 if self._under_way < AT_ONCE_MAX:
-                    tasks.create_task(self.command(self._choose()))
+                    tasks.create_task(self._do(self._choose()))
+
+    async def _do(self, command: str) -> None:
+        servers = self._world.servers
+        if servers.are_any and (servers.seem_in_doubt() or self._rng.random() < UNASKED_CHANCE):
+            if self._rng.random() < WORD_CHANCE:
+                await self.vouch()
+                return
+        await self.command(command)
+
+    async def vouch(self) -> None:
+        """See to it at the servers that the old connections are gone, and say so once: this operator never lies."""
+        world = self._world
+        world.servers.end_old_connections()
+        world.note("command", "vouch", str(world.state))
+        self._under_way += 1
+        try:
+            await self.bus.request(
+                control_subject("vouch", NAME), PlainRequest(), CommandReply, timeout_s=ANSWER_TIMEOUT_S
+            )
+        except Refusal as refusal:
+            world.note("refused", "vouch", refusal.code.value, refusal.message)
+            world.count("refused:vouch")
+        else:
+            world.note("done", "vouch")
+            world.count("command:vouch")
+            world.servers.word_taken()
+        finally:
+            self._under_way -= 1
 
     def _patience_s(self) -> float:
         plan = self._world.plan

@@ -13,6 +13,8 @@ TROUBLES = (
     "fail-target", "fail-source", "fail-target-flush", "fail-source-flush", "hang-target", "hang-source",
     "unwritable-witness", "unwritable-map", "missing-target", "damage-journal", "damage-witness",
 )  # fmt: skip
+REMOTE_TROUBLES = ("break-connection", "cut-server")
+REMOTE_SHARE = 0.25
 
 # Each step of each row, but that of `setup`, which is not carried out by the executor, is where some seeds crash.
 STEPS: tuple[tuple[Transition, Step], ...] = tuple(
@@ -50,6 +52,7 @@ class Plan:
     power_share: float = field(init=False)
     does_sync: bool = field(init=False)
     alignments: tuple[int, int] = field(init=False)
+    remote: frozenset[str] = field(init=False)  # the disks that stand in servers
     has_maps: bool = field(init=False)
     is_local: bool = field(
         init=False
@@ -90,3 +93,11 @@ class Plan:
             self.crashes_there, self.pause_s = 10, 8.0
         alignment = rng.choice((512, 512, 1024))
         self.alignments = (alignment, rng.choice((512, alignment)))
+        self._draw_remote(random.Random(f"{self.seed}:remote"))  # of its own, so that the other seeds stay what they were
+
+    def _draw_remote(self, rng: random.Random) -> None:
+        if rng.random() >= REMOTE_SHARE:
+            self.remote = frozenset()
+            return
+        self.remote = frozenset(rng.choice((("disk-a",), ("disk-b",), ("disk-a", "disk-b"))))
+        self.troubles += tuple(each for each in REMOTE_TROUBLES if rng.random() < 0.5)
