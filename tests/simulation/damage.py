@@ -89,6 +89,7 @@ class Damage:
         if content is None:
             return
         self._witness = content
+        world.servers.witness_lost()
         match rng.choice(("lost", "torn", "flipped", "forged")):
             case "lost":
                 world.count_fault("witness:lost")

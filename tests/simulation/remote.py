@@ -21,7 +21,7 @@ from tests.simulation.process import NOBODY, Process
 BROKEN = errno.ECONNRESET
 STAYS_CHANCE = 0.4  # that a request lands only when the old connection is ended, if at all
 LATE_S = (0.1, 2.0, 20.0)
-SLOW_CHANCE = 0.1  # a network between, so that more is under way when something happens
+SLOW_CHANCE = 0.25  # a network between, so that more is under way when something happens
 
 
 @dataclass(slots=True)

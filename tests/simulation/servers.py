@@ -91,7 +91,7 @@ class Servers:
         """It has closed everything, and its witness says so if that could be written."""
         if self._world.counts[_UNWRITABLE] == self._unwritten:
             for disk in self._disks:
-                disk.is_opened = disk.has_lost
+                disk.is_opened = disk.has_lost or bool(disk.handles)
 
     def witness_lost(self) -> None:
         """Nobody knows what it named."""
