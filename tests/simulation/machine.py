@@ -198,10 +198,12 @@ class Opener:
         await asyncio.sleep(0.001)
         if self._process.is_dead:
             await sleep_for_ever()
-        self._require(name)
         disk = self._world.disks[name]
         if isinstance(disk, RemoteDisk):
+            disk.is_opened = True  # or would be, and the host's witness makes no difference
+            self._require(name)
             return self._connect(disk)
+        self._require(name)
         if disk.handles:
             raise Refusal(Code.DEVICE_BUSY, f"{name} is in use.")
         return OpenDisk(disk, self._process)

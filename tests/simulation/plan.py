@@ -6,6 +6,7 @@ Not everything happens to everyone: a seed has some kinds of trouble and lacks o
 import random
 from dataclasses import dataclass, field
 
+from shared.migration.states import State
 from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
 
 TROUBLES = (
@@ -53,6 +54,7 @@ class Plan:
     does_sync: bool = field(init=False)
     alignments: tuple[int, int] = field(init=False)
     remote: frozenset[str] = field(init=False)  # the disks that stand in servers
+    broken_in: State | None = field(init=False)  # connections are, in this state in particular
     has_maps: bool = field(init=False)
     is_local: bool = field(
         init=False
@@ -97,7 +99,8 @@ class Plan:
 
     def _draw_remote(self, rng: random.Random) -> None:
         if rng.random() >= REMOTE_SHARE:
-            self.remote = frozenset()
+            self.remote, self.broken_in = frozenset(), None
             return
         self.remote = frozenset(rng.choice((("disk-a",), ("disk-b",), ("disk-a", "disk-b"))))
+        self.broken_in = rng.choice((None, *State))
         self.troubles += tuple(each for each in REMOTE_TROUBLES if rng.random() < 0.5)

@@ -89,7 +89,6 @@ class Connection(OpenDisk):
         self._server = disk
         self._let_go = let_go
         self._acted: set[Asked] = set()  # done at the server, and not answered yet
-        disk.is_opened = True
 
     @property
     def outstanding(self) -> int:

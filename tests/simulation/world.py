@@ -423,6 +423,8 @@ class World:
         acting = [self.operator.run(), self.chaos.run(), self.chaos.aim()]
         if self.plan.spoils_maps:
             acting.append(self.chaos.spoil_maps())
+        if self.plan.broken_in is not None:
+            acting.append(self.chaos.aim_at_connections())
         actors = [self.loop.create_task(actor) for actor in acting]
         await self._until_over(self.plan.duration_s)
         for actor in actors:
