@@ -22,7 +22,7 @@ from shared.messages.control import (
 from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
 from shared.messages.status import MigrationStatus
 from shared.migration.devices import Side
-from shared.migration.refusals import Refusal
+from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State
 from shared.migration.table import COMMANDS, Trigger
 from tests.simulation.clock import VirtualClock
@@ -37,6 +37,7 @@ ANSWER_TIMEOUT_S = 70.0
 AT_ONCE_MAX = 3
 WORD_CHANCE = 0.2  # of an operator who sees that one is due
 UNASKED_CHANCE = 0.05
+BEGINS_ANEW_CHANCE = 0.2  # of an operator whose volume has nothing but errors
 
 _ORDER = (None, *State)
 _ONWARD: dict[State | None, str] = {
@@ -91,6 +92,8 @@ class Operator:
             if self._rng.random() < WORD_CHANCE:
                 await self.vouch()
                 return
+        if servers.are_any and servers.is_volume_cut_off and self._rng.random() < BEGINS_ANEW_CHANCE:
+            command = "cleanup"
         await self.command(command)
 
     async def vouch(self) -> None:
@@ -146,6 +149,8 @@ class Operator:
             self._was_refused = True
             self._world.note("refused", command, refusal.code.value, refusal.message)
             self._world.count(f"refused:{refusal.code.value}")
+            if refusal.code is Code.DEVICE_BUSY and self._world.servers.are_any:
+                self._world.stop_host()  # which has an export open that is in no migration of its
             return None
         finally:
             self._under_way -= 1

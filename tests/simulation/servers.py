@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from services.write_cloning.host import Host
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
 from tests.simulation.disk import Disk
 from tests.simulation.operator import NAME
 from tests.simulation.process import NOBODY
@@ -42,6 +43,13 @@ class Servers:
     @property
     def are_any(self) -> bool:
         return bool(self._disks)
+
+    @property
+    def is_volume_cut_off(self) -> bool:
+        """Whether the side that serves is a connection that is broken, in a state that `cleanup` ends."""
+        world = self._world
+        side = {State.SETUP: Side.SOURCE, State.COMMITTED: Side.TARGET}.get(world.state or State.SYNCING)
+        return side is not None and world.disk(side).is_cut_off
 
     # ------------------------------------------------------------------ trouble
 
@@ -172,9 +180,9 @@ class Servers:
 
 
 def _retired(host: Host | None) -> list[Connection]:
-    """What is not in use any more, and not closed."""
+    """What gets no request any more, and is not vouched for."""
     try:
-        retired = host.find(NAME).apparatus._retired if host is not None else ()
+        retired = host.find(NAME).apparatus._given_up() if host is not None else ()
     except Refusal:
         return []
     return [each for each in retired if isinstance(each, Connection)]

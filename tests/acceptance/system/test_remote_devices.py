@@ -191,6 +191,24 @@ def test_source_that_dies_fails_the_application_until_a_restart_and_a_word(
             assert another.stop().errors == []
 
 
+def test_source_that_has_died_in_setup_is_not_forgotten_with_requests_under_way(
+    system: System, pair: Pair, source: Server
+) -> None:
+    """Cause: `cleanup` looked only at devices that were let go of, and this one is in use, though nothing can be asked of it."""
+    client = system.client
+    system.set_up("vol1", source.uri, pair.target)
+    source.stop_answering()
+    with subprocess.Popen(["qemu-io", "-f", "raw", "-c", "write 0 4k", system.export("vol1")]) as application:
+        client.until("vol1", lambda _: host_view(system)["application_writes"] > 0, what="a write")
+        source.kill()
+        assert application.wait(IO_TIMEOUT_S) != 0
+    for command in ("sync", "cleanup"):
+        refusal = client.refused(command, "vol1")
+        assert (refusal.code, source.uri in refusal.message) == ("outstanding-requests", True)
+    client.command("vouch", "vol1")
+    client.command("cleanup", "vol1")
+
+
 # ------------------------------------------------------------------------------------------------- a host that was killed
 
 

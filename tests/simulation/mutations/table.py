@@ -247,7 +247,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "a write of an earlier attempt would land on newer data",
         (
-            Change(_APPARATUS, "if not (count := self.outstanding_requests):", "if not (count := 0):"),
+            Change(_APPARATUS, "if not (count := sum(", "if not (count := 0 * sum("),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
     ),
