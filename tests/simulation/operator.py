@@ -20,6 +20,7 @@ from shared.messages.control import (
     control_subject,
 )
 from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
+from shared.messages.recovery import AdoptRequest
 from shared.messages.status import MigrationStatus
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
@@ -171,6 +172,24 @@ class Operator:
         self._world.note("done", command, str(reply.state), str(reply.journal))
         self._world.count(f"command:{command}")
         return reply
+
+    async def adopt(self, authority: Side) -> bool:
+        """Say which side is right, knowing it."""
+        world = self._world
+        world.note("command", "adopt", authority)
+        try:
+            await self.bus.request(
+                control_subject("adopt", NAME),
+                AdoptRequest(authority=authority, accept=True),
+                CommandReply,
+                timeout_s=ANSWER_TIMEOUT_S,
+            )
+        except Refusal as refusal:
+            world.note("refused", "adopt", refusal.code.value, refusal.message)
+            return False
+        world.note("done", "adopt")
+        world.count(f"adopted:{authority}")
+        return True
 
     async def report_target_fault(self) -> None:
         """Have a fault of the target recorded while its host is down, as whoever looks after the device may."""

@@ -101,6 +101,10 @@ class Servers:
             for disk in self._disks:
                 disk.is_opened = disk.has_lost or bool(disk.handles)
 
+    def draw_adoption(self) -> bool:
+        """Whether a lost witness stays lost."""
+        return self.are_any and self._rng.random() < 0.5
+
     def witness_lost(self) -> None:
         """Nobody knows what it named."""
         for disk in self._disks:
