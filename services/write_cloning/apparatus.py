@@ -93,7 +93,9 @@ class Apparatus:
 
     def _given_up(self) -> list[Device]:
         """Devices that get no request any more: those that are not in use, and remote ones in use that are broken."""
-        broken = [each for each in (self.source, self.target) if isinstance(each, Unfenced) and each.is_broken]
+        broken = [
+            each for each in (self.source, self.target) if isinstance(each, Unfenced) and each.is_broken
+        ]
         return [*self._retired, *broken]
 
     @property

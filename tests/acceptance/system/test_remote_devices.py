@@ -247,6 +247,23 @@ def test_remote_target_after_a_kill_is_not_used_again_until_somebody_vouches(
     assert client.query("vol1")["warnings"] == []
 
 
+def test_word_that_comes_late_is_not_believed_for_a_doubt_that_came_after_it(
+    system: System, pair: Pair, target: Server
+) -> None:
+    """Cause: a word named nothing, so one that had been under way for long ended doubts that its operator did not know of."""
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", "source-selected")
+    earlier = client.query("vol1")["doubt"]
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    client.until_state("vol1", "setup")
+    assert client.refused("vouch", "vol1", doubt=earlier).code == "stale"
+    assert client.refused("sync", "vol1").code == "outstanding-requests"
+    client.command("vouch", "vol1", doubt=client.query("vol1")["doubt"])
+    client.command("sync", "vol1")
+
+
 def test_target_that_was_given_up_while_it_hung_is_in_doubt_after_a_kill(
     system: System, pair: Pair, target: Server
 ) -> None:
