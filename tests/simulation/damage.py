@@ -41,6 +41,7 @@ class Damage:
         self._has_lost_tombstone = False
         self.is_mended = False  # the next start will find everything as it should be
         self._started_before: Process | None = None  # and this one, which was under way, perhaps not
+        self._adopting: asyncio.Task[None] | None = None
         self.is_final = False  # the volume is closed for good, and rightly so
 
     @property
@@ -150,7 +151,7 @@ class Damage:
         if "contradict each other" in closed.message:
             world.count("verdict:contradiction")
         if self._witness is not None and self._messages is None and world.servers.draw_adoption():
-            world.loop.create_task(self._have_it_adopted(self._witness), context=NOBODY)
+            self._adopting = world.loop.create_task(self._have_it_adopted(self._witness), context=NOBODY)
         elif self._witness is not None:
             world.loop.call_later(1.0, self._mend, context=NOBODY)
         elif world.nats.went_back > process.began_on:  # meanwhile

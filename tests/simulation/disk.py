@@ -201,6 +201,9 @@ class OpenDisk:
     engine_name = "simulated"
     is_broken = False
 
+    def sever(self, error: int) -> None:
+        """A lock does not break."""
+
     def __init__(self, disk: Disk, process: Process) -> None:
         self.disk = disk
         self.process = process

@@ -17,6 +17,7 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+    VouchRequest,
     control_subject,
 )
 from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
@@ -37,7 +38,7 @@ NAME = "vol1"
 ANSWER_TIMEOUT_S = 70.0
 AT_ONCE_MAX = 3
 WORD_CHANCE = 0.2  # of an operator who sees that one is due
-UNASKED_CHANCE = 0.05
+UNASKED_CHANCE = 0.3
 BEGINS_ANEW_CHANCE = 0.2  # of an operator whose volume has nothing but errors
 
 _ORDER = (None, *State)
@@ -89,10 +90,10 @@ class Operator:
 
     async def _do(self, command: str) -> None:
         servers = self._world.servers
-        if servers.are_any and (servers.seem_in_doubt() or self._rng.random() < UNASKED_CHANCE):
-            if self._rng.random() < WORD_CHANCE:
-                await self.vouch()
-                return
+        is_word_given = servers.are_any and self._rng.random() < WORD_CHANCE
+        if is_word_given and (servers.seem_in_doubt() or self._rng.random() < UNASKED_CHANCE):
+            await self.vouch()
+            return
         if servers.are_any and servers.is_volume_cut_off and self._rng.random() < BEGINS_ANEW_CHANCE:
             command = "cleanup"
         await self.command(command)
@@ -100,12 +101,16 @@ class Operator:
     async def vouch(self) -> None:
         """See to it at the servers that the old connections are gone, and say so once: this operator never lies."""
         world = self._world
-        world.servers.end_old_connections()
-        world.note("command", "vouch", str(world.state))
         self._under_way += 1
         try:
+            status = await self.bus.request(
+                control_subject("query", NAME), PlainRequest(), MigrationStatus, timeout_s=9
+            )
+            world.servers.end_old_connections()
+            world.note("command", "vouch", str(world.state))
+            request = VouchRequest(doubt=status.doubt)
             await self.bus.request(
-                control_subject("vouch", NAME), PlainRequest(), CommandReply, timeout_s=ANSWER_TIMEOUT_S
+                control_subject("vouch", NAME), request, CommandReply, timeout_s=ANSWER_TIMEOUT_S
             )
         except Refusal as refusal:
             world.note("refused", "vouch", refusal.code.value, refusal.message)

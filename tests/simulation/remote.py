@@ -9,7 +9,7 @@ with an error, is never made again, and counts what it has lost, as `devices.rem
 import asyncio
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from services.write_cloning.devices.buffers import Buffer
@@ -59,7 +59,7 @@ class RemoteDisk(Disk):
             asked.handle.land_partly(asked)
 
     def end_old_connections(self) -> int:
-        """Those that are broken, or whose process is gone, are gone at the server too; returns how many requests it had of them."""
+        """What is broken, or whose process is gone, is gone at the server too; returns how many requests it had of those."""
         left, self.left = self.left, {}
         for asked in left:
             asked.handle.land_partly(asked)

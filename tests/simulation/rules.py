@@ -124,7 +124,9 @@ class Rules:
         self._world.note("lands late", disk.name)
         for handle in disk.handles:
             if handle.has_done_io and not handle.is_broken:
-                raise BrokenRuleError(f"R6: a request of an old connection lands on {disk.name}, which is used again")
+                raise BrokenRuleError(
+                    f"R6: a request of an old connection lands on {disk.name}, which is used again"
+                )
 
     def _first_io(self, handle: OpenDisk, asked: Asked) -> None:
         witness = self._durable_witness()

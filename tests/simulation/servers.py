@@ -37,8 +37,9 @@ class Servers:
         self._unwritten = 0  # witnesses, when this life of the host began
         self._lives = 0
         self._lives_at_word = 0
-        for disk in self._disks:
-            world.count(f"remote:{disk.name}")
+        self._is_witness_lost = False  # and nobody has vouched since
+        if self._disks:
+            world.count(f"remote:{self._disks[0].name if len(self._disks) == 1 else 'both'}")
 
     @property
     def are_any(self) -> bool:
@@ -59,6 +60,7 @@ class Servers:
         for disk in self._world.disks.values():
             if disk.is_remote and self._rng.random() < SURVIVES_CHANCE:
                 is_everywhere = False
+                self._world.count("power-cut:but at a server")
             else:
                 disk.cut()
         return is_everywhere
@@ -107,6 +109,7 @@ class Servers:
 
     def witness_lost(self) -> None:
         """Nobody knows what it named."""
+        self._is_witness_lost = True
         for disk in self._disks:
             disk.is_in_doubt = True
 
@@ -137,6 +140,8 @@ class Servers:
         world = self._world
         for disk in doubted:
             world.count(f"doubt:{self._side_of(disk)}")
+            if self._is_witness_lost:
+                world.count("doubt:by a lost witness")
             if isinstance(disk, RemoteDisk) and not disk.is_in_doubt:
                 world.violated(
                     BrokenRuleError(f"a word is asked for {disk.name}, and no connection to it was left")
@@ -164,6 +169,7 @@ class Servers:
     def word_taken(self) -> None:
         """The host has answered the last word: it was the one that was asked for, unless it died since."""
         if self._lives_at_word == self._lives:
+            self._is_witness_lost = False
             for disk in self._disks:
                 disk.is_in_doubt = False
 

@@ -70,6 +70,7 @@ class World:
         self.rules = Rules(self)
         self.nats = Nats(_rng(seed, "nats"), self.point, self.count_fault)
         self.nats.does_sync = self.plan.does_sync
+        self.nats.does_delay_words = self.plan.does_delay_words
         self.nats.stored = self._guarded(self.rules.stored)
         self.nats.lost = self.damage.journal_lost
         self.nats.answered = self._answered
@@ -460,7 +461,7 @@ class World:
             self.violated(BrokenRuleError(f"no rest after five minutes of calm: {self._unrest()}"))
 
     def _heal(self) -> None:
-        self.nats.unluck = 0.0
+        self.nats.unluck, self.nats.does_delay_words = 0.0, False
         self.nats.come_up()
         self.witness_files.puts_to_fail = 0
         self.maps.writes_to_fail = 0
