@@ -141,7 +141,7 @@ class Commands:
         ledger = await self._journal.read(name)
         require_existing(ledger)
         picture = picture_of(ledger, await self._hosts.check(ledger.host, name))
-        doubt = request.doubt or picture.doubt
+        doubt = picture.doubt if request.doubt is None else request.doubt
         asked = HostCommand(uuid=str(ledger.uuid), operation_id=operation, doubt=doubt)
         return _reply(name, asked.uuid, await self._hosts.command(ledger.host, "vouch", name, asked))
 

@@ -85,8 +85,8 @@ class Picture:
     def doubt(self) -> str | None:
         """What a word about old connections would be given for; None where nobody can be given one."""
         if self.view is not None:
-            return doubt_of(self.view.run, self.view.decision)
-        return doubt_of(self.run, None) if self.closed is not None else None
+            return self.view.doubt
+        return doubt_of(self.run) if self.closed is not None else None
 
     def require_open(self) -> HostView:
         """The host's view of a migration that it has open.

@@ -92,11 +92,13 @@ class Apparatus:
         return sum(device.outstanding for device in self._retired)
 
     def _given_up(self) -> list[Device]:
-        """Devices that get no request any more: those that are not in use, and remote ones in use that are broken."""
-        broken = [
-            each for each in (self.source, self.target) if isinstance(each, Unfenced) and each.is_broken
-        ]
-        return [*self._retired, *broken]
+        """Devices that get no request any more: those that are not in use, and those in use that are broken."""
+        return [*self._retired, *self.broken]
+
+    @property
+    def broken(self) -> list[Device]:
+        """Remote devices that are in use, and can do nothing any more."""
+        return [each for each in (self.source, self.target) if isinstance(each, Unfenced) and each.is_broken]
 
     @property
     def due_bytes(self) -> int:

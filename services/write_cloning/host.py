@@ -322,7 +322,7 @@ class Host:
         """
         closed = self._closed.get(name)
         if name in self._in_doubt and closed is not None and closed.uuid == request.uuid:
-            refuse_other_doubt(name, request, doubt_of(self._around.run, None))
+            refuse_other_doubt(name, request, doubt_of(self._around.run))
             self._vouched_for.add(name)
             try:
                 await self.try_again(name, PlainRequest())  # its records may be others by now, too

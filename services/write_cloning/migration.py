@@ -104,6 +104,11 @@ class Migration:
         return self.witness.migration
 
     @property
+    def doubt(self) -> str:
+        """What a word about old connections would be given for, now."""
+        return doubt_of(self._around.run, self.witness.decision, len(self.apparatus.broken))
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should look at now."""
         journal = (self.journal_trouble,) if self.journal_trouble else ()
@@ -363,7 +368,7 @@ class Migration:
 
     async def _vouch(self, request: HostCommand) -> None:
         witness = self.witness
-        refuse_other_doubt(self.name, request, doubt_of(self._around.run, witness.decision))
+        refuse_other_doubt(self.name, request, self.doubt)
         self.apparatus.vouch()
         if witness.state is not None:
             await self._remember(unfenced=self.apparatus.unfenced(witness.state, witness.authority))

@@ -113,6 +113,7 @@ class HostView:
     authority: Side
     attempt: int
     decision: int
+    doubt: str | None = None  # what a word about old connections would be given for, now
     journal_pending: bool  # a decision, a fault or a clear of the flag that the journal does not hold yet
     journal_wait: JournalWait | None = None  # the same in words
     size_bytes: int

@@ -108,7 +108,7 @@ class Operator:
             )
             world.servers.end_old_connections()
             world.note("command", "vouch", str(world.state))
-            request = VouchRequest(doubt=status.doubt)
+            request = VouchRequest(doubt=status.doubt or "")
             await self.bus.request(
                 control_subject("vouch", NAME), request, CommandReply, timeout_s=ANSWER_TIMEOUT_S
             )

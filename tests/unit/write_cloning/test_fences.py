@@ -110,8 +110,8 @@ def test_word_is_believed_for_the_doubt_that_it_was_given_for(
 ) -> None:
     request = HostCommand(uuid="u", operation_id="o", doubt=given_for)
     if is_believed:
-        refuse_other_doubt("vol1", request, doubt_of(7, 12))
+        refuse_other_doubt("vol1", request, doubt_of(7, 12, 1))
         return
     with pytest.raises(Refusal) as refused:
-        refuse_other_doubt("vol1", request, doubt_of(7, 12))
+        refuse_other_doubt("vol1", request, doubt_of(7, 12, 1))
     assert refused.value.code is Code.STALE
