@@ -118,7 +118,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self.drop(Side.TARGET, withhold=False)\n            self._listener",
             ),
         ),
-        first_seed=4,
+        first_seed=13,
     ),
     Mutation(
         "lost-source-write-acknowledged",
@@ -151,7 +151,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R4",
         "the copier would overwrite newer data with older",
         (Change(_COPIER, "self._volume.exclude(low, high)", "self._volume.exclude(low, low + 512)"),),
-        first_seed=2,
+        first_seed=12,
     ),
     Mutation(
         "unequal-after-source-failure",
@@ -209,7 +209,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
-        first_seed=79,
+        first_seed=80,
     ),
     Mutation(
         "moved-over-a-lost-target",
@@ -240,7 +240,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                request.waiting |= RECOPY",
             ),
         ),
-        first_seed=79,
+        first_seed=259,
     ),
     # ------------------------------------------------------------------ R6
     Mutation(
@@ -263,14 +263,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "    return ()",
             ),
         ),
-        first_seed=47,
+        first_seed=70,
     ),
     Mutation(
         "no-doubt-without-a-witness",
         "R6",
         "what the lost witness named would be used again at once",
         (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
-        first_seed=212,
+        first_seed=456,
     ),
     Mutation(
         "doubt-forgotten-at-the-next-start",
@@ -296,7 +296,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "self._remember(unfenced=())",
             ),
         ),
-        first_seed=94,
+        first_seed=143,
     ),
     Mutation(
         "late-word-believed",
@@ -317,7 +317,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
-        first_seed=21,
+        first_seed=31,
     ),
     Mutation(
         "broken-connection-made-again-silently",
@@ -355,7 +355,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_DECISIONS, "            self.apparatus.refuse_unfenced()  #", "            #"),
             Change(_EXECUTOR, "            self._apparatus.refuse_unfenced()  #", "            pass  #"),
         ),
-        first_seed=83,
+        first_seed=246,
     ),
     Mutation(
         "broken-connection-in-use-forgotten",
@@ -364,11 +364,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _APPARATUS,
-                "        return [*self._retired, *broken]",
-                "        return [*self._retired, *broken[:0]]",
+                "        return [*self._retired, *self.broken]",
+                "        return [*self._retired]",
             ),
         ),
-        first_seed=83,
+        first_seed=98,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -436,7 +436,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                log.error(",
             ),
         ),
-        first_seed=4,
+        first_seed=15,
     ),
     Mutation(
         "stopped-without-draining",
@@ -449,14 +449,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=40,
+        first_seed=342,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=40,
+        first_seed=47,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -477,7 +477,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "guards=(Guard.NO_TARGET_FAULT,)",
             ),
         ),
-        first_seed=4,
+        first_seed=21,
     ),
     Mutation(
         "failed-flush-of-a-durable-write-forgotten",
@@ -627,7 +627,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "all_due=admission.state is State.SYNCING)",
             ),
         ),
-        first_seed=2,
+        first_seed=14,
     ),
     Mutation(
         "map-trusted-after-a-fault",

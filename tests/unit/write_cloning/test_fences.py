@@ -103,7 +103,8 @@ def test_operators_word_ends_every_doubt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_for", "is_believed"), [(None, True), ("7.12", True), ("7.11", False), ("7", False)]
+    ("given_for", "is_believed"),
+    [(None, True), ("7.12.1", True), ("7.12.0", False), ("7.11.1", False), ("7", False), ("", False)],
 )
 def test_word_is_believed_for_the_doubt_that_it_was_given_for(
     given_for: str | None, is_believed: bool
