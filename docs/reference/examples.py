@@ -21,6 +21,7 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+    VouchRequest,
 )
 from shared.messages.host import (
     ClosedView,
@@ -168,6 +169,7 @@ _EXAMPLES: tuple[object, ...] = (
     PlainRequest(),
     ThrottleRequest(bytes_per_s=209715200),
     CommitRequest(verified=True),
+    VouchRequest(doubt="7.12.0"),
     CleanupRequest(disconnect=True),
     CommandReply(
         name="vol1", uuid=_UUID, state=State.SYNCING, authority=Side.SOURCE, attempt=1, decision=2, export_uri=_EXPORT

@@ -24,6 +24,7 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+    VouchRequest,
 )
 from shared.messages.questions import (
     abort_question,
@@ -273,9 +274,12 @@ def vouch(
     check_name(name)
 
     async def work(bus: Bus) -> None:
+        doubt = (await status_of(bus, name)).doubt  # before the word is asked for: it is given for this one
         if not yes:
             await _confirm(session, "vouch", vouch_question(name))
-        reply = await command(bus, "vouch", name, PlainRequest(operation_id=operation_id()))
+        reply = await command(
+            bus, "vouch", name, VouchRequest(doubt=doubt or "", operation_id=operation_id())
+        )
         session.out.answer(reply, lambda: reply_text(reply, "the old connections count as gone"))
 
     session.run(work)

@@ -27,6 +27,7 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+    VouchRequest,
 )
 from shared.messages.host import DecidedReply, HostCommand, HostSetupRequest
 from shared.messages.standing import refuse_unsound
@@ -130,7 +131,7 @@ class Commands:
 
         return steer
 
-    async def vouch(self, name: str, request: PlainRequest) -> CommandReply:
+    async def vouch(self, name: str, request: VouchRequest) -> CommandReply:
         """Pass on the operator's word that old connections to remote devices are gone, also where a host waits closed for it.
 
         Raises:
@@ -139,8 +140,9 @@ class Commands:
         operation = operation_id(request.operation_id, self._new_id)
         ledger = await self._journal.read(name)
         require_existing(ledger)
-        await self._hosts.check(ledger.host, name)
-        asked = HostCommand(uuid=str(ledger.uuid), operation_id=operation)
+        picture = picture_of(ledger, await self._hosts.check(ledger.host, name))
+        doubt = picture.doubt if request.doubt is None else request.doubt
+        asked = HostCommand(uuid=str(ledger.uuid), operation_id=operation, doubt=doubt)
         return _reply(name, asked.uuid, await self._hosts.command(ledger.host, "vouch", name, asked))
 
     async def throttle(self, name: str, request: ThrottleRequest) -> CommandReply:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from shared.bus.interface import Journal
-from shared.messages.host import ClosedView, HostStatusReply
+from shared.messages.host import ClosedView, HostStatusReply, doubt_of
 from shared.messages.standing import gone_back
 from shared.messages.status import HostView
 from shared.migration.condition import JournalCondition
@@ -90,6 +90,13 @@ class Picture:
         is_recorded = self.attempt == self.ledger.attempt
         facts = self.ledger.facts if is_recorded else Facts(state=None, flag=self.ledger.flag)
         return replace(with_faults(facts, pending), state=self.state, authority=self.authority)
+
+    @property
+    def doubt(self) -> str | None:
+        """What a word about old connections would be given for; None where nobody can be given one."""
+        if self.view is not None:
+            return self.view.doubt
+        return doubt_of(self.run) if self.closed is not None else None
 
     def require_open(self) -> HostView:
         """The host's view of a migration that it has open.

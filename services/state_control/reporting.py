@@ -57,6 +57,7 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         needs_verify=view.needs_verify if view else None,
         allowed=_allowed(picture),
         warnings=(*_damage(picture), *warnings, *picture.host_warnings),
+        doubt=picture.doubt,
         as_of=view.at if view else _last_heard_at(picture, now),
         journal_condition=picture.journal_condition,
     )

@@ -20,6 +20,7 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+    VouchRequest,
     control_subject,
 )
 from shared.messages.recording import (
@@ -74,7 +75,7 @@ class StateControl:
             ("commit", CommitRequest, commands.commit),
             ("abort", PlainRequest, commands.moving(Trigger.ABORT)),
             ("cleanup", CleanupRequest, commands.cleanup),
-            ("vouch", PlainRequest, commands.vouch),
+            ("vouch", VouchRequest, commands.vouch),
             ("query", PlainRequest, inquiries.query),
             ("recover", RecoverRequest, recovery.look),
             ("try-again", PlainRequest, recovery.try_again),

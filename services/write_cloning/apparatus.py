@@ -91,6 +91,15 @@ class Apparatus:
         """Requests of earlier attempts that may still land on a device."""
         return sum(device.outstanding for device in self._retired)
 
+    def _given_up(self) -> list[Device]:
+        """Devices that get no request any more: those that are not in use, and those in use that are broken."""
+        return [*self._retired, *self.broken]
+
+    @property
+    def broken(self) -> list[Device]:
+        """Remote devices that are in use, and can do nothing any more."""
+        return [each for each in (self.source, self.target) if isinstance(each, Unfenced) and each.is_broken]
+
     @property
     def due_bytes(self) -> int:
         """What a `sync` would copy if writes were not cloned any more from now on."""
@@ -112,16 +121,13 @@ class Apparatus:
         return (f"{message}. {how_to_vouch(self.name)}",)
 
     def _outstanding(self) -> tuple[str, ...]:
-        if not (count := self.outstanding_requests):
+        if not (count := sum(each.outstanding for each in self._given_up())):
             return ()
-        are = (
-            "1 request of an earlier attempt is"
-            if count == 1
-            else f"{count} requests of an earlier attempt are"
-        )
-        names = " and ".join({each.identity.name: None for each in self._retired if each.outstanding})
+        of = "an earlier attempt" if self.outstanding_requests else "a broken connection"
+        are = f"1 request of {of} is" if count == 1 else f"{count} requests of {of} are"
+        names = " and ".join({each.identity.name: None for each in self._given_up() if each.outstanding})
         message = f"{are} outstanding on {names}; try again when they are done."
-        if any(isinstance(each, Unfenced) for each in self._retired):
+        if any(isinstance(each, Unfenced) for each in self._given_up()):
             message = f"{message} {how_to_vouch(self.name)}"
         return (message,)
 
@@ -168,13 +174,13 @@ class Apparatus:
         Raises:
             Refusal: `outstanding-requests`.
         """
-        if self.in_doubt or any(isinstance(each, Unfenced) and each.outstanding for each in self._retired):
+        if self.in_doubt or any(isinstance(each, Unfenced) and each.outstanding for each in self._given_up()):
             self.refuse_left_behind()
 
     def vouch(self) -> None:
-        """Take the operator's word that nothing of earlier connections can land any more; those in use go on."""
+        """Take the operator's word that nothing of earlier connections can land any more; those in use go on, if they can."""
         self.in_doubt = ()
-        for device in self._retired:
+        for device in self._given_up():
             if isinstance(device, Unfenced):
                 device.vouch_gone()
         self._retired = [device for device in self._retired if not isinstance(device, Unfenced)]

@@ -141,10 +141,18 @@ class Executor:
             case Step.OPEN_VOLUME:
                 self.open_volume()
             case Step.CLOSE_VOLUME:
-                await self._around.exports.remove(witness.migration)
-                await apparatus.volume.close()
+                await self._close_volume()
             case Step.FORGET_WITNESS:
                 pass  # the host does, once the journal holds the tombstone
+
+    async def _close_volume(self) -> None:
+        await self._around.exports.remove(self._witness.migration)
+        await self._apparatus.volume.close()
+        try:
+            self._apparatus.refuse_unfenced()  # what was still under way may just have been lost
+        except Refusal:
+            self.open_volume()
+            raise
 
     def _release_writes(self) -> None:
         if self.has_lost_target:

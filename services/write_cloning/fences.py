@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from services.write_cloning.witness import Witness
 from shared.messages.admission import Admission
+from shared.messages.host import HostCommand
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
@@ -59,6 +60,20 @@ def refuse_in_doubt(admission: Admission, in_doubt: Sequence[Side]) -> None:
             Code.OUTSTANDING_REQUESTS,
             f"Requests of an earlier run may still land on {names}: the connection was not closed by it. "
             f"{how_to_vouch(admission.migration)}",
+        )
+
+
+def refuse_other_doubt(migration: str, request: HostCommand, doubt: str) -> None:
+    """Refuse a word that was given for an earlier doubt: since then connections were opened, and may have been left.
+
+    Raises:
+        Refusal: `stale`.
+    """
+    if request.doubt not in {None, doubt}:
+        raise Refusal(
+            Code.STALE,
+            f"The word was given for another doubt about {migration} ({request.doubt}; it is {doubt} now). Look at it again "
+            f"(`query`), then at the server. {how_to_vouch(migration)}",
         )
 
 

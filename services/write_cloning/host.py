@@ -10,6 +10,7 @@ from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.fences import (
     refuse_in_doubt,
+    refuse_other_doubt,
     sides_in_doubt,
     unfenced_sides,
     unfenced_when_admitted,
@@ -31,7 +32,14 @@ from shared.messages.admission import (
     admission_subject,
 )
 from shared.messages.control import PlainRequest
-from shared.messages.host import ClosedView, DecidedReply, HostCommand, HostSetupRequest, HostStatusReply
+from shared.messages.host import (
+    ClosedView,
+    DecidedReply,
+    HostCommand,
+    HostSetupRequest,
+    HostStatusReply,
+    doubt_of,
+)
 from shared.messages.recording import DecisionRequest
 from shared.messages.status import HostView, MigrationStatus
 from shared.migration.devices import Side
@@ -310,15 +318,17 @@ class Host:
         """Take the operator's word that the old connections to remote devices are gone; opens what was closed for want of it.
 
         Raises:
-            Refusal: it cannot be opened all the same; or there is no such migration.
+            Refusal: it cannot be opened all the same; or there is no such migration; `stale` for a word that was given before.
         """
         closed = self._closed.get(name)
         if name in self._in_doubt and closed is not None and closed.uuid == request.uuid:
+            refuse_other_doubt(name, request, doubt_of(self._around.run))
             self._vouched_for.add(name)
             try:
                 await self.try_again(name, PlainRequest())  # its records may be others by now, too
             finally:
                 self._vouched_for.discard(name)
+            return await self.find(name).confirm()
         return await self.find(name).vouch(request)
 
     async def clean_up(self, name: str, request: HostCommand) -> DecidedReply:

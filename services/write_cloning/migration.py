@@ -16,7 +16,7 @@ from services.write_cloning.copier import Copier
 from services.write_cloning.devices.interface import Device
 from services.write_cloning.executor import Decision, Executor
 from services.write_cloning.faults import Faults
-from services.write_cloning.fences import unfenced_sides
+from services.write_cloning.fences import refuse_other_doubt, unfenced_sides
 from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper, unwritten
 from services.write_cloning.map_decisions import MapDecisions
 from services.write_cloning.map_keeper import MapKeeper
@@ -29,7 +29,7 @@ from services.write_cloning.volume.failures import Failure
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.witness import Witness
 from shared.logs.about import about
-from shared.messages.host import DecidedReply, EnterRequest, HostCommand
+from shared.messages.host import DecidedReply, EnterRequest, HostCommand, doubt_of
 from shared.messages.recording import FaultReport
 from shared.messages.standing import untold
 from shared.migration.condition import JournalCondition, condition_when_refused
@@ -106,6 +106,11 @@ class Migration:
     def name(self) -> str:
         """The migration's name."""
         return self.witness.migration
+
+    @property
+    def doubt(self) -> str:
+        """What a word about old connections would be given for, now."""
+        return doubt_of(self._around.run, self.witness.decision, len(self.apparatus.broken))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -368,11 +373,12 @@ class Migration:
     async def vouch(self, request: HostCommand) -> DecidedReply:
         """Take the operator's word that the old connections to remote devices are gone."""
         self.check_uuid(request.uuid)
-        await self._in_turn(self._vouch())
+        await self._in_turn(self._vouch(request))
         return await self.confirm()
 
-    async def _vouch(self) -> None:
+    async def _vouch(self, request: HostCommand) -> None:
         witness = self.witness
+        refuse_other_doubt(self.name, request, self.doubt)
         self.apparatus.vouch()
         if witness.state is not None:
             await self._remember(unfenced=self.apparatus.unfenced(witness.state, witness.authority))

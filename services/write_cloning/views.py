@@ -40,6 +40,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         authority=witness.authority,
         attempt=witness.attempt,
         decision=witness.decision,
+        doubt=migration.doubt,
         journal_pending=not migration.reporter.is_settled,
         journal_wait=migration.reporter.waiting,
         size_bytes=volume.size_bytes,

@@ -18,6 +18,7 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+    VouchRequest,
 )
 from shared.messages.host import (
     DecidedReply,
@@ -162,7 +163,7 @@ _COMMANDS = (
     _command("commit", CommitRequest, CommandReply, "Make the target the authority, and let the source go. Cannot be undone."),
     _command("abort", PlainRequest, CommandReply, "Go back to the source alone."),
     _command("cleanup", CleanupRequest, CommandReply, "Close the volume and forget the migration."),
-    _command("vouch", PlainRequest, CommandReply, "Say that the old connections to remote devices are gone."),
+    _command("vouch", VouchRequest, CommandReply, "Say that the old connections to remote devices are gone."),
     _command("query", PlainRequest, MigrationStatus, "Everything about one migration."),
     _command("recover", RecoverRequest, RecoveryReply, "What is known of a closed volume, and what may be done."),
     _command("try-again", PlainRequest, CommandReply, "Have a closed volume judged anew."),

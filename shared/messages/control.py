@@ -62,6 +62,18 @@ class CommitRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VouchRequest:
+    """Say that the old connections to remote devices are gone.
+
+    `doubt` is what `query` says of it: a word that comes late is not believed for connections that were opened after it.
+    Without it, it is given for what is in doubt when it comes; an empty one is given for nothing that anybody has seen.
+    """
+
+    doubt: str | None = None
+    operation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CleanupRequest:
     """Forget a migration; with `disconnect`, clients that are still connected are disconnected first."""
 

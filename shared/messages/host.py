@@ -28,6 +28,15 @@ def host_waiting_subject(host: str) -> str:
     return f"cutover.host.{host}.waiting"
 
 
+def doubt_of(run: int, decision: int | None = None, broken: int = 0) -> str:
+    """What a word about old connections is given for.
+
+    A later doubt is of another run of the host, or follows a decision, or one more of the connections in use is broken. Where a
+    volume is kept closed for want of the word there is no decision.
+    """
+    return f"{run}" if decision is None else f"{run}.{decision}.{broken}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSetupRequest:
     """Open and check two devices, and begin a migration of this UUID."""
@@ -51,13 +60,14 @@ class EnterRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostCommand:
-    """Every other command. `bytes_per_s` belongs to throttle, `disconnect` to cleanup, `verified` to commit."""
+    """Every other command. `bytes_per_s` belongs to throttle, `disconnect` to cleanup, `verified` to commit, `doubt` to vouch."""
 
     uuid: str
     operation_id: str
     bytes_per_s: int | None = None
     disconnect: bool = False
     verified: bool | None = None  # see `CommitRequest`
+    doubt: str | None = None  # see `doubt_of`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

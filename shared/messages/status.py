@@ -114,6 +114,7 @@ class HostView:
     authority: Side
     attempt: int
     decision: int
+    doubt: str | None = None  # what a word about old connections would be given for, now
     journal_pending: bool  # a decision, a fault or a clear of the flag that the journal does not hold yet
     journal_wait: JournalWait | None = None  # the same in words
     size_bytes: int
@@ -223,6 +224,7 @@ class MigrationStatus:
     needs_verify: bool | None = None
     allowed: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    doubt: str | None = None  # what a `vouch` would be given for, now; for the request
     as_of: (
         # RFC 3339, UTC: when the host's part was true; the journal's part is of the time of the answer. Where the host does not
         # answer, the time of the journal's last record: what came after is not known.

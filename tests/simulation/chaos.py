@@ -41,6 +41,8 @@ class Chaos:
             "missing-target": lambda: world.lose_device_for(rng.random() * 10),
             "damage-journal": world.damage_journal,
             "damage-witness": world.damage_witness,
+            "break-connection": world.break_connection,
+            "cut-server": world.cut_server,
         }
 
     async def run(self) -> None:
@@ -63,6 +65,15 @@ class Chaos:
                 self._fail(side)
                 if side is Side.SOURCE and self._rng.random() < 0.3:
                     world.witness_files.puts_to_fail = 1  # then the authority cannot move
+
+    async def aim_at_connections(self) -> None:
+        """Break connections in the state that the seed aims at."""
+        world, rng = self._world, self._rng
+        while True:
+            await asyncio.sleep(rng.random() * 0.5)
+            if world.state is world.plan.broken_in and rng.random() < 0.2:
+                world.break_connection()
+                await asyncio.sleep(rng.random() * 20)
 
     def bring(self, trouble: str) -> None:
         """Bring one kind."""

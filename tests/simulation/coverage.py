@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from shared.migration.devices import Side
+from shared.migration.states import CLONING_STATES, State
 from shared.migration.table import TRANSITIONS, Trigger
 from shared.migration.verdicts import VERDICTS
 from tests.simulation.plan import POINTS, STEPS, point_of
@@ -23,6 +25,16 @@ _BUS_FAULTS = (
     "request:twice",
 )  # fmt: skip
 
+_OF_REMOTE_DEVICES = (
+    *(f"remote:{which}" for which in ("disk-a", "disk-b", "both")),
+    *(f"doubt:{which}" for which in (*Side, "both", "by a lost witness")),
+    *(f"broken:{side}:{state}" for side in Side for state in (State.SETUP, *sorted(CLONING_STATES))),
+    f"broken:{Side.TARGET}:{State.COMMITTED}",
+    *(f"adopted:{side}" for side in Side),
+    "late:landed before the word", "late:left until the word", "fault:server:power-cut", "fault:connection:broken",
+    "power-cut:but at a server", "command:vouch", "refused:vouch", "refused:outstanding-requests",
+)  # fmt: skip
+
 REQUIRED: tuple[str, ...] = (
     *(f"row:{row.before}/{row.trigger}" for row in TRANSITIONS if row.trigger is not Trigger.SETUP),
     "row:None/setup",
@@ -33,6 +45,7 @@ REQUIRED: tuple[str, ...] = (
     "kill", "power-cut", "stop:clean", "stop:unclean", "compared", "resync:narrow",
     *(f"command:{command}" for command in ("pause", "resume", "throttle", "verify")),
     *(f"depth:{depth}" for depth in range(2, 11)),
+    *_OF_REMOTE_DEVICES,
 )  # fmt: skip
 
 

@@ -5,11 +5,13 @@ a restart must. Journal and witness are never damaged together, and no old copy 
 cut of a server that does not sync may lose the end of one: then the volume stays closed for good.
 """
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from services.write_cloning.witness import _open_seal
 from shared.bus.memory import Message
 from shared.messages.admission import AdmissionReply, Closed
 from shared.messages.codec import decode_record, encode
@@ -39,6 +41,7 @@ class Damage:
         self._has_lost_tombstone = False
         self.is_mended = False  # the next start will find everything as it should be
         self._started_before: Process | None = None  # and this one, which was under way, perhaps not
+        self._adopting: asyncio.Task[None] | None = None
         self.is_final = False  # the volume is closed for good, and rightly so
 
     @property
@@ -89,6 +92,7 @@ class Damage:
         if content is None:
             return
         self._witness = content
+        world.servers.witness_lost()
         match rng.choice(("lost", "torn", "flipped", "forged")):
             case "lost":
                 world.count_fault("witness:lost")
@@ -146,7 +150,9 @@ class Damage:
         world.count("closed")
         if "contradict each other" in closed.message:
             world.count("verdict:contradiction")
-        if self._witness is not None:
+        if self._witness is not None and self._messages is None and world.servers.draw_adoption():
+            self._adopting = world.loop.create_task(self._have_it_adopted(self._witness), context=NOBODY)
+        elif self._witness is not None:
             world.loop.call_later(1.0, self._mend, context=NOBODY)
         elif world.nats.went_back > process.began_on:  # meanwhile
             world.loop.call_later(1.0, self._have_it_repaired, context=NOBODY)
@@ -158,6 +164,16 @@ class Damage:
             raise BrokenRuleError(
                 f"startup refuses a journal that its witness could repair: {closed.message}"
             )
+
+    async def _have_it_adopted(self, content: bytes) -> None:
+        """Nobody finds the right witness, but somebody knows which side is right."""
+        await asyncio.sleep(1.0)
+        witness = _open_seal(NAME, content)
+        is_adopted = witness.state is not None and await self._world.operator.adopt(witness.authority)
+        if is_adopted:
+            self._witness = None
+        else:
+            self._mend()
 
     def _mend(self) -> None:
         """Somebody finds the right witness, and the right journal."""

@@ -103,6 +103,8 @@ class Disk:
     failures: int = 0  # since the last opening
     flush_failures: int = 0  # that were told, those of durable writes among them
     is_honest: bool = True  # False: flushes do nothing (the positive control)
+    is_remote: bool = False
+    left: dict[Asked, None] = field(default_factory=dict)  # of a remote one: requests that may still land
 
     def fill(self, values: list[bytes]) -> None:
         """Begin with these sectors, durably."""
@@ -113,6 +115,11 @@ class Disk:
         return DeviceIdentity(
             name=self.name, kind=DeviceKind.FILE, token=f"disk:{self.name}", size_bytes=self.sectors * SECTOR
         )
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether a connection to it is broken that a process still has."""
+        return any(handle.is_broken for handle in self.handles)
 
     @property
     def outstanding(self) -> int:
@@ -192,6 +199,10 @@ class OpenDisk:
     """A handle. See `Device`."""
 
     engine_name = "simulated"
+    is_broken = False
+
+    def sever(self, error: int) -> None:
+        """A lock does not break."""
 
     def __init__(self, disk: Disk, process: Process) -> None:
         self.disk = disk
@@ -354,7 +365,7 @@ class OpenDisk:
 
     def _fail(self, asked: Asked, fault: DiskFault) -> None:
         if asked.values is not None:
-            self._land_partly(asked, is_prefix=fault.kind in {"short", "enospc"})
+            self.land_partly(asked, is_prefix=fault.kind in {"short", "enospc"})
             # Where the device does both in one, nobody can tell which of the two has failed.
             is_flush = fault.kind == "flush-once" or (fault.kind == "eio" and self._rng.random() < 0.5)
             if asked.durable and is_flush:
@@ -371,7 +382,8 @@ class OpenDisk:
         self.flush_error = fault.errno
         self.disk.lose()
 
-    def _land_partly(self, asked: Asked, *, is_prefix: bool) -> None:
+    def land_partly(self, asked: Asked, *, is_prefix: bool = False) -> None:
+        """Do some of what a request asks for."""
         values = asked.values or []
         chance = self._rng.choice((0.0, 0.5, 1.0))
         landing = int(self._rng.random() * len(values))
@@ -394,7 +406,7 @@ class OpenDisk:
         """The process is gone: what was under way lands, or not, or partly, before anyone can open the disk again."""
         for asked in self._under_way:
             if asked.values is not None:
-                self._land_partly(asked, is_prefix=False)
+                self.land_partly(asked, is_prefix=False)
         self._under_way.clear()
         self.disk.stuck = [each for each in self.disk.stuck if each.handle is not self]
         self._close()

@@ -38,6 +38,7 @@ from tests.simulation.disk import OpenDisk
 from tests.simulation.maps import OpenMaps
 from tests.simulation.nats import SimulatedBus, SimulatedStream
 from tests.simulation.process import Process, sleep_for_ever
+from tests.simulation.remote import Connection, RemoteDisk
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -64,7 +65,10 @@ class HostProcess(Process):
         self.world = world
         self.began_on = world.nats.went_back
         self.host: Host | None = None
+        self.life = f"life {world.counts['life']}"
+        world.count("life")
         self.stop = asyncio.Event()
+        self.exports_in_use: set[str] = set()
 
     async def main(self) -> None:
         """Live until told to stop."""
@@ -79,7 +83,7 @@ class HostProcess(Process):
             service = ServiceDescription(
                 name=HOST_SERVICE_NAME,
                 description="simulated",
-                metadata={"host": HOST_NAME, "run": str(self.run)},
+                metadata={"host": HOST_NAME, "run": str(self.run), "life": self.life},
             )
             await connection(bus)
             async with bus.serve(service, endpoints_of(host, HOST_NAME)):
@@ -95,6 +99,7 @@ class HostProcess(Process):
             async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
                 is_clean = await host.stop()
                 await host.release()
+                self.world.released(self)
         except TimeoutError:
             is_clean = False
         self.world.host_stopped(self, is_clean=is_clean)
@@ -103,6 +108,7 @@ class HostProcess(Process):
         return Surroundings(
             host=HOST_NAME,
             run=self.run,
+            life=self.life,
             clock=VirtualClock(),
             tasks=tasks,
             witnesses=Witnesses(
@@ -192,11 +198,23 @@ class Opener:
         await asyncio.sleep(0.001)
         if self._process.is_dead:
             await sleep_for_ever()
-        self._require(name)
         disk = self._world.disks[name]
+        if isinstance(disk, RemoteDisk):
+            disk.is_opened = True  # or would be, and the host's witness makes no difference
+            self._require(name)
+            return self._connect(disk)
+        self._require(name)
         if disk.handles:
             raise Refusal(Code.DEVICE_BUSY, f"{name} is in use.")
         return OpenDisk(disk, self._process)
+
+    def _connect(self, disk: RemoteDisk) -> Connection:
+        """No lock, but that a process has an export open once until everything of it is answered or vouched for."""
+        in_use = self._process.exports_in_use
+        if disk.name in in_use:
+            raise Refusal(Code.DEVICE_BUSY, f"{disk.name} is in use: this process has it open.")
+        in_use.add(disk.name)
+        return Connection(disk, self._process, lambda: in_use.discard(disk.name))
 
     def _require(self, name: str) -> None:
         if self._world.disks[name].is_missing:

@@ -141,10 +141,10 @@ class Model:
                 for value in cut:
                     self.now[sector].setdefault(value, self._clock)
 
-    def power_cut(self) -> None:
-        """Of what was not flushed, anything may be there."""
+    def power_cut(self, *, is_everywhere: bool = True) -> None:
+        """Of what was not flushed, anything may be there. Where a cache has survived, what is there may still be lost."""
         self.end_of_process(loses_cache=True)
-        self._is_cold = True
+        self._is_cold = is_everywhere
         for sector, cut in enumerate(self.cut):
             self.now[sector] = dict.fromkeys(cut, self._clock)
 

@@ -49,6 +49,7 @@ class Nats:
         self.does_sync = True
         self.synced = 0  # messages that a power cut leaves
         self.went_back = 0  # how often
+        self.does_delay_words = False  # an operator's, about remote devices: they come late, or again
         self.unluck = 0.0  # how likely a message's fate is not a fine one
         self.stored: Callable[[Message], None] = lambda _message: None
         self.lost: Callable[[Sequence[Message]], None] = lambda _messages: None
@@ -158,6 +159,8 @@ class SimulatedBus(MemoryBus):
     ) -> None:
         nats, loop = self.nats, asyncio.get_running_loop()
         fate = nats.fate("request")
+        if nats.does_delay_words and subject.startswith("cutover.control.vouch.") and nats.rng.random() < 0.5:
+            fate = nats.rng.choice((Fate.TWICE, Fate.LATE))
         if fate is Fate.LOST:
             return
         delay_s = nats.rng.random() * (LATE_S_MAX if fate is Fate.LATE else 0.003)

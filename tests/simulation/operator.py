@@ -17,12 +17,14 @@ from shared.messages.control import (
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
+    VouchRequest,
     control_subject,
 )
 from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
+from shared.messages.recovery import AdoptRequest
 from shared.messages.status import MigrationStatus
 from shared.migration.devices import Side
-from shared.migration.refusals import Refusal
+from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State
 from shared.migration.table import COMMANDS, Trigger
 from tests.simulation.clock import VirtualClock
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 NAME = "vol1"
 ANSWER_TIMEOUT_S = 70.0
 AT_ONCE_MAX = 3
+WORD_CHANCE = 0.2  # of an operator who sees that one is due
+UNASKED_CHANCE = 0.3
+BEGINS_ANEW_CHANCE = 0.2  # of an operator whose volume has nothing but errors
 
 _ORDER = (None, *State)
 _ONWARD: dict[State | None, str] = {
@@ -81,7 +86,41 @@ class Operator:
                 rng = self._rng
                 await asyncio.sleep(rng.random() * self._patience_s())
                 if self._under_way < AT_ONCE_MAX:
-                    tasks.create_task(self.command(self._choose()))
+                    tasks.create_task(self._do(self._choose()))
+
+    async def _do(self, command: str) -> None:
+        servers = self._world.servers
+        is_word_given = servers.are_any and self._rng.random() < WORD_CHANCE
+        if is_word_given and (servers.seem_in_doubt() or self._rng.random() < UNASKED_CHANCE):
+            await self.vouch()
+            return
+        if servers.are_any and servers.is_volume_cut_off and self._rng.random() < BEGINS_ANEW_CHANCE:
+            command = "cleanup"
+        await self.command(command)
+
+    async def vouch(self) -> None:
+        """See to it at the servers that the old connections are gone, and say so once: this operator never lies."""
+        world = self._world
+        self._under_way += 1
+        try:
+            status = await self.bus.request(
+                control_subject("query", NAME), PlainRequest(), MigrationStatus, timeout_s=9
+            )
+            world.servers.end_old_connections()
+            world.note("command", "vouch", str(world.state))
+            request = VouchRequest(doubt=status.doubt or "")
+            await self.bus.request(
+                control_subject("vouch", NAME), request, CommandReply, timeout_s=ANSWER_TIMEOUT_S
+            )
+        except Refusal as refusal:
+            world.note("refused", "vouch", refusal.code.value, refusal.message)
+            world.count("refused:vouch")
+        else:
+            world.note("done", "vouch")
+            world.count("command:vouch")
+            world.servers.word_taken()
+        finally:
+            self._under_way -= 1
 
     def _patience_s(self) -> float:
         plan = self._world.plan
@@ -116,6 +155,8 @@ class Operator:
             self._was_refused = True
             self._world.note("refused", command, refusal.code.value, refusal.message)
             self._world.count(f"refused:{refusal.code.value}")
+            if refusal.code is Code.DEVICE_BUSY and self._world.servers.are_any:
+                self._world.stop_host()  # which has an export open that is in no migration of its
             return None
         finally:
             self._under_way -= 1
@@ -136,6 +177,24 @@ class Operator:
         self._world.note("done", command, str(reply.state), str(reply.journal))
         self._world.count(f"command:{command}")
         return reply
+
+    async def adopt(self, authority: Side) -> bool:
+        """Say which side is right, knowing it."""
+        world = self._world
+        world.note("command", "adopt", authority)
+        try:
+            await self.bus.request(
+                control_subject("adopt", NAME),
+                AdoptRequest(authority=authority, accept=True),
+                CommandReply,
+                timeout_s=ANSWER_TIMEOUT_S,
+            )
+        except Refusal as refusal:
+            world.note("refused", "adopt", refusal.code.value, refusal.message)
+            return False
+        world.note("done", "adopt")
+        world.count(f"adopted:{authority}")
+        return True
 
     async def report_target_fault(self) -> None:
         """Have a fault of the target recorded while its host is down, as whoever looks after the device may."""

@@ -6,6 +6,7 @@ Not everything happens to everyone: a seed has some kinds of trouble and lacks o
 import random
 from dataclasses import dataclass, field
 
+from shared.migration.states import State
 from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
 
 TROUBLES = (
@@ -13,6 +14,8 @@ TROUBLES = (
     "fail-target", "fail-source", "fail-target-flush", "fail-source-flush", "hang-target", "hang-source",
     "unwritable-witness", "unwritable-map", "missing-target", "damage-journal", "damage-witness",
 )  # fmt: skip
+REMOTE_TROUBLES = ("break-connection", "cut-server")
+REMOTE_SHARE = 0.25
 
 # Each step of each row, but that of `setup`, which is not carried out by the executor, is where some seeds crash.
 STEPS: tuple[tuple[Transition, Step], ...] = tuple(
@@ -50,6 +53,9 @@ class Plan:
     power_share: float = field(init=False)
     does_sync: bool = field(init=False)
     alignments: tuple[int, int] = field(init=False)
+    remote: frozenset[str] = field(init=False)  # the disks that stand in servers
+    does_delay_words: bool = field(init=False)  # the network does, an operator's about those servers
+    broken_in: State | None = field(init=False)  # connections are, in this state in particular
     has_maps: bool = field(init=False)
     is_local: bool = field(
         init=False
@@ -90,3 +96,15 @@ class Plan:
             self.crashes_there, self.pause_s = 10, 8.0
         alignment = rng.choice((512, 512, 1024))
         self.alignments = (alignment, rng.choice((512, alignment)))
+        self._draw_remote(
+            random.Random(f"{self.seed}:remote")
+        )  # of its own, so that the other seeds stay what they were
+
+    def _draw_remote(self, rng: random.Random) -> None:
+        if rng.random() >= REMOTE_SHARE:
+            self.remote, self.broken_in, self.does_delay_words = frozenset(), None, False
+            return
+        self.remote = frozenset(rng.choice((("disk-a",), ("disk-b",), ("disk-a", "disk-b"))))
+        self.broken_in = rng.choice((None, *State))
+        self.does_delay_words = rng.random() < 0.5
+        self.troubles += tuple(each for each in REMOTE_TROUBLES if rng.random() < 0.5)

@@ -107,12 +107,26 @@ class Rules:
         process = handle.process
         if not process.is_admitted:
             raise BrokenRuleError(f"R1: {asked.operation} on {handle.disk.name} before this run was admitted")
+        if handle.disk.left:
+            raise BrokenRuleError(
+                f"R6: {asked.operation} on {handle.disk.name}, where {len(handle.disk.left)} requests of an old connection may "
+                "still land"
+            )
         if not handle.has_done_io:
             handle.has_done_io = True
             self._first_io(handle, asked)
         if asked.values is not None and not handle.has_written:
             handle.has_written = True
             self._first_write(handle)
+
+    def landing(self, disk: Disk) -> None:
+        """A request of a connection that is no more is about to land."""
+        self._world.note("lands late", disk.name)
+        for handle in disk.handles:
+            if handle.has_done_io and not handle.is_broken:
+                raise BrokenRuleError(
+                    f"R6: a request of an old connection lands on {disk.name}, which is used again"
+                )
 
     def _first_io(self, handle: OpenDisk, asked: Asked) -> None:
         witness = self._durable_witness()
@@ -251,6 +265,8 @@ class Rules:
         source, target = self._world.disk(Side.SOURCE), self._world.disk(Side.TARGET)
         if source.outstanding or target.outstanding or not (source.handles and target.handles):
             return
+        if source.is_cut_off or target.is_cut_off:
+            return  # and the next request will tell
         self._world.count("compared")
         for sector, (one, other) in enumerate(zip(source.view, target.view, strict=True)):
             if one != other:

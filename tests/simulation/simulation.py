@@ -19,7 +19,14 @@ The fault model. Allowed, at any moment, in any combination that a seed draws:
 - requests and answers on the bus are lost, late, or come twice; publishes are lost, stored unacknowledged, or stored
   late; the server goes away and comes back;
 - the journal is replaced by an old copy, or has a hole, while the host runs or not; the witness is lost or damaged, with
-  the journal intact; or it is lost, and the journal forged; somebody reports a fault of the target while the host is down.
+  the journal intact; or it is lost, and the journal forged; somebody reports a fault of the target while the host is down;
+- source, target or both stand in servers, which keep no lock, in a quarter of the seeds. What changes a device and was under way
+  when its connection broke, or when the process that had it died, lands at any later time, in any order, in part, until
+  somebody at the server sees to it that the old connection is gone; then what is left lands, in part or not, and nothing ever
+  after. A server loses its power, alone or with everything else, or keeps it, and its cache, while everything else does not;
+- the operator of such devices gives the word (`vouch`) when one is due, often late, and now and then when none is, each time
+  after seeing to it at the servers; in half of those seeds words come late, or again, often. Where the
+  witness is lost, some adopt instead of finding it, and name the right side.
 
 Not allowed, because nothing could survive it or because it is another test's business:
 
@@ -27,7 +34,11 @@ Not allowed, because nothing could survive it or because it is another test's bu
   does that, and must be found out), a state directory that goes back to an older witness;
 - journal and witness damaged together, nor a journal put back from before a clean-up; one that lost the end of a clean-up in a
   power cut opens nothing again;
-- two hosts, several migrations at once, remote devices, NBD and its clients.
+- an operator who lies: who vouches for a connection that is not gone, or adopts the side that is not right; nor one who sets up
+  a device anew that somebody else may still write to;
+- a server that loses what it has made durable, does a request of a connection that stands twice, or has another program at
+  the same export;
+- two hosts, several migrations at once, NBD and its clients.
 
 What is held against it: `model` (what the application may see), `rules` (what may be seen to be done), and at the end
 rest: without trouble everything settles, the host stops, and what was acknowledged survives a last power cut.

@@ -34,7 +34,9 @@ from tests.simulation.nats import Nats
 from tests.simulation.operator import NAME, Operator
 from tests.simulation.plan import Plan, point_of
 from tests.simulation.process import NOBODY, Process
+from tests.simulation.remote import RemoteDisk
 from tests.simulation.rules import BrokenRuleError, Rules
+from tests.simulation.servers import Servers
 
 SECTORS = 64  # 8 regions of 4 KiB
 STALE = 0xFFFFFFFF  # what the target holds before its first day
@@ -68,6 +70,7 @@ class World:
         self.rules = Rules(self)
         self.nats = Nats(_rng(seed, "nats"), self.point, self.count_fault)
         self.nats.does_sync = self.plan.does_sync
+        self.nats.does_delay_words = self.plan.does_delay_words
         self.nats.stored = self._guarded(self.rules.stored)
         self.nats.lost = self.damage.journal_lost
         self.nats.answered = self._answered
@@ -76,11 +79,11 @@ class World:
         self.witness_files = Directory(files, self.point, self.count_fault)
         self.maps = Maps(_rng(seed, "maps"), self.point, self.count_fault)
         self.witness_files.replaced = self._guarded(self.rules.witness_replaced)
-        watchers = Watchers(self._guarded(self.rules.io), self.count_fault, self.point)
         self.disks = {
-            name: Disk(name, SECTORS, alignment, _rng(seed, name), watchers)
+            name: self._disk(name, alignment)
             for name, alignment in zip(("disk-a", "disk-b"), self.plan.alignments, strict=True)
         }
+        self.servers = Servers(self, _rng(seed, "servers"))
         for disk in self.disks.values():
             disk.is_honest = is_honest
             if self.plan.is_local:
@@ -99,6 +102,14 @@ class World:
         )
         self.operator = Operator(self, _rng(seed, "operator"))
         self.chaos = Chaos(self, _rng(seed, "chaos"))
+
+    def _disk(self, name: str, alignment: int) -> Disk:
+        watchers = Watchers(self._guarded(self.rules.io), self.count_fault, self.point)
+        if name not in self.plan.remote:
+            return Disk(name, SECTORS, alignment, _rng(self.seed, name), watchers)
+        disk = RemoteDisk(name, SECTORS, alignment, _rng(self.seed, name), watchers)
+        disk.landing = self._guarded(self.rules.landing)
+        return disk
 
     # ------------------------------------------------------------------ what is noted
 
@@ -217,15 +228,14 @@ class World:
         self._end_host()
         for name in list(self.services):
             self._end_service(name)
-        for disk in self.disks.values():
-            disk.cut()
+        is_everywhere = self.servers.cut_power()
         self.run_files.cut()
         self.witness_files.cut()
         self.maps.cut()
         self.nats.go_down()
         self.nats.cut()
         self.nats.come_up()
-        self.model.power_cut()
+        self.model.power_cut(is_everywhere=is_everywhere)
         self.rules.look_at_files()
 
     def kill_service(self, name: str) -> None:
@@ -252,12 +262,18 @@ class World:
             disk.is_hanging = False
             for handle in list(disk.handles):
                 handle.die()
+        self.servers.host_ended()
         self.nats.drop(process, linger_s=self._linger())
         self.application.lose_volume()
         self.model.end_of_process(loses_cache=loses_cache)
 
     def _linger(self) -> float:
         return self._rng.random() * 5 if self._rng.random() < 0.2 else 0.0
+
+    def released(self, process: HostProcess) -> None:
+        """A host that stops has closed every device."""
+        if not process.is_dead:
+            self.servers.host_released()
 
     def stop_host(self) -> None:
         """SIGTERM."""
@@ -304,6 +320,12 @@ class World:
         disk = self.disk(Side.TARGET)
         disk.is_missing = True
         self.loop.call_later(for_s, setattr, disk, "is_missing", False, context=NOBODY)
+
+    def break_connection(self) -> None:
+        self.servers.break_connection()
+
+    def cut_server(self) -> None:
+        self.servers.cut()
 
     def damage_journal(self) -> None:
         self.damage.journal()
@@ -402,6 +424,8 @@ class World:
         acting = [self.operator.run(), self.chaos.run(), self.chaos.aim()]
         if self.plan.spoils_maps:
             acting.append(self.chaos.spoil_maps())
+        if self.plan.broken_in is not None:
+            acting.append(self.chaos.aim_at_connections())
         actors = [self.loop.create_task(actor) for actor in acting]
         await self._until_over(self.plan.duration_s)
         for actor in actors:
@@ -425,7 +449,7 @@ class World:
         self.is_calm = True
         self._heal()
         try:
-            async with asyncio.timeout(300):
+            async with asyncio.timeout(300), self.servers.looked_after():
                 await self._restarted()
                 await self._at_rest()
                 await self._stopped()
@@ -437,7 +461,7 @@ class World:
             self.violated(BrokenRuleError(f"no rest after five minutes of calm: {self._unrest()}"))
 
     def _heal(self) -> None:
-        self.nats.unluck = 0.0
+        self.nats.unluck, self.nats.does_delay_words = 0.0, False
         self.nats.come_up()
         self.witness_files.puts_to_fail = 0
         self.maps.writes_to_fail = 0

@@ -191,6 +191,24 @@ def test_source_that_dies_fails_the_application_until_a_restart_and_a_word(
             assert another.stop().errors == []
 
 
+def test_source_that_has_died_in_setup_is_not_forgotten_with_requests_under_way(
+    system: System, pair: Pair, source: Server
+) -> None:
+    """Cause: `cleanup` looked only at devices that were let go of, and this one is in use, though nothing can be asked of it."""
+    client = system.client
+    system.set_up("vol1", source.uri, pair.target)
+    source.stop_answering()
+    with subprocess.Popen(["qemu-io", "-f", "raw", "-c", "write 0 4k", system.export("vol1")]) as application:
+        client.until("vol1", lambda _: host_view(system)["application_writes"] > 0, what="a write")
+        source.kill()
+        assert application.wait(IO_TIMEOUT_S) != 0
+    for command in ("sync", "cleanup"):
+        refusal = client.refused(command, "vol1")
+        assert (refusal.code, source.uri in refusal.message) == ("outstanding-requests", True)
+    client.command("vouch", "vol1")
+    client.command("cleanup", "vol1")
+
+
 # ------------------------------------------------------------------------------------------------- a host that was killed
 
 
@@ -227,6 +245,23 @@ def test_remote_target_after_a_kill_is_not_used_again_until_somebody_vouches(
     assert "cutover vouch vol1" in str(client.query("vol1")["warnings"])
     sync_on_a_word(system)
     assert client.query("vol1")["warnings"] == []
+
+
+def test_word_that_comes_late_is_not_believed_for_a_doubt_that_came_after_it(
+    system: System, pair: Pair, target: Server
+) -> None:
+    """Cause: a word named nothing, so one that had been under way for long ended doubts that its operator did not know of."""
+    client = system.client
+    system.set_up("vol1", pair.source, target.uri)
+    bring_to(system, "vol1", "source-selected")
+    earlier = client.query("vol1")["doubt"]
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    client.until_state("vol1", "setup")
+    assert client.refused("vouch", "vol1", doubt=earlier).code == "stale"
+    assert client.refused("sync", "vol1").code == "outstanding-requests"
+    client.command("vouch", "vol1", doubt=client.query("vol1")["doubt"])
+    client.command("sync", "vol1")
 
 
 def test_target_that_was_given_up_while_it_hung_is_in_doubt_after_a_kill(

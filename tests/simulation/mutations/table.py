@@ -10,6 +10,7 @@ _DECISIONS = "services/write_cloning/migration.py"
 _EXECUTOR = "services/write_cloning/executor.py"
 _APPARATUS = "services/write_cloning/apparatus.py"
 _COPIER = "services/write_cloning/copier.py"
+_FENCES = "services/write_cloning/fences.py"
 _MARKS = "services/write_cloning/volume/marks.py"
 _MAP_DECISIONS = "services/write_cloning/map_decisions.py"
 _MAP_TAKEOVER = "services/write_cloning/map_takeover.py"
@@ -117,7 +118,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self.drop(Side.TARGET, withhold=False)\n            self._listener",
             ),
         ),
-        first_seed=4,
+        first_seed=13,
     ),
     Mutation(
         "lost-source-write-acknowledged",
@@ -150,7 +151,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R4",
         "the copier would overwrite newer data with older",
         (Change(_COPIER, "self._volume.exclude(low, high)", "self._volume.exclude(low, low + 512)"),),
-        first_seed=2,
+        first_seed=12,
     ),
     Mutation(
         "unequal-after-source-failure",
@@ -208,7 +209,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
-        first_seed=79,
+        first_seed=80,
     ),
     Mutation(
         "moved-over-a-lost-target",
@@ -239,7 +240,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                request.waiting |= RECOPY",
             ),
         ),
-        first_seed=79,
+        first_seed=259,
     ),
     # ------------------------------------------------------------------ R6
     Mutation(
@@ -247,9 +248,127 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "a write of an earlier attempt would land on newer data",
         (
-            Change(_APPARATUS, "if not (count := self.outstanding_requests):", "if not (count := 0):"),
+            Change(_APPARATUS, "if not (count := sum(", "if not (count := 0 * sum("),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
+    ),
+    Mutation(
+        "remote-sides-not-named",
+        "R6",
+        "after a kill nobody would know that a remote device may still be written to over the old connection",
+        (
+            Change(
+                _FENCES,
+                "    return tuple(side for side in used if side in devices.remote_sides)",
+                "    return ()",
+            ),
+        ),
+        first_seed=70,
+    ),
+    Mutation(
+        "no-doubt-without-a-witness",
+        "R6",
+        "what the lost witness named would be used again at once",
+        (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
+        first_seed=456,
+    ),
+    Mutation(
+        "doubt-forgotten-at-the-next-start",
+        "R6",
+        "a target in doubt would be copied to after one more restart, without a word",
+        (
+            Change(
+                _FENCES,
+                "    return (*used, *(side for side in in_doubt if side not in used))",
+                "    return used",
+            ),
+        ),
+        first_seed=40,
+    ),
+    Mutation(
+        "word-believed-for-the-connection-in-use",
+        "R6",
+        "a connection that was opened after the word, or goes on, may leave requests behind as ever",
+        (
+            Change(
+                _DECISIONS,
+                "self._remember(unfenced=self.apparatus.unfenced(witness.state, witness.authority))",
+                "self._remember(unfenced=())",
+            ),
+        ),
+        first_seed=143,
+    ),
+    Mutation(
+        "late-word-believed",
+        "R6",
+        "a word that comes late would be believed for a connection that was broken after it had been given",
+        (Change(_FENCES, "    if request.doubt not in {None, doubt}:", "    if False:"),),
+        first_seed=143,
+    ),
+    Mutation(
+        "sync-gives-the-word-itself",
+        "R6",
+        "a write of an earlier attempt would land at the server on newer data",
+        (
+            Change(
+                _APPARATUS,
+                "        self.refuse_left_behind()\n        if (",
+                "        self.vouch()\n        if (",
+            ),
+            Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
+        ),
+        first_seed=31,
+    ),
+    Mutation(
+        "broken-connection-made-again-silently",
+        "R6",
+        "what the old connection has lost would land on what is written over the new one",
+        (
+            Change(
+                _APPARATUS,
+                "        if device in self._retired and not (isinstance(device, Unfenced) and device.outstanding):\n",
+                "        if isinstance(device, Unfenced):\n"
+                "            device.vouch_gone()\n"
+                "        if device in self._retired:\n",
+            ),
+        ),
+        first_seed=106,
+    ),
+    Mutation(
+        "left-behind-at-a-clean-stop",
+        "R6",
+        "a clean stop would make it forgotten what a target that was let go of has not answered",
+        (
+            Change(
+                _APPARATUS,
+                "        return tuple(side for side in Side if side in held or side in",
+                "        return tuple(side for side in Side if False and side in",
+            ),
+        ),
+        first_seed=525,
+    ),
+    Mutation(
+        "cleanup-does-not-wait-for-the-word",
+        "R6",
+        "the next migration would use a device on which requests of the last one may still land",
+        (
+            Change(_DECISIONS, "            self.apparatus.refuse_unfenced()  #", "            #"),
+            Change(_EXECUTOR, "            self._apparatus.refuse_unfenced()  #", "            pass  #"),
+        ),
+        first_seed=246,
+    ),
+    Mutation(
+        "broken-connection-in-use-forgotten",
+        "R6",
+        "a cleanup would forget what a source that has broken in setup may still be given",
+        (
+            Change(
+                _APPARATUS,
+                "        return [*self._retired, *self.broken]",
+                "        return [*self._retired]",
+            ),
+        ),
+        first_seed=98,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -317,7 +436,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                log.error(",
             ),
         ),
-        first_seed=4,
+        first_seed=15,
     ),
     Mutation(
         "stopped-without-draining",
@@ -330,14 +449,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=40,
+        first_seed=342,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=40,
+        first_seed=47,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -358,7 +477,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "guards=(Guard.NO_TARGET_FAULT,)",
             ),
         ),
-        first_seed=4,
+        first_seed=21,
     ),
     Mutation(
         "failed-flush-of-a-durable-write-forgotten",
@@ -508,7 +627,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "all_due=admission.state is State.SYNCING)",
             ),
         ),
-        first_seed=2,
+        first_seed=14,
     ),
     Mutation(
         "map-trusted-after-a-fault",

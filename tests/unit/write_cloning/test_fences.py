@@ -4,12 +4,14 @@ import pytest
 
 from services.write_cloning.fences import (
     refuse_in_doubt,
+    refuse_other_doubt,
     sides_in_doubt,
     unfenced_sides,
     unfenced_when_admitted,
 )
 from services.write_cloning.witness import Witness
 from shared.messages.admission import Admission
+from shared.messages.host import HostCommand, doubt_of
 from shared.migration.devices import DeviceIdentity, DeviceKind, Side
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
@@ -98,3 +100,19 @@ def test_without_a_witness_every_remote_side_is_in_doubt(
 
 def test_operators_word_ends_every_doubt() -> None:
     assert unfenced_when_admitted(_admission(State.SETUP, Side.SOURCE, BOTH), ()) == (Side.SOURCE,)
+
+
+@pytest.mark.parametrize(
+    ("given_for", "is_believed"),
+    [(None, True), ("7.12.1", True), ("7.12.0", False), ("7.11.1", False), ("7", False), ("", False)],
+)
+def test_word_is_believed_for_the_doubt_that_it_was_given_for(
+    given_for: str | None, is_believed: bool
+) -> None:
+    request = HostCommand(uuid="u", operation_id="o", doubt=given_for)
+    if is_believed:
+        refuse_other_doubt("vol1", request, doubt_of(7, 12, 1))
+        return
+    with pytest.raises(Refusal) as refused:
+        refuse_other_doubt("vol1", request, doubt_of(7, 12, 1))
+    assert refused.value.code is Code.STALE
