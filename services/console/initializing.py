@@ -40,7 +40,8 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
         str,
         typer.Option(
             metavar="ADDRESS:PORT",
-            help="Where the server shows that it syncs. It asks nobody for credentials.",
+            help="Where the server shows that it syncs. It asks nobody for credentials, and tells "
+            "what everyone listens on: no address that other machines reach.",
         ),
     ] = "127.0.0.1:8222",
     nats_store: Annotated[

@@ -18,7 +18,8 @@ server_name: cutover
 host: {host}
 port: {port}
 
-# Services see there that the server syncs before it acknowledges. It knows no passwords, and is meant for this machine.
+# Services see there that the server syncs before it acknowledges. It knows no passwords, and tells what everyone listens on: it is meant
+# for this machine, or for a network of these services alone.
 http: {monitor}
 
 max_payload: {max_payload}

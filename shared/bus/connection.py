@@ -19,9 +19,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shared.bus.answering import refusal_in
-from shared.bus.client import NoTls, SteadyClient
+from shared.bus.client import NoTls, SteadyClient, inbox_below
 from shared.bus.credentials import Credentials, read_credentials
 from shared.bus.denials import Denial, is_of_credentials, read_denial
+from shared.bus.discovery import NOBODY_DOUBTED_S, Answers
 from shared.bus.interface import ServiceInstance, Told, Unanswered
 from shared.bus.micro import ERROR_CODE_HEADER
 from shared.clock import Clock
@@ -29,6 +30,7 @@ from shared.config.model import NatsConfig
 from shared.messages.cloudevents import event_headers
 from shared.messages.codec import decode_reply, encode
 from shared.migration.refusals import Code, Refusal
+from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +40,6 @@ CONNECT_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 2.0
 PING_INTERVAL_S = 2  # two pings without an answer, and the connection counts as broken
 RECONNECT_WAIT_S = 0.25
-_INSTANCES_MAX = 1000
 DEAF_TOLD_AFTER_S = 1.0  # a denied subscription, unless whoever wanted it is refused before
 _DENIALS_MAX = 1000  # that are remembered, so that each is logged once
 
@@ -49,16 +50,6 @@ class Server:
 
     server_id: str
     version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Info:
-    """What is read of the answer to `$SRV.INFO`; the field names are the protocol's."""
-
-    name: str
-    id: str
-    metadata: dict[str, str]
-    version: str = ""
 
 
 class Bus:
@@ -80,6 +71,7 @@ class Bus:
         self._denied_waits: dict[asyncio.Timeout, Denial] = {}
         self._denials: set[Denial] = set()
         self._deaf: list[Denial] = []  # subscriptions that were denied, of which nobody was told yet
+        self._doubted: set[str] = set()  # questions to which there was an answer that cannot be read
         self._event_numbers = count(1)
         self._event_prefix = ""  # of the ids of what this connection tells; unlike any other connection's
         self._on_reconnect: list[Callable[[], None]] = []
@@ -178,21 +170,17 @@ class Bus:
         inbox, subject = self.client.new_inbox(), f"$SRV.INFO.{service_name}"
         losses = self.losses
         deadline = asyncio.timeout(timeout_s)
-        found: list[ServiceInstance] = []
-        async with self.listen(inbox) as answers:
+        answers = Answers(service_name)
+        async with self.listen(inbox) as heard:
             self._waiting[deadline] = subject
             try:
                 with suppress(TimeoutError):  # everyone who answers had the time to
                     async with deadline:
                         await self.client.publish(subject, b"", reply=inbox)
-                        async for told in answers:
-                            if not told.payload:
-                                break  # the server's word that nobody answers there
-                            found.append(_instance(told.payload))
-                            if len(found) >= _INSTANCES_MAX:
-                                break
+                        await _gather(answers, heard, deadline)
             finally:
                 del self._waiting[deadline]
+        self._tell_passed_over(subject, answers)
         if (denial := self._denied_waits.pop(deadline, None)) is not None:
             raise Refusal(Code.NOT_PERMITTED, denial.sentence(self.who))
         if losses != self.losses:
@@ -200,7 +188,17 @@ class Bus:
                 Code.JOURNAL_AWAY,
                 f"The connection to NATS at {self.url} broke while services were looked for.",
             )
-        return found
+        return answers.instances
+
+    def _tell_passed_over(self, subject: str, answers: Answers) -> None:
+        """Once for each question that is put again and again."""
+        if answers.passed_over and subject not in self._doubted:
+            self._doubted.add(subject)
+            _log.warning(
+                "An answer on %s is passed over, and so will others be: %s",
+                subject,
+                shortened(answers.passed_over),
+            )
 
     async def settle(self) -> None:
         """Return when the server has taken everything that was sent so far, subscriptions included.
@@ -364,7 +362,7 @@ async def connect(
                 disconnected_cb=trouble.on_disconnected,
                 reconnected_cb=trouble.on_reconnected,
                 signature_cb=client.signing,
-                inbox_prefix=config.inbox_prefix,
+                inbox_prefix=inbox_below(config.inbox_prefix),
                 connect_timeout=max(1, int(timeout_s)),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type] # a float does
@@ -447,6 +445,19 @@ class _Trouble:
         return str(error) or type(error).__name__
 
 
+async def _gather(answers: Answers, heard: AsyncIterator[Told], deadline: asyncio.Timeout) -> None:
+    """Take answers until the deadline; soon, where it is said that nobody is there and nobody answers all the same."""
+    end = deadline.when()
+    async for told in heard:
+        if told.payload:
+            answers.take(told.payload)
+            deadline.reschedule(end)
+        elif not answers.instances and end is not None:
+            deadline.reschedule(min(end, asyncio.get_running_loop().time() + NOBODY_DOUBTED_S))
+        if answers.is_full:
+            return
+
+
 def _end_now(deadline: asyncio.Timeout) -> None:
     if not deadline.expired():
         deadline.reschedule(asyncio.get_running_loop().time())
@@ -499,11 +510,6 @@ class _Heard:
 
     async def __anext__(self) -> Told:
         return await self._queue.get()
-
-
-def _instance(payload: bytes) -> ServiceInstance:
-    info = decode_reply(_Info, payload)
-    return ServiceInstance(name=info.name, instance_id=info.id, metadata=info.metadata, version=info.version)
 
 
 def _refusal_of(error: nats.errors.Error, subject: str, url: str) -> Refusal:
