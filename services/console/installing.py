@@ -72,13 +72,13 @@ def _planned(place: Path, asked: Asked) -> Plan:
     store = asked.nats_store
     at = str(place) if asked.installed_at is None else asked.installed_at
     plan = Plan(
-        installed_at=PurePosixPath(_absolute("--installed-at", at)),
-        hosts=tuple(_host(each) for each in asked.hosts or [host_name()]),
+        installed_at=PurePosixPath(absolute("--installed-at", at)),
+        hosts=tuple(host_plan("--host", each) for each in asked.hosts or [host_name()]),
         nats_hosts=tuple(_reachable("--nats-host", each) for each in asked.nats_hosts),
         nats_port=asked.nats_port,
         monitor=_endpoint("--nats-monitor", asked.nats_monitor),
-        store=PurePosixPath(_absolute("--nats-store", store)) if store is not None else None,
-        state_dir=PurePosixPath(_absolute("--state-dir", asked.state_dir)),
+        store=PurePosixPath(absolute("--nats-store", store)) if store is not None else None,
+        state_dir=PurePosixPath(absolute("--state-dir", asked.state_dir)),
         allow=tuple(pattern for each in asked.allow for pattern in patterns_of(each)),
     )
     if len({each.name for each in plan.hosts}) != len(plan.hosts):
@@ -130,11 +130,16 @@ def next_commands(plan: Plan) -> list[str]:
     ]
 
 
-def _host(text: str) -> HostPlan:
+def host_plan(option: str, text: str) -> HostPlan:
+    """A host as it is written: its name, and what it is reached under.
+
+    Raises:
+        ConsoleError: `usage`.
+    """
     name, _, addresses = text.partition("=")
     if not is_valid_name(name):
-        raise usage(f"--host: {name!r} cannot name a host: {NAME_RULE}.")
-    reached = tuple(_reachable("--host", each) for each in addresses.split(",") if each)
+        raise usage(f"{option}: {name!r} cannot name a host: {NAME_RULE}.")
+    reached = tuple(_reachable(option, each) for each in addresses.split(",") if each)
     return HostPlan(name=name, addresses=reached)
 
 
@@ -154,7 +159,12 @@ def _endpoint(option: str, text: str) -> str:
     return text
 
 
-def _absolute(option: str, text: str) -> str:
+def absolute(option: str, text: str) -> str:
+    """A path that holds wherever the command is run.
+
+    Raises:
+        ConsoleError: `usage`.
+    """
     if not text.startswith("/"):
         raise usage(f"{option}: {text!r} is no absolute path.")
     return text

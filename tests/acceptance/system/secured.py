@@ -1,9 +1,12 @@
 """The whole system on what `cutover init` wrote, unchanged: every part with its own key, TLS, and least privileges."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +43,18 @@ class SecuredSystem(System):
         self._nats = self._background.run(
             start_server(self.folder / "nats", text=text), timeout_s=READY_TIMEOUT_S
         )
+
+    def reload_nats(self) -> None:
+        """What `systemctl reload` does: the server reads its file again."""
+        folder = self.folder / "nats"
+        (folder / "nats-server.conf").write_text(self.installation.server_text)
+        log = folder / "nats-server.log"
+        before = log.stat().st_size
+        os.kill(self.nats_pid, signal.SIGHUP)
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while b"Reloaded server configuration" not in log.read_bytes()[before:]:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
 
     async def _create_streams(self) -> None:
         done = subprocess.run(
