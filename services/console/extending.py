@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from services.console.certificates import LOOPBACK_NAMES, Authority, Issued, authority_of
 from services.console.failures import ConsoleError, usage
@@ -164,7 +165,7 @@ def new_key(here: Installed, role: str) -> Changed:
 
 
 def renew(here: Installed, signs: Authority, now: datetime) -> Changed:
-    """All certificates anew but the authority's, for the same names and keys; a pair anew where one of it is missing.
+    """All certificates anew but the authority's, for the same names and keys; a pair anew where it is not whole.
 
     Raises:
         ConsoleError: `not-written`. Then nothing is changed.
@@ -177,7 +178,12 @@ def renew(here: Installed, signs: Authority, now: datetime) -> Changed:
     ]
     files: dict[PurePosixPath, File] = {}
     for (certificate, key), issued in anew:
-        content = _renewed(here.folder, certificate, key, signs, now)
+        try:
+            content = _renewed(here.folder, certificate, key, signs, now)
+        except OSError as error:
+            raise ConsoleError(
+                "not-written", f"{error.filename} cannot be read: {error.strerror}; nothing was changed."
+            ) from error
         files |= pair(certificate, key, issued) if content is None else {certificate: File(content)}
     made = {path: file for path, file in files.items() if not (here.folder / path).exists()}
     changed = {path: file.content for path, file in files.items() if path not in made}
@@ -188,12 +194,12 @@ def renew(here: Installed, signs: Authority, now: datetime) -> Changed:
 def _renewed(
     folder: Path, certificate: PurePosixPath, key: PurePosixPath, signs: Authority, now: datetime
 ) -> bytes | None:
-    """The certificate anew; None where it or its key is missing, or is no use."""
-    if not (folder / key).is_file():
-        return None
+    """The certificate anew; None where it or its key is missing or no use, or they do not belong to each other."""
     try:
-        return signs.renewed(x509.load_pem_x509_certificate((folder / certificate).read_bytes()), now)
-    except (OSError, ValueError):
+        old = x509.load_pem_x509_certificate((folder / certificate).read_bytes())
+        private = load_pem_private_key((folder / key).read_bytes(), None)
+        return signs.renewed(old, now) if private.public_key() == old.public_key() else None
+    except (FileNotFoundError, TypeError, ValueError):
         return None
 
 

@@ -25,6 +25,7 @@ from shared.bus.denials import Denial, is_of_credentials, read_denial
 from shared.bus.discovery import NOBODY_DOUBTED_S, Answers
 from shared.bus.interface import ServiceInstance, Told, Unanswered
 from shared.bus.micro import ERROR_CODE_HEADER
+from shared.bus.unconnected import Unconnected, Why, why_not_accepted
 from shared.clock import Clock
 from shared.config.model import NatsConfig
 from shared.messages.cloudevents import event_headers
@@ -91,6 +92,14 @@ class Bus:
         """The server that is connected."""
         told = self.client._server_info  # noqa: SLF001 # nats-py has the version in public, but not the id
         return Server(server_id=str(told.get("server_id", "")), version=str(told.get("version", "0")))
+
+    @property
+    def certificate_expires_s(self) -> float | None:
+        """When the certificate that the server has shown expires, in seconds since 1970; None where it has shown none."""
+        stream = self.client._transport  # noqa: SLF001 # nats-py tells it nowhere else
+        writer = getattr(stream, "_io_writer", None)
+        secured = writer.get_extra_info("ssl_object") if writer is not None else None
+        return ssl.cert_time_to_seconds(secured.getpeercert()["notAfter"]) if secured is not None else None
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever the connection was lost and is there again, perhaps to another server."""
@@ -294,8 +303,8 @@ class Bus:
             await self.settle()
             self.require_subscribed([inbox])
         except Refusal as refusal:
-            raise Refusal(
-                refusal.code,
+            raise Unconnected(
+                Why.INBOX,
                 f"{refusal.message} Answers are sent there: nats.inbox_prefix has to be the one that the user may hear.",
             ) from None
         finally:
@@ -344,7 +353,7 @@ async def connect(
 
     Raises:
         ConfigError: a file that the configuration names is no use.
-        Refusal: `journal-away` when there was no connection within `timeout_s`, naming the URL and the last reason;
+        Unconnected: `journal-away` when there was no connection within `timeout_s`, naming the URL and the last reason;
             `not-permitted` when the server refuses the credentials.
     """
     config = NatsConfig(url=server) if isinstance(server, str) else server
@@ -378,7 +387,7 @@ async def connect(
         raise trouble.refusal() from None
     except (nats.errors.Error, ValueError) as error:
         await client.abandon()
-        raise Refusal(Code.JOURNAL_AWAY, f"NATS at {bus.url} cannot be reached: {error}.") from error
+        raise Unconnected(Why.AWAY, f"NATS at {bus.url} cannot be reached: {error}.") from error
     except Refusal:
         await bus.close()
         raise
@@ -398,19 +407,19 @@ class _Trouble:
         self._bus = bus
         self._config = config
         self._reason = ""
-        self._refused = False
+        self._why = Why.AWAY
 
     async def on_error(self, error: Exception) -> None:
         """Take what nats-py has to say."""
         if (denial := read_denial(error, self._written)) is not None:
             self._bus.denied(denial)
             return
-        self._refused = is_of_credentials(error)
+        self._why = _why(error)
         reason = self._words(error)
         if self._reason != reason:  # one line for a server that is away, not four a second
             _log.warning("NATS at %s: %s", self._bus.url, reason)
         self._reason = reason
-        is_final = self._refused or isinstance(error, (ssl.SSLError, NoTls))
+        is_final = self._why is not Why.AWAY or isinstance(error, ssl.SSLError)
         if self.deadline is not None and is_final:
             _end_now(self.deadline)  # asking again would only bring the same
 
@@ -423,12 +432,12 @@ class _Trouble:
         self._reason = ""
         self._bus.connection_back()
 
-    def refusal(self) -> Refusal:
+    def refusal(self) -> Unconnected:
         """Why there is no connection."""
-        if self._refused:
-            return Refusal(Code.NOT_PERMITTED, f"NATS at {self._bus.url}: {self._reason}.")
+        if self._why is Why.CREDENTIALS:
+            return Unconnected(self._why, f"NATS at {self._bus.url}: {self._reason}.")
         because = f": {self._reason}" if self._reason else ""
-        return Refusal(Code.JOURNAL_AWAY, f"NATS at {self._bus.url} cannot be reached{because}.")
+        return Unconnected(self._why, f"NATS at {self._bus.url} cannot be reached{because}.")
 
     def _words(self, error: Exception) -> str:
         if is_of_credentials(error):
@@ -443,6 +452,14 @@ class _Trouble:
             judge = file or "this machine's own authorities (nats.tls_ca_file names another)"
             return f"its certificate is not accepted by {judge}: {error.verify_message}"
         return str(error) or type(error).__name__
+
+
+def _why(error: Exception) -> Why:
+    if is_of_credentials(error):
+        return Why.CREDENTIALS
+    if isinstance(error, NoTls):
+        return Why.NO_TLS
+    return why_not_accepted(error) if isinstance(error, ssl.SSLCertVerificationError) else Why.AWAY
 
 
 async def _gather(answers: Answers, heard: AsyncIterator[Told], deadline: asyncio.Timeout) -> None:

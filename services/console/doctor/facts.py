@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from shared.bus.interface import ServiceInstance
 from shared.bus.permissions import OPERATOR
+from shared.bus.unconnected import Why
 from shared.config.model import Config, HostConfig
 from shared.messages.local import LocalStatus
 from shared.messages.status import MigrationStatus
@@ -31,6 +32,7 @@ class BusFacts:
     version: str
     is_local: bool
     asks_for_credentials: bool
+    certificate_days: float | None = None  # that the one which the server shows is good for; None without TLS
     can_see_sync: bool = True  # whether the server's monitoring page is configured
     lacking: str = ""  # why an acknowledged record may be lost in a power cut
     accepts_less: bool = False  # by the configuration
@@ -121,7 +123,10 @@ class FileLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All of it. Without `bus` nobody could be reached (`bus_trouble`); without `machine` there is no host here."""
+    """All of it.
+
+    Without `bus` nobody could be reached (`bus_trouble`), or nobody was asked; without `machine` there is no host here.
+    """
 
     config: Config | None
     config_name: str
@@ -130,4 +135,5 @@ class Facts:
     tls_mistakes: tuple[str, ...] | None = None  # None: no volume is served with TLS
     bus: BusFacts | None = None
     bus_trouble: str = ""
+    bus_why: Why | None = None  # there is no connection; None where a file of ours is wrong
     machine: MachineFacts | None = None

@@ -87,7 +87,14 @@ def _look_at_missing(path: Path) -> StateLook:
             trouble = ""
     except OSError as error:
         trouble = f"is not there, and no folder can be made in {parent}: {error.strerror}"
-    return StateLook(path=str(path), is_there=False, trouble=trouble)
+    space = os.statvfs(parent)
+    return StateLook(
+        path=str(path),
+        is_there=False,
+        trouble=trouble,
+        is_in_memory=_filesystem_of(parent) in _IN_MEMORY,
+        free_bytes=space.f_bavail * space.f_frsize,
+    )
 
 
 def _try_sync(path: Path) -> tuple[float | None, str]:
@@ -123,6 +130,8 @@ def _look_at_socket(address: str) -> SocketLook:
         return _look_at_unix(address, Path(place))
     host, _, port = place.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if why := _why_not_ours(family, host.strip("[]")):
+        return SocketLook(address=address, trouble=f"cannot be listened on: {why}")
     return SocketLook(address=address, is_taken=_is_taken(family, (host.strip("[]"), int(port))))
 
 
@@ -144,6 +153,16 @@ def _look_at_unix(address: str, path: Path) -> SocketLook:
             address=address, trouble="cannot be listened on: something else is there, and no socket"
         )
     return SocketLook(address=address, is_taken=_is_taken(socket.AF_UNIX, str(path)))
+
+
+def _why_not_ours(family: socket.AddressFamily, host: str) -> str:
+    """Why nothing can listen on an address of this machine; empty where it can. No port is taken that somebody wants."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _is_taken(family: socket.AddressFamily, where: str | tuple[str, int]) -> bool:
