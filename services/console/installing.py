@@ -4,7 +4,7 @@ Loaded for that command alone: what certificates are made with takes longer to l
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -21,8 +21,11 @@ from services.console.installation import (
     write,
 )
 from services.console.output import Output
+from services.console.server_file import ACCOUNT
 from services.console.services_config import host_name, machine_name, patterns_of, yet_to_come
+from shared.earlier_state import earlier_journals, earlier_state
 from shared.migration.names import NAME_RULE, is_valid_name
+from shared.migration.records import Subjects
 
 _PORT_MAX = 65535
 
@@ -57,6 +60,8 @@ def install(folder: str, asked: Asked, out: Output) -> None:
     _tell(place, plan, out)
     if warning := open_to_others(place):
         out.say(warning)
+    for sentence in _earlier(plan):
+        out.say(sentence)
     for sentence in filter(None, map(yet_to_come, asked.allow)):
         out.say(sentence)
     out.result(
@@ -104,6 +109,20 @@ def _tell(folder: Path, plan: Plan, out: Output) -> None:
     for line in next_commands(plan):
         out.say(f"  {line}")
     out.say("After a restart of NATS the second one is run again: the stream of progress is in memory alone.")
+
+
+def _earlier(plan: Plan) -> Iterator[str]:
+    """What an installation from before has left where this one will look, and would not find it."""
+    found = [earlier_state(Path(plan.state_dir / host.name), host.name) for host in plan.hosts]
+    store = plan.store or plan.installed_at / "nats/jetstream"
+    journals = earlier_journals(Path(store), Subjects.STREAM, ACCOUNT)
+    if not any(found) and not journals:
+        return
+    for each in dict.fromkeys(filter(None, found)):
+        yield f"There are migrations of an earlier installation: {each}. No host starts beside them."
+    for each in journals:
+        yield f"There is a journal of an earlier installation in {each}, which this one does not see."
+    yield "Before anything is started: docs/OPERATING.md, «From one installation to another»."
 
 
 def next_commands(plan: Plan) -> list[str]:

@@ -79,6 +79,7 @@ class StateLook:
     trouble: str = ""  # why it cannot be used
     mode: int = 0o700
     is_in_memory: bool = False
+    earlier: str = ""  # what an earlier installation keeps elsewhere, without which the host does not start
     free_bytes: int = 0
     sync_s: float | None = (
         None  # how long it took to make a small file durable; None where that was not tried

@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from services.console.doctor.facts import MachineFacts, SocketLook, StateLook
@@ -14,6 +15,7 @@ from services.console.doctor.looking_at_devices import look_at_pattern
 from services.console.host_here import ask
 from shared.config.addresses import UNIX_PATH_BYTES_MAX
 from shared.config.model import Config, HostConfig
+from shared.earlier_state import earlier_state
 from shared.messages.local import LocalStatus, local_socket
 from shared.migration.refusals import Refusal
 
@@ -32,7 +34,9 @@ def look_at_machine(config: Config) -> MachineFacts | None:
         host=host,
         why_not_io_uring=why_not_io_uring(),
         patterns=tuple(look_at_pattern(pattern) for pattern in host.allowed_devices),
-        state=_look_at_state(Path(host.state_dir)),
+        state=replace(
+            _look_at_state(Path(host.state_dir)), earlier=earlier_state(Path(host.state_dir), host.name)
+        ),
         own_word=_own_word(host),
         sockets=tuple(_look_at_socket(address) for address in _addresses(config, host)),
         memory_bytes=_memory_bytes(),

@@ -133,6 +133,11 @@ def state_directory(facts: Facts) -> Iterator[Finding]:
         yield failure(
             f"{state.path} {state.trouble}", "mend host.state_dir, or run this as the service's user"
         )
+    elif state.earlier:
+        yield failure(
+            f"{state.path} is new, and {state.earlier} of an earlier installation: the host does not start without it",
+            "move that state there (docs/OPERATING.md, «From one installation to another»), or out of the way",
+        )
     elif state.is_in_memory:
         yield failure(
             f"{state.path} is in memory: after a power cut every volume stays closed",

@@ -121,7 +121,7 @@ def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: Engin
     assert (status["state"], status["error_flag"]) == ("target-selected", True)
     assert status["io_engine"] == "threads", "Docker's filter refuses io_uring, and threads do it unasked"
     assert status["warnings"] == []
-    assert not_well(this, "cutover", "cutover", "doctor", "--json") == {}
+    assert not_well(this, "cutover", "doctor", "--json") == {}
     host = ("cutover", "doctor", "--config", "/etc/cutover/hosts/host1.toml", "--json")
     assert not_well(this, "write_cloning", *host).keys() <= {"io engine"}, "which the filter refuses"
 

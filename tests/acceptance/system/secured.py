@@ -26,12 +26,15 @@ from tests.support.installations import Installation, make_installation
 class SecuredSystem(System):
     """Started with the files of an installation. The test's own hand is the operator's."""
 
-    def __init__(self, folder: Path, background: Background) -> None:
+    def __init__(self, folder: Path, background: Background, *arguments: str) -> None:
+        """`arguments` are more for `cutover init`."""
         super().__init__(folder, background)
         self.state_dir = folder / "state" / HOST
         where = ("--state-dir", str(folder / "state"), "--allow", f"{self.data}/**", "--allow")
         remote = f"nbd+unix:///*?socket={self.data}/**"
-        self.installation: Installation = make_installation(folder / "etc", [HOST], *where, remote)
+        self.installation: Installation = make_installation(
+            folder / "etc", [HOST], *where, remote, *arguments
+        )
 
     @property
     def etc(self) -> Path:

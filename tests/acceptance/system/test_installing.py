@@ -1,10 +1,14 @@
 """What is changed in an installation while it is used, step by step as docs/SECURITY.md has it: keys, hosts, certificates."""
 
+import re
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from shutil import rmtree
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +19,7 @@ from tests.acceptance.system.background import Background
 from tests.acceptance.system.devices import MIB
 from tests.acceptance.system.pairs import make_pair
 from tests.acceptance.system.secured import SecuredSystem, secured_system
-from tests.acceptance.system.whole_system import CLONING, HOST, READY_TIMEOUT_S, ROOT
+from tests.acceptance.system.whole_system import CLONING, HOST, READY_TIMEOUT_S, ROOT, SERVICES, System
 from tests.support.installations import run_init
 
 
@@ -31,7 +35,7 @@ def changed(system: SecuredSystem, *arguments: str) -> str:
     return done.stdout
 
 
-def to_target_selected(system: SecuredSystem) -> None:
+def to_target_selected(system: System) -> None:
     pair = make_pair(system, size_bytes=8 * MIB)
     system.set_up("vol1", pair.source, pair.target)
     system.client.command("sync", "vol1")
@@ -118,3 +122,67 @@ def test_certificates_are_renewed_while_everything_goes_on(system: SecuredSystem
     assert _served(system) != before
     assert system.log(CLONING).count("is lost") == lost
     system.operate("commit", "vol1", "--yes")
+
+
+# ------------------------------------------------------------------ from an installation without credentials
+
+
+@pytest.fixture
+def plain_folder(background: Background) -> Iterator[Path]:
+    """What `cutover up` would leave: a volume in target-selected, and everything stopped cleanly."""
+    folder = Path(tempfile.mkdtemp(prefix="cutover-", dir="/tmp"))
+    before = System(folder, background)
+    try:
+        before.start()
+        to_target_selected(before)
+        for service in reversed(SERVICES):
+            assert before.stop_service(service) == 0
+        before.stop_nats()
+        before.client.close()
+        yield folder
+    finally:
+        rmtree(folder)
+
+
+def move(folder: Path) -> None:
+    """The commands of docs/OPERATING.md, «From one installation to another»."""
+    page = (ROOT / "docs/OPERATING.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"^```\n(STORE=.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    for name, place in (
+        ("STORE", folder / "nats/jetstream"),
+        ("OLD", folder / "host"),
+        ("NEW", folder / "state" / HOST),
+    ):
+        commands = re.sub(rf"^{name}=\S+", f"{name}={place}", commands, flags=re.MULTILINE)
+    subprocess.run(["sh", "-euc", commands], check=True, timeout=60)
+
+
+def test_migrations_are_taken_over_into_an_installation_with_credentials(
+    plain_folder: Path, background: Background
+) -> None:
+    """The journal is moved to the account, and the state to the host's folder.
+
+    Cause: the journal was another account's, and the state in another folder, and nobody looked. Failing: a host that begins
+    its first run without any migration. Passing: it does not start before both are where they belong, and goes on then.
+    """
+    store = ("--nats-store", str(plain_folder / "nats/jetstream"), "--state-dir", str(plain_folder))
+    said = run_init(plain_folder / "beside", f"--host={HOST}", *store).stdout
+    assert f"{plain_folder / 'host'} holds vol1" in said
+    assert f"a journal of an earlier installation in {plain_folder / 'nats/jetstream/jetstream/$G'}" in said
+    beside = subprocess.run(
+        [sys.executable, "-m", "services.write_cloning", "--config", str(plain_folder / f"beside/hosts/{HOST}.toml")],
+        cwd=ROOT, capture_output=True, text=True, timeout=READY_TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert beside.returncode == 2
+    assert "Move that state here" in beside.stderr
+
+    system = SecuredSystem(plain_folder, background, *store[:2])
+    move(plain_folder)
+    try:
+        system.start()
+        status = system.client.query("vol1")
+        assert (status["state"], status["attempt"], status["faults"]) == ("target-selected", 1, [])
+        assert system.client.words("vol1")[-1] != "repair"
+        system.operate("commit", "vol1", "--yes")
+    finally:
+        system.close()

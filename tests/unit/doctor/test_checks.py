@@ -131,6 +131,7 @@ CASES = (
     ("state directory", with_state(trouble="is no folder"), FAILURE, "is no folder"),
     ("state directory", with_state(is_in_memory=True), FAILURE, "is in memory"),
     ("state directory", with_state(mode=0o755), WARNING, "open to others (mode 0755)"),
+    ("state directory", with_state(is_there=False, earlier="/var/lib holds vol1"), FAILURE, "new, and /var/lib holds vol1"),
     ("state room", WELL, OK, "10 GiB free"),
     ("state room", with_state(free_bytes=100 * MIB), WARNING, "100 MiB free"),
     ("state room", with_state(free_bytes=MIB), FAILURE, "1 MiB free"),
