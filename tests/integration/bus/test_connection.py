@@ -13,7 +13,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from shared.bus.bootstrap import bootstrap
+from services.console.doctor.looking_at_bus import look_at_bus
+from shared.bus.bootstrap import bootstrap, require_journal
 from shared.bus.chain import ChainJournal
 from shared.bus.connection import Bus, connect, connected
 from shared.bus.durability import ServerDurability
@@ -491,3 +492,36 @@ async def test_every_connection_listens_below_a_prefix_of_its_own(nats: NatsWiri
     assert [place[0] for place in places] == ["_INBOX_startup"] * 3
     assert places[0][1] == places[1][1] != places[2][1]
     assert len(places[0][1]) >= 22
+
+
+# ------------------------------------------------------------------ a journal that loses records
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("discard", "old"),
+        ("max_msgs", 20),
+        ("max_age", 3600 * 10**9),
+        ("allow_msg_ttl", True),
+        ("republish", {"src": ">", "dest": "copy.>"}),
+    ],
+)
+async def test_a_journal_with_settings_that_lose_records_is_refused(
+    tmp_path: Path, setting: str, value: object
+) -> None:
+    """By the step that creates it, by startup before it admits anyone, and in what doctor shows."""
+    async with nats_server(tmp_path) as server, connected(server.url, name="t", clock=CLOCK) as bus:
+        await require_journal(bus)  # there is none
+        await bootstrap(bus)
+        await require_journal(bus)
+        info = await bus.client.request("$JS.API.STREAM.INFO.CUTOVER_JOURNAL", b"")
+        changed = orjson.loads(info.data)["config"] | {setting: value}
+        answer = await bus.client.request("$JS.API.STREAM.UPDATE.CUTOVER_JOURNAL", orjson.dumps(changed))
+        assert "error" not in orjson.loads(answer.data)
+        for check in (bootstrap, require_journal):
+            with pytest.raises(Refusal, match=setting) as caught:
+                await check(bus)
+            assert caught.value.code is Code.JOURNAL_UNSOUND
+        found = await look_at_bus(NatsConfig(url=server.url), CLOCK)
+        assert setting in str(found.streams["CUTOVER_JOURNAL"])
