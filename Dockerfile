@@ -24,7 +24,8 @@ USER 10001:10001
 FROM python:3.11-slim-bookworm AS cutover
 COPY --from=build /opt/cutover /opt/cutover
 # A new volume that is mounted on one of these takes over its owner.
-RUN ["install", "-d", "-o", "10001", "-g", "10001", "-m", "0750", "/var/lib/cutover", "/run/cutover", "/srv/volumes"]
+RUN ["install", "-d", "-o", "10001", "-g", "10001", "-m", "0750", "/run/cutover", "/srv/volumes"]
+RUN ["install", "-d", "-o", "10001", "-g", "10001", "-m", "0700", "/var/lib/cutover"]
 ENV PATH=/opt/cutover/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 ENV CUTOVER_HEALTH_SOCKET=/tmp/health.sock
 WORKDIR /var/lib/cutover

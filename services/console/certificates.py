@@ -13,7 +13,12 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
@@ -50,6 +55,21 @@ class Authority:
         """For a client, which no name is checked of."""
         return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, None, now)
 
+    def renewed(self, old: x509.Certificate, now: datetime) -> bytes:
+        """The same again, with the same key, for as long as a new one.
+
+        Raises:
+            ValueError: it is not said what it is for.
+        """
+        try:
+            usage = old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except x509.ExtensionNotFound:
+            raise ValueError("it does not say what it is for") from None
+        key = old.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise ValueError("its key is of another kind")  # noqa: TRY004 - it is the file that is wrong
+        return self._signed(old.subject, key, usage, _names_of(old), now).public_bytes(Encoding.PEM)
+
     def _issue(
         self,
         name: str,
@@ -58,32 +78,58 @@ class Authority:
         now: datetime,
     ) -> Issued:
         key = _new_key()
+        signed = self._signed(_subject(name), key.public_key(), x509.ExtendedKeyUsage([usage]), names, now)
+        return _issued(signed, key)
+
+    def _signed(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        usage: x509.ExtendedKeyUsage,
+        names: x509.SubjectAlternativeName | None,
+        now: datetime,
+    ) -> x509.Certificate:
         builder = (
-            _begun(name, key, now, LIFETIME)
+            _begun(subject, key, now, LIFETIME)
             .issuer_name(self._certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(usage, critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
             )
         )
         if names is not None:
             builder = builder.add_extension(names, critical=False)
-        return _issued(builder.sign(self._key, hashes.SHA256()), key)
+        return builder.sign(self._key, hashes.SHA256())
 
 
 def new_authority(name: str, now: datetime) -> Authority:
     """An authority that nobody knows yet."""
     key = _new_key()
     certificate = (
-        _begun(name, key, now, AUTHORITY_LIFETIME)
+        _begun(_subject(name), key.public_key(), now, AUTHORITY_LIFETIME)
         .issuer_name(_subject(name))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
     return Authority(_issued(certificate, key), certificate, key)
+
+
+def authority_of(certificates: bytes, key: bytes) -> Authority:
+    """The authority that is there: the one of these certificates that the key is of.
+
+    Raises:
+        ValueError: there are none, it is no key that signs here, or of another.
+    """
+    private = load_pem_private_key(key, None)
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise ValueError("it is no key of an elliptic curve")  # noqa: TRY004 - it is the file that is wrong
+    for certificate in x509.load_pem_x509_certificates(certificates):
+        if certificate.public_key() == private.public_key():
+            return Authority(_issued(certificate, private), certificate, private)
+    raise ValueError("it is the key of another authority")
 
 
 def general_name(text: str) -> x509.GeneralName:
@@ -101,17 +147,24 @@ def general_name(text: str) -> x509.GeneralName:
     return x509.DNSName(text)
 
 
+def _names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
 def _begun(
-    name: str, key: ec.EllipticCurvePrivateKey, now: datetime, lifetime: timedelta
+    subject: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
-        .subject_name(_subject(name))
-        .public_key(key.public_key())
+        .subject_name(subject)
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCKS_DIFFER)
         .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 

@@ -11,6 +11,7 @@ import typer
 import uvloop
 from rich.text import Text
 
+from services.console.command_line import given
 from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Outcome
 from services.console.doctor.looking_at_bus import look_at_bus
@@ -18,11 +19,13 @@ from services.console.doctor.looking_at_files import look_at_files, look_at_tls
 from services.console.doctor.looking_at_machine import look_at_machine
 from services.console.doctor.table import Line, lines
 from services.console.failures import Exit
-from services.console.options import JsonOption, ServerOption, Session
+from services.console.options import JsonOption, ServerOption
+from services.console.output import Output
 from services.console.running import usual_state_dir
 from services.console.state_directory import StateDirectory
+from shared.bus.unconnected import Unconnected
 from shared.clock import SystemClock
-from shared.config.load import ConfigError, load
+from shared.config.load import ConfigError, load, load_nats
 from shared.config.model import Config, NatsConfig
 from shared.migration.refusals import Refusal
 from shared.plain import plain
@@ -53,10 +56,13 @@ def doctor(
 
     One line each: ok, warning or failure, and what to do. Exit status 1 when there is a failure.
     """
-    session = Session(context, server, json)
-    found = list(lines(uvloop.run(_facts(config or _last_config(), session))))
+    # Not a session, which would heed the file of CUTOVER_CONFIG beside the one that is named.
+    out = Output(json=json or bool(given(context, "json")))
+    named = given(context, "server") or server
+    file = config or _last_config()
+    found = list(lines(uvloop.run(_facts(file, str(named) if named else None))))
     counts = Counter(line.outcome for line in found)
-    session.out.result({
+    out.result({
         "ok": not counts[Outcome.FAILURE],
         "checks": [
             {"check": line.check, "outcome": line.outcome, "message": line.message, "todo": line.todo}
@@ -64,8 +70,8 @@ def doctor(
         ],
     })  # fmt: skip
     for line in found:
-        session.out.people.print(_text(line), soft_wrap=True)  # a line each, however wide the terminal is
-    session.out.say(", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome) + ".")
+        out.people.print(_text(line), soft_wrap=True)  # a line each, however wide the terminal is
+    out.say(", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome) + ".")
     if counts[Outcome.FAILURE]:
         raise typer.Exit(Exit.FAILED)
 
@@ -76,7 +82,7 @@ def _last_config() -> Path | None:
     return file if file.is_file() else None
 
 
-async def _facts(file: Path | None, session: Session) -> Facts:
+async def _facts(file: Path | None, server: str | None) -> Facts:
     name = f"{file} and the environment" if file else "the environment"
     config: Config | None = None
     mistakes: tuple[str, ...] = ()
@@ -84,18 +90,31 @@ async def _facts(file: Path | None, session: Session) -> Facts:
         config = load(file, os.environ)
     except ConfigError as error:
         mistakes = tuple(line.strip() for line in str(error).splitlines()[1:]) or (str(error),)
-    nats = config.nats if config is not None else NatsConfig()
-    if session.server_was_named:
-        nats = replace(nats, url=session.server)
     facts = Facts(config=config, config_name=name, mistakes=mistakes)
     if config is not None:
         now = datetime.now(UTC)
         facts = replace(facts, files=look_at_files(config, now), tls_mistakes=look_at_tls(config, now))
-    try:
-        facts = replace(facts, bus=await look_at_bus(nats, SystemClock()))
-    except (ConfigError, Refusal) as error:
-        facts = replace(facts, bus_trouble=error.message if isinstance(error, Refusal) else str(error))
+    if (nats := _nats(file, server, config)) is not None:
+        facts = await _with_bus(facts, nats)
     return facts if config is None else replace(facts, machine=look_at_machine(config))
+
+
+def _nats(file: Path | None, server: str | None, config: Config | None) -> NatsConfig | None:
+    """Whom to ask; nobody, where that stands in what cannot be read."""
+    try:
+        nats = config.nats if config is not None else load_nats(file, os.environ)
+    except ConfigError:
+        return None if server is None else NatsConfig(url=server)
+    return nats if server is None else replace(nats, url=server)
+
+
+async def _with_bus(facts: Facts, nats: NatsConfig) -> Facts:
+    try:
+        return replace(facts, bus=await look_at_bus(nats, SystemClock()))
+    except Unconnected as unconnected:
+        return replace(facts, bus_trouble=unconnected.message, bus_why=unconnected.why)
+    except (ConfigError, Refusal) as error:
+        return replace(facts, bus_trouble=error.message if isinstance(error, Refusal) else str(error))
 
 
 def _text(line: Line) -> Text:

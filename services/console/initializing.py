@@ -4,11 +4,18 @@ from typing import Annotated
 
 import typer
 
+from services.console.failures import usage
 from services.console.options import JsonOption, Session
 
 initializing = typer.Typer()
 _PANEL = "Run"
+_CHANGE_PANEL = "What is there"
 _PORT_MAX = 65535
+_CHANGES = {  # and what goes with each
+    "add_host": {"allow", "state_dir", "ca_key"},
+    "new_key": set[str](),
+    "renew": {"ca_key"},
+}
 
 
 @initializing.command(rich_help_panel=_PANEL)
@@ -40,7 +47,8 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
         str,
         typer.Option(
             metavar="ADDRESS:PORT",
-            help="Where the server shows that it syncs. It asks nobody for credentials.",
+            help="Where the server shows that it syncs. It asks nobody for credentials, and tells "
+            "what everyone listens on: no address that other machines reach.",
         ),
     ] = "127.0.0.1:8222",
     nats_store: Annotated[
@@ -65,6 +73,38 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
             help="Where the files will be used, if elsewhere than in DIR: /etc/cutover, for example.",
         ),
     ] = None,
+    add_host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[=ADDRESS,…]",
+            help="In a DIR that is there: a host more, with its key, user, certificate and file. Takes --allow, --state-dir.",
+            rich_help_panel=_CHANGE_PANEL,
+        ),
+    ] = None,
+    new_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE",
+            help="In a DIR that is there: another key for a role; stop what uses it before.",
+            rich_help_panel=_CHANGE_PANEL,
+        ),
+    ] = None,
+    renew: Annotated[
+        bool,
+        typer.Option(
+            "--renew",
+            help="In a DIR that is there: all certificates anew, by the same authority, for the same names and keys.",
+            rich_help_panel=_CHANGE_PANEL,
+        ),
+    ] = False,
+    ca_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The authority's key, where it is not in DIR/tls/ca-key.pem: for --add-host and --renew.",
+            rich_help_panel=_CHANGE_PANEL,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write a configuration with credentials and TLS for NATS, the services, hosts and the operator.
@@ -73,6 +113,16 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
     TCP. Nothing is overwritten, and nothing half-done stays. The commands that come next are told.
     """
     # Only here: what certificates are made with takes longer to load than most commands run.
+    out = Session(context, None, json).out
+    if _is_change(context):
+        from services.console.changing import Wanted, change  # noqa: PLC0415
+
+        given = state_dir if _is_given(context, "state_dir") else None
+        wanted = Wanted(
+            add_host=add_host, new_key=new_key, renew=renew, ca_key=ca_key, state_dir=given, allow=allow or ()
+        )
+        change(folder, wanted, out)
+        return
     from services.console.installing import Asked, install  # noqa: PLC0415
 
     asked = Asked(
@@ -85,4 +135,33 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
         allow=allow or (),
         installed_at=installed_at,
     )
-    install(folder, asked, Session(context, None, json).out)
+    install(folder, asked, out)
+
+
+def _is_change(context: typer.Context) -> bool:
+    """Whether an installation that is there is changed.
+
+    Raises:
+        ConsoleError: (`usage`) options that do not go together.
+    """
+    given = {name for name in context.params if _is_given(context, name)} - {"folder", "json", "context"}
+    changes = given & _CHANGES.keys()
+    if not changes:
+        if "ca_key" in given:
+            raise usage("--ca-key goes with --add-host or --renew.")
+        return False
+    if len(changes) > 1:
+        raise usage(f"{' and '.join(_option(each) for each in sorted(changes))}: one at a time.")
+    (change,) = changes
+    if strange := given - changes - _CHANGES[change]:
+        raise usage(f"{_option(min(strange))} does not go with {_option(change)}.")
+    return True
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

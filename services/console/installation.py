@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from services.console.certificates import LOOPBACK_NAMES, Issued, new_authority
+from services.console.certificates import LOOPBACK_NAMES, Authority, Issued, new_authority
 from services.console.failures import ConsoleError
 from services.console.server_file import ServerPlan, server_text
 from services.console.service_files import NatsPlan, host_text, nats_text
@@ -45,6 +45,15 @@ SECRET, OPEN = 0o600, 0o644
 SECRET_FOLDER, OPEN_FOLDER = 0o700, 0o755
 OTHERS_MAY_WRITE = 0o022
 SECRETS = "secrets"
+TLS = PurePosixPath("tls")
+CA, CA_KEY = TLS / "ca.pem", TLS / "ca-key.pem"
+NATS_PAIR = (TLS / "nats.pem", TLS / "nats-key.pem")
+CLIENT_PAIR = (TLS / "nbd-client/client-cert.pem", TLS / "nbd-client/client-key.pem")
+SERVER_FILE, OPERATOR_FILE, HOSTS = (
+    PurePosixPath("nats/nats-server.conf"),
+    PurePosixPath("operator.toml"),
+    PurePosixPath("hosts"),
+)
 ANY_ADDRESS, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - where other machines are to reach it, it listens for them
 _OF_SERVICES = {
     BOOTSTRAP: BOOTSTRAP,
@@ -180,35 +189,54 @@ def _write(made: Path, path: PurePosixPath, file: File) -> None:
 
 
 def _secrets(keys: Mapping[str, KeyPair]) -> dict[PurePosixPath, File]:
-    return {
-        PurePosixPath(SECRETS) / f"{name}.nk": File(f"{key.seed}\n".encode(), SECRET)
-        for name, key in keys.items()
-    }
+    return {seed_path(name): seed_file(key) for name, key in keys.items()}
+
+
+def seed_file(key: KeyPair) -> File:
+    """The seed of a key, as a file."""
+    return File(f"{key.seed}\n".encode(), SECRET)
 
 
 def _certificates(plan: Plan, now: datetime) -> dict[PurePosixPath, File]:
     authority = new_authority("Cutover's authority", now)
-    tls, client = PurePosixPath("tls"), PurePosixPath("tls/nbd-client")
     files = {
-        **_pair(tls / "ca.pem", tls / "ca-key.pem", authority.issued),
-        **_pair(
-            tls / "nats.pem",
-            tls / "nats-key.pem",
-            authority.for_server("NATS", [*LOOPBACK_NAMES, *plan.nats_hosts], now),
-        ),
-        **_pair(
-            client / "client-cert.pem", client / "client-key.pem", authority.for_client("NBD client", now)
-        ),
-        client / "ca-cert.pem": File(authority.issued.certificate),
+        **pair(CA, CA_KEY, authority.issued),
+        **pair(*NATS_PAIR, for_nats(authority, plan.nats_hosts, now)),
+        **pair(*CLIENT_PAIR, for_clients(authority, now)),
+        CLIENT_PAIR[0].with_name("ca-cert.pem"): File(authority.issued.certificate),
     }
     for host in plan.hosts:
-        names = [*LOOPBACK_NAMES, host.name, *host.addresses]
-        issued = authority.for_server(host.name, names, now)
-        files |= _pair(tls / f"nbd-{host.name}.pem", tls / f"nbd-{host.name}-key.pem", issued)
+        files |= pair(*nbd_pair(host.name), for_host(authority, host, now))
     return files
 
 
-def _pair(certificate: PurePosixPath, key: PurePosixPath, issued: Issued) -> dict[PurePosixPath, File]:
+def for_nats(authority: Authority, names: Sequence[str], now: datetime) -> Issued:
+    """The NATS server's."""
+    return authority.for_server("NATS", [*LOOPBACK_NAMES, *names], now)
+
+
+def for_host(authority: Authority, host: HostPlan, now: datetime) -> Issued:
+    """That of a host's NBD server."""
+    return authority.for_server(host.name, [*LOOPBACK_NAMES, host.name, *host.addresses], now)
+
+
+def for_clients(authority: Authority, now: datetime) -> Issued:
+    """The one that NBD clients show."""
+    return authority.for_client("NBD client", now)
+
+
+def nbd_pair(host: str) -> tuple[PurePosixPath, PurePosixPath]:
+    """Where the certificate and the key of a host's NBD server are."""
+    return TLS / f"nbd-{host}.pem", TLS / f"nbd-{host}-key.pem"
+
+
+def seed_path(role: str) -> PurePosixPath:
+    """Where the seed of a role's key is."""
+    return PurePosixPath(SECRETS) / f"{role}.nk"
+
+
+def pair(certificate: PurePosixPath, key: PurePosixPath, issued: Issued) -> dict[PurePosixPath, File]:
+    """A certificate and its key, as files."""
     return {certificate: File(issued.certificate), key: File(issued.key, SECRET)}
 
 
@@ -222,7 +250,7 @@ def _server(plan: Plan, everyone: Sequence[Role], keys: Mapping[str, KeyPair]) -
         store=str(plan.store or plan.installed_at / "nats/jetstream"),
     )
     text = server_text(server, everyone, {name: key.public_key for name, key in keys.items()})
-    return {PurePosixPath("nats/nats-server.conf"): File(text.encode())}
+    return {SERVER_FILE: File(text.encode())}
 
 
 def _configurations(plan: Plan, everyone: Mapping[str, Role]) -> dict[PurePosixPath, File]:
@@ -233,10 +261,10 @@ def _configurations(plan: Plan, everyone: Mapping[str, Role]) -> dict[PurePosixP
         PurePosixPath("services") / f"{service}.toml": nats_text(nats, everyone[role])
         for service, role in _OF_SERVICES.items()
     }
-    files[PurePosixPath("operator.toml")] = nats_text(nats, everyone[OPERATOR])
+    files[OPERATOR_FILE] = nats_text(nats, everyone[OPERATOR])
     for host in plan.hosts:
         text = host_text(nats, everyone[cloning_role(host.name)], host.name, plan.state_dir, plan.allow)
-        files[PurePosixPath("hosts") / f"{host.name}.toml"] = text
+        files[HOSTS / f"{host.name}.toml"] = text
     return {path: File(text.encode()) for path, text in files.items()}
 
 

@@ -4,7 +4,7 @@ Loaded for that command alone: what certificates are made with takes longer to l
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -21,8 +21,11 @@ from services.console.installation import (
     write,
 )
 from services.console.output import Output
+from services.console.server_file import ACCOUNT
 from services.console.services_config import host_name, machine_name, patterns_of, yet_to_come
+from shared.earlier_state import earlier_journals, earlier_state
 from shared.migration.names import NAME_RULE, is_valid_name
+from shared.migration.records import Subjects
 
 _PORT_MAX = 65535
 
@@ -57,6 +60,8 @@ def install(folder: str, asked: Asked, out: Output) -> None:
     _tell(place, plan, out)
     if warning := open_to_others(place):
         out.say(warning)
+    for sentence in _earlier(plan):
+        out.say(sentence)
     for sentence in filter(None, map(yet_to_come, asked.allow)):
         out.say(sentence)
     out.result(
@@ -72,13 +77,13 @@ def _planned(place: Path, asked: Asked) -> Plan:
     store = asked.nats_store
     at = str(place) if asked.installed_at is None else asked.installed_at
     plan = Plan(
-        installed_at=PurePosixPath(_absolute("--installed-at", at)),
-        hosts=tuple(_host(each) for each in asked.hosts or [host_name()]),
+        installed_at=PurePosixPath(absolute("--installed-at", at)),
+        hosts=tuple(host_plan("--host", each) for each in asked.hosts or [host_name()]),
         nats_hosts=tuple(_reachable("--nats-host", each) for each in asked.nats_hosts),
         nats_port=asked.nats_port,
         monitor=_endpoint("--nats-monitor", asked.nats_monitor),
-        store=PurePosixPath(_absolute("--nats-store", store)) if store is not None else None,
-        state_dir=PurePosixPath(_absolute("--state-dir", asked.state_dir)),
+        store=PurePosixPath(absolute("--nats-store", store)) if store is not None else None,
+        state_dir=PurePosixPath(absolute("--state-dir", asked.state_dir)),
         allow=tuple(pattern for each in asked.allow for pattern in patterns_of(each)),
     )
     if len({each.name for each in plan.hosts}) != len(plan.hosts):
@@ -106,6 +111,20 @@ def _tell(folder: Path, plan: Plan, out: Output) -> None:
     out.say("After a restart of NATS the second one is run again: the stream of progress is in memory alone.")
 
 
+def _earlier(plan: Plan) -> Iterator[str]:
+    """What an installation from before has left where this one will look, and would not find it."""
+    found = [earlier_state(Path(plan.state_dir / host.name), host.name) for host in plan.hosts]
+    store = plan.store or plan.installed_at / "nats/jetstream"
+    journals = earlier_journals(Path(store), Subjects.STREAM, ACCOUNT)
+    if not any(found) and not journals:
+        return
+    for each in dict.fromkeys(filter(None, found)):
+        yield f"There are migrations of an earlier installation: {each}. No host starts beside them."
+    for each in journals:
+        yield f"There is a journal of an earlier installation in {each}, which this one does not see."
+    yield "Before anything is started: docs/OPERATING.md, «From one installation to another»."
+
+
 def next_commands(plan: Plan) -> list[str]:
     """The command lines that start everything, in their order, and look at it."""
     at = plan.installed_at
@@ -130,11 +149,16 @@ def next_commands(plan: Plan) -> list[str]:
     ]
 
 
-def _host(text: str) -> HostPlan:
+def host_plan(option: str, text: str) -> HostPlan:
+    """A host as it is written: its name, and what it is reached under.
+
+    Raises:
+        ConsoleError: `usage`.
+    """
     name, _, addresses = text.partition("=")
     if not is_valid_name(name):
-        raise usage(f"--host: {name!r} cannot name a host: {NAME_RULE}.")
-    reached = tuple(_reachable("--host", each) for each in addresses.split(",") if each)
+        raise usage(f"{option}: {name!r} cannot name a host: {NAME_RULE}.")
+    reached = tuple(_reachable(option, each) for each in addresses.split(",") if each)
     return HostPlan(name=name, addresses=reached)
 
 
@@ -154,7 +178,12 @@ def _endpoint(option: str, text: str) -> str:
     return text
 
 
-def _absolute(option: str, text: str) -> str:
+def absolute(option: str, text: str) -> str:
+    """A path that holds wherever the command is run.
+
+    Raises:
+        ConsoleError: `usage`.
+    """
     if not text.startswith("/"):
         raise usage(f"{option}: {text!r} is no absolute path.")
     return text

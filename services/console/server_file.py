@@ -1,5 +1,6 @@
 """The NATS server's configuration with TLS, and a user with the permissions of each role. Pure: text out of data."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from shared.bus.permissions import Permissions, Role, permissions
 from shared.messages.codec import MESSAGE_BYTES_MAX
 
 ACCOUNT = "CUTOVER"
+_USERS_BEGIN, _USERS_END = "\n    users: [\n", "\n    ]\n"
 _HEAD = """\
 # Written by `cutover init`: the NATS server that Cutover's services meet on.
 # Each role has a user of its own, known by the public part of its key (nkey), and may do what stands here and no more.
@@ -18,7 +20,8 @@ server_name: cutover
 host: {host}
 port: {port}
 
-# Services see there that the server syncs before it acknowledges. It knows no passwords, and is meant for this machine.
+# Services see there that the server syncs before it acknowledges. It knows no passwords, and tells what everyone listens on: it
+# is meant for this machine, or for a network of these services alone.
 http: {monitor}
 
 max_payload: {max_payload}
@@ -76,6 +79,37 @@ def server_text(plan: ServerPlan, everyone: Sequence[Role], public_keys: dict[st
             _user(role, permissions(role, everyone), public_keys[role.name]) for role in everyone
         ),
     )
+
+
+def with_user(text: str, role: Role, allowed: Permissions, public_key: str) -> str:
+    """The file with one user more, behind the others.
+
+    Raises:
+        ValueError: it is not as it was written, or has the role already.
+    """
+    if _known(text, role.name) is not None:
+        raise ValueError(f"it has a user {role.name} already")
+    begins = text.find(_USERS_BEGIN)
+    ends = text.find(_USERS_END, begins)
+    if begins < 0 or ends < 0:
+        raise ValueError("the list of users in it is not where it was written")
+    return f"{text[:ends]}\n{_user(role, allowed, public_key)}{text[ends:]}"
+
+
+def with_key(text: str, role: str, public_key: str) -> str:
+    """The file with another key for a user.
+
+    Raises:
+        ValueError: it is not as it was written, or does not have the role.
+    """
+    known = _known(text, role)
+    if known is None:
+        raise ValueError(f"there is no user below a comment `# {role}: …` in it")
+    return f"{text[: known.start('key')]}{public_key}{text[known.end('key') :]}"
+
+
+def _known(text: str, role: str) -> re.Match[str] | None:
+    return re.search(rf"^ *# {re.escape(role)}: .*\n *\{{ *nkey: *(?P<key>U[A-Z2-7]+)$", text, re.MULTILINE)
 
 
 def _user(role: Role, allowed: Permissions, public_key: str) -> str:

@@ -47,7 +47,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     commands = _Commands()
     place = Place.of(config.monitoring.listen)
     with _operator(config.monitoring, commands) as operator:
-        app = application(picture, browsers, operator, loopback_only=place.is_loopback)
+        names = config.monitoring.host_names
+        app = application(picture, browsers, operator, loopback_only=place.is_loopback, host_names=names)
         async with serving(app, place, browsers.close) as url:
             _log.info("the page is at %s", url)
             supervisor.ready(f"The page is at {url}")

@@ -1,7 +1,7 @@
 """The page's routes: its files, the stream, the metrics, and for an operator the log-in and the commands."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,12 @@ class Json(Response):
 
 
 def application(
-    picture: Picture, browsers: Browsers, operator: Operator | None, *, loopback_only: bool
+    picture: Picture,
+    browsers: Browsers,
+    operator: Operator | None,
+    *,
+    loopback_only: bool,
+    host_names: Collection[str] = (),
 ) -> Starlette:
     """The whole application; commands exist only with an operator."""
     pages = _Pages(picture, browsers)
@@ -72,7 +77,8 @@ def application(
         Route("/migrations/{name}/question/{command}", commands.question),
         Route("/migrations/{name}/command/{command}", commands.carry_out, methods=["POST"]),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, loopback_only=loopback_only)])
+    guard = Middleware(Guard, loopback_only=loopback_only, host_names=host_names)
+    app = Starlette(routes=routes, middleware=[guard])
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(ForbiddenError, _forbidden)

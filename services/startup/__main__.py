@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from services.startup.service import SERVICE_NAME, Startup
+from shared.bus.bootstrap import require_journal
 from shared.bus.chain import ChainJournal
 from shared.bus.connection import connected
 from shared.bus.endpoints import NatsEndpoints
@@ -23,6 +24,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
     async with connected(config.nats, name="startup", clock=clock) as bus:
+        await require_journal(bus)  # by one that loses records nobody is admitted
         journal = NotingJournal(ChainJournal(JetStreamStream(bus)))
         PROCESS.whereabouts = journal.whereabouts
         service = Startup(journal=journal, requests=bus, discovery=bus, clock=clock)

@@ -8,10 +8,24 @@ from pathlib import Path
 
 from services.write_cloning.storage import Storage
 from shared.config.load import ConfigError
+from shared.earlier_state import RUN, WITNESSES, earlier_state
 from shared.migration.refusals import Code, Refusal
 
-WITNESSES = "witnesses"  # the folder of them in a state directory
-_NAME = "run"
+_BESIDE = "docs/OPERATING.md, «From one installation to another»"
+
+
+def refuse_earlier_state(state_dir: Path, host: str) -> None:
+    """See that no host begins anew beside the state that it had in an earlier installation.
+
+    Raises:
+        ConfigError: it would.
+    """
+    if found := earlier_state(state_dir, host):
+        raise ConfigError(
+            f"host.state_dir: {state_dir} is new, and {found} of an earlier installation, without which this host does not "
+            f"begin: nobody would know any more which side of those is right. Move that state here ({_BESIDE}), or have it "
+            "cleaned up by what it was made with, or put it out of the way."
+        )
 
 
 @contextmanager
@@ -58,12 +72,10 @@ async def next_run(storage: Storage) -> int:
 
 
 async def _counted(storage: Storage) -> int:
-    content = await storage.get(_NAME)
+    content = await storage.get(RUN)
     try:
         run = int(content) + 1 if content is not None else 1
     except ValueError:
-        raise Refusal(
-            Code.BAD_REQUEST, f"The file {_NAME!r} of the state directory holds no number."
-        ) from None
-    await storage.put(_NAME, str(run).encode())
+        raise Refusal(Code.BAD_REQUEST, f"The file {RUN!r} of the state directory holds no number.") from None
+    await storage.put(RUN, str(run).encode())
     return run

@@ -27,7 +27,7 @@ from services.write_cloning.offering import Offering
 from services.write_cloning.opener import ConfiguredOpener
 from services.write_cloning.openings import Openings
 from services.write_cloning.progress import tell_progress
-from services.write_cloning.run_number import WITNESSES, locked, next_run
+from services.write_cloning.run_number import locked, next_run, refuse_earlier_state
 from services.write_cloning.storage import Directory
 from services.write_cloning.surroundings import Limits, Surroundings
 from services.write_cloning.witness import Witnesses
@@ -38,6 +38,7 @@ from shared.bus.interface import ServiceDescription
 from shared.bus.jetstream import JetStreamStream
 from shared.clock import SystemClock
 from shared.config.model import Config, HostConfig
+from shared.earlier_state import WITNESSES
 from shared.logs.about import PROCESS
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.messages.local import local_socket
@@ -65,6 +66,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     if config.host is None:
         raise Refusal(Code.BAD_REQUEST, "The configuration has no [host] section.")
     state_dir = Path(config.host.state_dir)
+    refuse_earlier_state(state_dir, config.host.name)
     with tls_of(config.nbd, SystemClock()) as tls, locked(state_dir):
         run = await next_run(Directory(state_dir))
         PROCESS.host, PROCESS.run = config.host.name, run

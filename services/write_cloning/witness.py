@@ -12,6 +12,7 @@ import orjson
 
 from services.write_cloning.openings import Openings
 from services.write_cloning.storage import Storage
+from shared.earlier_state import SUFFIX
 from shared.messages.admission import UnreadableWitness, WitnessView
 from shared.messages.codec import decode, encode
 from shared.messages.recording import FaultReport
@@ -22,7 +23,6 @@ from shared.migration.states import State
 from shared.migration.table import Facts, with_faults
 
 VERSION = 1
-SUFFIX = ".witness"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

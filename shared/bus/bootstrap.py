@@ -32,6 +32,7 @@ class _Demand:
 
     config: StreamConfig
     checked: tuple[str, ...]
+    unset: tuple[str, ...] = ()  # settings that are not to be there at all
 
 
 _JOURNAL = _Demand(
@@ -66,6 +67,18 @@ _JOURNAL = _Demand(
         "deny_purge",
         "allow_rollup_hdrs",
         "allow_direct",
+    ),
+    # With these whoever publishes a record has it expire, none is stored, or they come from or go elsewhere.
+    unset=(
+        "allow_msg_ttl",
+        "no_ack",
+        "sealed",
+        "mirror",
+        "sources",
+        "republish",
+        "subject_transform",
+        "allow_msg_schedules",
+        "allow_msg_counter",
     ),
 )
 _PROGRESS = _Demand(
@@ -102,6 +115,20 @@ async def ensure_progress(bus: Bus) -> None:
     await _ensure(bus, _PROGRESS)
 
 
+async def require_journal(bus: Bus) -> None:
+    """See that the journal has the settings that it has to have, as far as there is one and the server answers.
+
+    Raises:
+        Refusal: `journal-unsound` naming the settings that differ.
+    """
+    try:
+        async with bus.waiting("$JS.API.STREAM", TIMEOUT_S):
+            info = await bus.client.jetstream().stream_info(Subjects.STREAM)
+    except (Refusal, nats.js.errors.Error):
+        return  # whoever reads or writes it is told
+    _refuse_differing(bus, _JOURNAL, info.config)
+
+
 async def _ensure(bus: Bus, demand: _Demand) -> None:
     try:
         info = await _found_or_made(bus, demand.config)
@@ -109,8 +136,11 @@ async def _ensure(bus: Bus, demand: _Demand) -> None:
         raise Refusal(Code.JOURNAL_AWAY, f"JetStream at {bus.url} does not answer.") from unanswered
     except nats.js.errors.Error as error:
         raise Refusal(Code.JOURNAL_AWAY, f"JetStream at {bus.url} does not answer: {error}.") from error
-    differing = _differing(demand, info.config)
-    if differing:
+    _refuse_differing(bus, demand, info.config)
+
+
+def _refuse_differing(bus: Bus, demand: _Demand, present: StreamConfig) -> None:
+    if differing := _differing(demand, present):
         raise Refusal(
             Code.JOURNAL_UNSOUND,
             f"The stream {demand.config.name} at {bus.url} is there with other settings: {'; '.join(differing)}.",
@@ -137,7 +167,7 @@ def _differing(demand: _Demand, present: StreamConfig) -> list[str]:
         f"{setting} is {_shown(found)}, not {_shown(wanted)}"
         for setting in demand.checked
         if (found := getattr(present, setting)) != (wanted := getattr(demand.config, setting))
-    ]
+    ] + [f"{setting} is set, and must not be" for setting in demand.unset if getattr(present, setting)]
 
 
 def _shown(value: object) -> str:

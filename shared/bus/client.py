@@ -1,13 +1,17 @@
-"""nats-py's client, without three of its habits that a service cannot live with.
+"""nats-py's client, without four of its habits that a service cannot live with.
 
 - It goes on without TLS when the server offers none, whoever that server is.
 - It gives up for good when the server ends the connection with an error other than a denied subject: a key that was
   replaced, a limit that was reached. Such a connection has to come back by itself when the reason is gone.
+- Its inboxes are counted up from one another. Whoever is asked sees one, and may publish to all of the asker's role: he
+  must not know those on which others answer. So each has a secret of its own, and so has what they all begin with, which the
+  server's monitoring page shows.
 - It takes a key only from a package that cannot be installed here (see `shared.bus.nkeys`).
 """
 
 import base64
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +24,21 @@ from shared.bus.credentials import Credentials
 from shared.bus.denials import read_denial
 
 _WRITTEN_MAX = 1000  # what was denied is told within a moment, and answers have a subject each
+_SECRET_BYTES = 16  # of what nobody guesses
+
+
+class _Secrets:
+    """In the place of nats-py's counter: what it makes inboxes, and the ends of their names, of."""
+
+    @staticmethod
+    def next() -> bytearray:
+        """One that nobody knows, and of 22 characters, which nats-py counts on."""
+        return bytearray(secrets.token_urlsafe(_SECRET_BYTES).encode())
+
+
+def inbox_below(prefix: str) -> str:
+    """A prefix of one connection's own, below the one that its user may hear."""
+    return f"{prefix}.{secrets.token_urlsafe(_SECRET_BYTES)}"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -49,6 +68,7 @@ class SteadyClient(Client):
         )  # subjects that we have used, by what they are in lower case
         self._key = credentials.key
         self._public_nkey = self._key.public_key if self._key is not None else None
+        self._nuid = _Secrets()  # type: ignore[assignment] # of which nats-py calls `next` alone
 
     @property
     def signing(self) -> Callable[[str], bytes] | None:

@@ -19,16 +19,19 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shared.bus.answering import refusal_in
-from shared.bus.client import NoTls, SteadyClient
+from shared.bus.client import NoTls, SteadyClient, inbox_below
 from shared.bus.credentials import Credentials, read_credentials
 from shared.bus.denials import Denial, is_of_credentials, read_denial
+from shared.bus.discovery import NOBODY_DOUBTED_S, Answers
 from shared.bus.interface import ServiceInstance, Told, Unanswered
 from shared.bus.micro import ERROR_CODE_HEADER
+from shared.bus.unconnected import Unconnected, Why, why_not_accepted
 from shared.clock import Clock
 from shared.config.model import NatsConfig
 from shared.messages.cloudevents import event_headers
 from shared.messages.codec import decode_reply, encode
 from shared.migration.refusals import Code, Refusal
+from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +41,6 @@ CONNECT_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 2.0
 PING_INTERVAL_S = 2  # two pings without an answer, and the connection counts as broken
 RECONNECT_WAIT_S = 0.25
-_INSTANCES_MAX = 1000
 DEAF_TOLD_AFTER_S = 1.0  # a denied subscription, unless whoever wanted it is refused before
 _DENIALS_MAX = 1000  # that are remembered, so that each is logged once
 
@@ -49,16 +51,6 @@ class Server:
 
     server_id: str
     version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Info:
-    """What is read of the answer to `$SRV.INFO`; the field names are the protocol's."""
-
-    name: str
-    id: str
-    metadata: dict[str, str]
-    version: str = ""
 
 
 class Bus:
@@ -80,6 +72,7 @@ class Bus:
         self._denied_waits: dict[asyncio.Timeout, Denial] = {}
         self._denials: set[Denial] = set()
         self._deaf: list[Denial] = []  # subscriptions that were denied, of which nobody was told yet
+        self._doubted: set[str] = set()  # questions to which there was an answer that cannot be read
         self._event_numbers = count(1)
         self._event_prefix = ""  # of the ids of what this connection tells; unlike any other connection's
         self._on_reconnect: list[Callable[[], None]] = []
@@ -99,6 +92,14 @@ class Bus:
         """The server that is connected."""
         told = self.client._server_info  # noqa: SLF001 # nats-py has the version in public, but not the id
         return Server(server_id=str(told.get("server_id", "")), version=str(told.get("version", "0")))
+
+    @property
+    def certificate_expires_s(self) -> float | None:
+        """When the certificate that the server has shown expires, in seconds since 1970; None where it has shown none."""
+        stream = self.client._transport  # noqa: SLF001 # nats-py tells it nowhere else
+        writer = getattr(stream, "_io_writer", None)
+        secured = writer.get_extra_info("ssl_object") if writer is not None else None
+        return ssl.cert_time_to_seconds(secured.getpeercert()["notAfter"]) if secured is not None else None
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever the connection was lost and is there again, perhaps to another server."""
@@ -178,21 +179,17 @@ class Bus:
         inbox, subject = self.client.new_inbox(), f"$SRV.INFO.{service_name}"
         losses = self.losses
         deadline = asyncio.timeout(timeout_s)
-        found: list[ServiceInstance] = []
-        async with self.listen(inbox) as answers:
+        answers = Answers(service_name)
+        async with self.listen(inbox) as heard:
             self._waiting[deadline] = subject
             try:
                 with suppress(TimeoutError):  # everyone who answers had the time to
                     async with deadline:
                         await self.client.publish(subject, b"", reply=inbox)
-                        async for told in answers:
-                            if not told.payload:
-                                break  # the server's word that nobody answers there
-                            found.append(_instance(told.payload))
-                            if len(found) >= _INSTANCES_MAX:
-                                break
+                        await _gather(answers, heard, deadline)
             finally:
                 del self._waiting[deadline]
+        self._tell_passed_over(subject, answers)
         if (denial := self._denied_waits.pop(deadline, None)) is not None:
             raise Refusal(Code.NOT_PERMITTED, denial.sentence(self.who))
         if losses != self.losses:
@@ -200,7 +197,17 @@ class Bus:
                 Code.JOURNAL_AWAY,
                 f"The connection to NATS at {self.url} broke while services were looked for.",
             )
-        return found
+        return answers.instances
+
+    def _tell_passed_over(self, subject: str, answers: Answers) -> None:
+        """Once for each question that is put again and again."""
+        if answers.passed_over and subject not in self._doubted:
+            self._doubted.add(subject)
+            _log.warning(
+                "An answer on %s is passed over, and so will others be: %s",
+                subject,
+                shortened(answers.passed_over),
+            )
 
     async def settle(self) -> None:
         """Return when the server has taken everything that was sent so far, subscriptions included.
@@ -296,8 +303,8 @@ class Bus:
             await self.settle()
             self.require_subscribed([inbox])
         except Refusal as refusal:
-            raise Refusal(
-                refusal.code,
+            raise Unconnected(
+                Why.INBOX,
                 f"{refusal.message} Answers are sent there: nats.inbox_prefix has to be the one that the user may hear.",
             ) from None
         finally:
@@ -346,7 +353,7 @@ async def connect(
 
     Raises:
         ConfigError: a file that the configuration names is no use.
-        Refusal: `journal-away` when there was no connection within `timeout_s`, naming the URL and the last reason;
+        Unconnected: `journal-away` when there was no connection within `timeout_s`, naming the URL and the last reason;
             `not-permitted` when the server refuses the credentials.
     """
     config = NatsConfig(url=server) if isinstance(server, str) else server
@@ -364,7 +371,7 @@ async def connect(
                 disconnected_cb=trouble.on_disconnected,
                 reconnected_cb=trouble.on_reconnected,
                 signature_cb=client.signing,
-                inbox_prefix=config.inbox_prefix,
+                inbox_prefix=inbox_below(config.inbox_prefix),
                 connect_timeout=max(1, int(timeout_s)),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type] # a float does
@@ -380,7 +387,7 @@ async def connect(
         raise trouble.refusal() from None
     except (nats.errors.Error, ValueError) as error:
         await client.abandon()
-        raise Refusal(Code.JOURNAL_AWAY, f"NATS at {bus.url} cannot be reached: {error}.") from error
+        raise Unconnected(Why.AWAY, f"NATS at {bus.url} cannot be reached: {error}.") from error
     except Refusal:
         await bus.close()
         raise
@@ -400,19 +407,19 @@ class _Trouble:
         self._bus = bus
         self._config = config
         self._reason = ""
-        self._refused = False
+        self._why = Why.AWAY
 
     async def on_error(self, error: Exception) -> None:
         """Take what nats-py has to say."""
         if (denial := read_denial(error, self._written)) is not None:
             self._bus.denied(denial)
             return
-        self._refused = is_of_credentials(error)
+        self._why = _why(error)
         reason = self._words(error)
         if self._reason != reason:  # one line for a server that is away, not four a second
             _log.warning("NATS at %s: %s", self._bus.url, reason)
         self._reason = reason
-        is_final = self._refused or isinstance(error, (ssl.SSLError, NoTls))
+        is_final = self._why is not Why.AWAY or isinstance(error, ssl.SSLError)
         if self.deadline is not None and is_final:
             _end_now(self.deadline)  # asking again would only bring the same
 
@@ -425,12 +432,12 @@ class _Trouble:
         self._reason = ""
         self._bus.connection_back()
 
-    def refusal(self) -> Refusal:
+    def refusal(self) -> Unconnected:
         """Why there is no connection."""
-        if self._refused:
-            return Refusal(Code.NOT_PERMITTED, f"NATS at {self._bus.url}: {self._reason}.")
+        if self._why is Why.CREDENTIALS:
+            return Unconnected(self._why, f"NATS at {self._bus.url}: {self._reason}.")
         because = f": {self._reason}" if self._reason else ""
-        return Refusal(Code.JOURNAL_AWAY, f"NATS at {self._bus.url} cannot be reached{because}.")
+        return Unconnected(self._why, f"NATS at {self._bus.url} cannot be reached{because}.")
 
     def _words(self, error: Exception) -> str:
         if is_of_credentials(error):
@@ -445,6 +452,27 @@ class _Trouble:
             judge = file or "this machine's own authorities (nats.tls_ca_file names another)"
             return f"its certificate is not accepted by {judge}: {error.verify_message}"
         return str(error) or type(error).__name__
+
+
+def _why(error: Exception) -> Why:
+    if is_of_credentials(error):
+        return Why.CREDENTIALS
+    if isinstance(error, NoTls):
+        return Why.NO_TLS
+    return why_not_accepted(error) if isinstance(error, ssl.SSLCertVerificationError) else Why.AWAY
+
+
+async def _gather(answers: Answers, heard: AsyncIterator[Told], deadline: asyncio.Timeout) -> None:
+    """Take answers until the deadline; soon, where it is said that nobody is there and nobody answers all the same."""
+    end = deadline.when()
+    async for told in heard:
+        if told.payload:
+            answers.take(told.payload)
+            deadline.reschedule(end)
+        elif not answers.instances and end is not None:
+            deadline.reschedule(min(end, asyncio.get_running_loop().time() + NOBODY_DOUBTED_S))
+        if answers.is_full:
+            return
 
 
 def _end_now(deadline: asyncio.Timeout) -> None:
@@ -499,11 +527,6 @@ class _Heard:
 
     async def __anext__(self) -> Told:
         return await self._queue.get()
-
-
-def _instance(payload: bytes) -> ServiceInstance:
-    info = decode_reply(_Info, payload)
-    return ServiceInstance(name=info.name, instance_id=info.id, metadata=info.metadata, version=info.version)
 
 
 def _refusal_of(error: nats.errors.Error, subject: str, url: str) -> Refusal:

@@ -151,9 +151,9 @@ _LIST = f"$JS.API.STREAM.INFO.{Subjects.STREAM}"  # which migrations the journal
 _PLAIN = (
     Role(
         name=BOOTSTRAP,
-        purpose="creates the streams, once; may change their settings, but neither empty nor delete them",
+        purpose="creates the streams, once, and checks them; may neither change, empty nor delete one that is there",
         inbox_prefix=_inbox_prefix(BOOTSTRAP),
-        asks=(*_of_streams("INFO"), *_of_streams("CREATE"), *_of_streams("UPDATE"), *_ASK_FOR_ALL),
+        asks=(*_of_streams("INFO"), *_of_streams("CREATE"), *_ASK_FOR_ALL),
     ),
     Role(
         name=RECORDING,

@@ -35,6 +35,12 @@ def is_tcp(address: str) -> bool:
     return address.startswith("tcp://")
 
 
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches ADDRESS:PORT, which was accepted."""
+    host = address.rpartition(":")[0].strip("[]")
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
 def a_page_address(value: str) -> str:
     """The address, if the page can be served there as far as its text tells.
 

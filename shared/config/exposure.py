@@ -1,12 +1,14 @@
 """Who may reach the volumes over TCP: those with a certificate; everyone, only where the configuration says so in words.
 
+So it is with commands on the page, whose access token anyone on the way can read where it is served to other machines.
+
 Loopback is no exception: every user and every container on this host's network reaches it, past the rights of any socket file.
 """
 
 from collections.abc import Iterator
 
-from shared.config.addresses import is_tcp
-from shared.config.model import OPEN_TO_EVERYONE, NbdConfig
+from shared.config.addresses import is_loopback, is_tcp
+from shared.config.model import COMMANDS_UNENCRYPTED, OPEN_TO_EVERYONE, MonitoringConfig, NbdConfig
 
 
 def exposure_mistakes(nbd: NbdConfig) -> Iterator[str]:
@@ -22,6 +24,18 @@ def exposure_mistakes(nbd: NbdConfig) -> Iterator[str]:
     for address in nbd.listen:
         if why and is_tcp(address):
             yield f"nbd.listen: {address} {why}"
+
+
+def page_mistakes(page: MonitoringConfig) -> Iterator[str]:
+    """What stands in the way of offering commands where it is configured."""
+    if page.operator_nkey_seed_file is None or page.unencrypted_commands is not None:
+        return
+    if not is_loopback(page.listen):
+        yield (
+            f"monitoring.operator_nkey_seed_file: the page is served without TLS on {page.listen}, and the token for commands "
+            "with it: listen on loopback, behind a proxy with TLS if other machines need them; or, if that is meant, "
+            f'monitoring.unencrypted_commands = "{COMMANDS_UNENCRYPTED}"'
+        )
 
 
 def why_exposed(nbd: NbdConfig) -> str:

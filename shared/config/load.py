@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from shared.config.exposure import exposure_mistakes
+from shared.config.exposure import exposure_mistakes, page_mistakes
 from shared.config.model import Config, HostConfig, LogConfig, MonitoringConfig, NatsConfig, NbdConfig
 from shared.strict import Mistakes, read_json
 
@@ -24,7 +24,7 @@ _SECTIONS: Mapping[str, type] = {
     "log": LogConfig,
     "monitoring": MonitoringConfig,
 }
-_LISTS = frozenset({"host.allowed_devices", "nbd.listen"})
+_LISTS = frozenset({"host.allowed_devices", "nbd.listen", "monitoring.host_names"})
 _STRINGS = frozenset({
     "nats.url", "nats.monitor_url", "nats.nkey_seed_file", "nats.tls_ca_file", "nats.inbox_prefix",
     "host.name", "host.state_dir", "host.io_engine", "host.direct_io",
@@ -32,6 +32,7 @@ _STRINGS = frozenset({
     "nbd.socket_owner", "nbd.socket_group",
     "log.format", "log.level",
     "monitoring.listen", "monitoring.operator_nkey_seed_file", "monitoring.access_token_file",
+    "monitoring.unencrypted_commands",
 })  # fmt: skip
 _FILE_BYTES_MAX = 1024 * 1024
 
@@ -63,7 +64,7 @@ def check(given: Mapping[str, Any], file: Path | None, environment: Mapping[str,
         raise ConfigError(_text(file, (*unknown, *mistakes.sentences))) from None
     except TypeError as error:
         raise ConfigError(_text(file, (*unknown, str(error)))) from None
-    if wrong := (*unknown, *exposure_mistakes(config.nbd)):
+    if wrong := (*unknown, *exposure_mistakes(config.nbd), *page_mistakes(config.monitoring)):
         raise ConfigError(_text(file, wrong))
     return config
 

@@ -21,7 +21,11 @@ REGION_BYTES_MAX = 64 * MIB
 OPEN_TO_EVERYONE = "everyone on the network may read and write these volumes"
 """What has to be written where TCP shall be served to whoever comes: nobody writes it by accident."""
 
+COMMANDS_UNENCRYPTED = "everyone on the way may read the access token, and give commands with it"
+"""What has to be written where the page offers commands over plain HTTP on an address that is not loopback."""
+
 INBOX_PREFIX = "_INBOX"  # of every stock client of NATS
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _INBOX_PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
@@ -73,6 +77,18 @@ def _the_words(value: str) -> str:
     if value != OPEN_TO_EVERYONE:
         raise ValueError(f'is either not set, or exactly "{OPEN_TO_EVERYONE}"')
     return value
+
+
+def _the_words_about_commands(value: str) -> str:
+    if value != COMMANDS_UNENCRYPTED:
+        raise ValueError(f'is either not set, or exactly "{COMMANDS_UNENCRYPTED}"')
+    return value
+
+
+def _a_host_name(value: str) -> str:
+    if _HOST_NAME.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is no name of a host: letters, digits, hyphens and dots, without a port")
+    return value.lower()
 
 
 def _an_account(value: object) -> str | int:
@@ -159,11 +175,14 @@ class MonitoringConfig:
     """`[monitoring]`: the page, the metrics, and whether commands are offered."""
 
     listen: Annotated[str, AfterValidator(a_page_address)] = "127.0.0.1:8321"  # port 0: any that is free
+    # What the page may be asked for under, besides loopback names, and addresses where it does not listen on loopback.
+    host_names: tuple[Annotated[str, AfterValidator(_a_host_name)], ...] = ()
     # With it commands are offered, to whoever logs in with the access token; without it the page only shows.
     operator_nkey_seed_file: Annotated[str, AfterValidator(_an_absolute_path)] | None = None
     access_token_file: Annotated[str, AfterValidator(_an_absolute_path)] | None = (
         None  # None: a new one each time
     )
+    unencrypted_commands: Annotated[str, AfterValidator(_the_words_about_commands)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

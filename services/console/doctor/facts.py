@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from shared.bus.interface import ServiceInstance
 from shared.bus.permissions import OPERATOR
+from shared.bus.unconnected import Why
 from shared.config.model import Config, HostConfig
 from shared.messages.local import LocalStatus
 from shared.messages.status import Listed, MigrationStatus, UnlistedMigration
@@ -31,6 +32,7 @@ class BusFacts:
     version: str
     is_local: bool
     asks_for_credentials: bool
+    certificate_days: float | None = None  # that the one which the server shows is good for; None without TLS
     can_see_sync: bool = True  # whether the server's monitoring page is configured
     lacking: str = ""  # why an acknowledged record may be lost in a power cut
     accepts_less: bool = False  # by the configuration
@@ -83,6 +85,7 @@ class StateLook:
     trouble: str = ""  # why it cannot be used
     mode: int = 0o700
     is_in_memory: bool = False
+    earlier: str = ""  # what an earlier installation keeps elsewhere, without which the host does not start
     free_bytes: int = 0
     sync_s: float | None = (
         None  # how long it took to make a small file durable; None where that was not tried
@@ -127,7 +130,10 @@ class FileLook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All of it. Without `bus` nobody could be reached (`bus_trouble`); without `machine` there is no host here."""
+    """All of it.
+
+    Without `bus` nobody could be reached (`bus_trouble`), or nobody was asked; without `machine` there is no host here.
+    """
 
     config: Config | None
     config_name: str
@@ -136,4 +142,5 @@ class Facts:
     tls_mistakes: tuple[str, ...] | None = None  # None: no volume is served with TLS
     bus: BusFacts | None = None
     bus_trouble: str = ""
+    bus_why: Why | None = None  # there is no connection; None where a file of ours is wrong
     machine: MachineFacts | None = None

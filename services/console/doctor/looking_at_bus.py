@@ -36,6 +36,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 3.0
 ASK_TIMEOUT_S = 3.0
 DISCOVERY_TIMEOUT_S = 0.5
+_DAY_S = 86400
 _API = "$JS.API"
 _NOT_FOUND = 404
 _NO_STREAM = 10059
@@ -102,6 +103,7 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         version=bus.server.version,
         is_local=_is_local(bus.url),
         asks_for_credentials=bool(bus.client._server_info.get("auth_required")),  # noqa: SLF001 - nats-py tells it nowhere else
+        certificate_days=_certificate_days(bus, clock),
         can_see_sync=config.monitor_url is not None,
         lacking=lacking or "",
         accepts_less=config.accept_unsynced_journal,
@@ -117,6 +119,11 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         unlisted=listed.unlisted,
         troubles=tuple(asking.troubles),
     )
+
+
+def _certificate_days(bus: Bus, clock: Clock) -> float | None:
+    expires_s = bus.certificate_expires_s
+    return None if expires_s is None else (expires_s - _now(clock).timestamp()) / _DAY_S
 
 
 async def _streams(asking: _Asking, clock: Clock) -> tuple[dict[str, tuple[str, ...] | None], float | None]:

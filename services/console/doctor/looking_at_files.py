@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from services.console.doctor.facts import FileLook
+from services.console.doctor.of_files import NOT_BY_THIS_USER
 from shared.config.model import Config
 from shared.tls.files import CertificateError, tls_files
 
@@ -57,7 +58,7 @@ def _look(key: str, path: Path, now: datetime) -> FileLook:
             key=key, path=str(path), is_secret=is_secret, trouble=f"cannot be read: {error.strerror}"
         )
     if not os.access(path, os.R_OK):
-        return FileLook(key=key, path=str(path), is_secret=is_secret, trouble="cannot be read by this user")
+        return FileLook(key=key, path=str(path), is_secret=is_secret, trouble=NOT_BY_THIS_USER)
     if is_secret:
         return FileLook(key=key, path=str(path), is_secret=True, mode=mode)
     from cryptography import x509  # noqa: PLC0415 # loading it takes longer than most commands run

@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from services.console.doctor.facts import MachineFacts, SocketLook, StateLook
@@ -14,6 +15,7 @@ from services.console.doctor.looking_at_devices import look_at_pattern
 from services.console.host_here import ask
 from shared.config.addresses import UNIX_PATH_BYTES_MAX
 from shared.config.model import Config, HostConfig
+from shared.earlier_state import earlier_state
 from shared.messages.local import LocalStatus, local_socket
 from shared.migration.refusals import Refusal
 
@@ -32,7 +34,9 @@ def look_at_machine(config: Config) -> MachineFacts | None:
         host=host,
         why_not_io_uring=why_not_io_uring(),
         patterns=tuple(look_at_pattern(pattern) for pattern in host.allowed_devices),
-        state=_look_at_state(Path(host.state_dir)),
+        state=replace(
+            _look_at_state(Path(host.state_dir)), earlier=earlier_state(Path(host.state_dir), host.name)
+        ),
         own_word=_own_word(host),
         sockets=tuple(_look_at_socket(address) for address in _addresses(config, host)),
         memory_bytes=_memory_bytes(),
@@ -87,7 +91,14 @@ def _look_at_missing(path: Path) -> StateLook:
             trouble = ""
     except OSError as error:
         trouble = f"is not there, and no folder can be made in {parent}: {error.strerror}"
-    return StateLook(path=str(path), is_there=False, trouble=trouble)
+    space = os.statvfs(parent)
+    return StateLook(
+        path=str(path),
+        is_there=False,
+        trouble=trouble,
+        is_in_memory=_filesystem_of(parent) in _IN_MEMORY,
+        free_bytes=space.f_bavail * space.f_frsize,
+    )
 
 
 def _try_sync(path: Path) -> tuple[float | None, str]:
@@ -123,6 +134,8 @@ def _look_at_socket(address: str) -> SocketLook:
         return _look_at_unix(address, Path(place))
     host, _, port = place.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if why := _why_not_ours(family, host.strip("[]")):
+        return SocketLook(address=address, trouble=f"cannot be listened on: {why}")
     return SocketLook(address=address, is_taken=_is_taken(family, (host.strip("[]"), int(port))))
 
 
@@ -144,6 +157,16 @@ def _look_at_unix(address: str, path: Path) -> SocketLook:
             address=address, trouble="cannot be listened on: something else is there, and no socket"
         )
     return SocketLook(address=address, is_taken=_is_taken(socket.AF_UNIX, str(path)))
+
+
+def _why_not_ours(family: socket.AddressFamily, host: str) -> str:
+    """Why nothing can listen on an address of this machine; empty where it can. No port is taken that somebody wants."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _is_taken(family: socket.AddressFamily, where: str | tuple[str, int]) -> bool:

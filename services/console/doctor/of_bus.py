@@ -9,6 +9,7 @@ from services.console.units import bytes_text
 from shared.bus.bootstrap import PROGRESS_STREAM
 from shared.bus.durability import SERVER_VERSION_MIN, version_of
 from shared.bus.interface import SERVICE_VERSION
+from shared.bus.unconnected import Why
 from shared.config.model import GIB, MIB
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.migration.condition import JournalCondition
@@ -20,6 +21,20 @@ CLOCK_WARNING_S = 1.0
 CLOCK_FAILURE_S = 300.0  # certificates and a person's sense of what came first go wrong
 JOURNAL_ROOM_LEAST_BYTES = 16 * MIB
 JOURNAL_ROOM_LOW_BYTES = GIB // 4
+CERTIFICATE_SOON_DAYS = 14
+
+RENEW_NATS = "where the installation is kept, `cutover init DIR --renew`; then have the server read its file again (SIGHUP)"
+_NO_FILE = "mend that file: the lines about files say how"
+_REMEDIES = {
+    Why.AWAY: "start it (`cutover up` starts one), or set nats.url, CUTOVER_NATS_URL or --server",
+    Why.NO_TLS: "nothing was sent to it: see whether nats.url names the right server, and whether that has `tls` in its file",
+    Why.EXPIRED: RENEW_NATS,
+    Why.NAME: "let nats.url name the server as its certificate does",
+    Why.AUTHORITY: "let nats.tls_ca_file name the authority of that server: tls/ca.pem of the installation that it belongs to",
+    Why.CREDENTIALS: "let nats.nkey_seed_file name the seed that belongs to this role; if the server's file has its key, have "
+    "that read again (SIGHUP)",
+    Why.INBOX: "take nats.inbox_prefix from the file that `cutover init` wrote for this role",
+}
 
 
 def reachable(facts: Facts) -> Iterator[Finding]:
@@ -27,10 +42,21 @@ def reachable(facts: Facts) -> Iterator[Finding]:
     if facts.bus is not None:
         yield ok(f"{facts.bus.url} answers")
     elif facts.bus_trouble:
-        yield failure(
-            f"{facts.bus_trouble} Whatever it could tell is not looked at.",
-            "start it (`cutover up` starts one), or set nats.url, CUTOVER_NATS_URL or --server",
-        )
+        todo = _NO_FILE if facts.bus_why is None else _REMEDIES[facts.bus_why]
+        yield failure(f"{facts.bus_trouble} Whatever it could tell is not looked at.", todo)
+
+
+def certificate(facts: Facts) -> Iterator[Finding]:
+    """Whether the certificate that the server shows will be good for a while: from then on nobody connects any more."""
+    days = facts.bus.certificate_days if facts.bus is not None else None
+    if days is None:
+        return
+    if days <= 0:
+        yield failure("the certificate that the NATS server shows has expired", RENEW_NATS)
+    elif days < CERTIFICATE_SOON_DAYS:
+        yield warning(f"the certificate that the NATS server shows expires in {days:.0f} days", RENEW_NATS)
+    else:
+        yield ok(f"the NATS server shows a certificate that is good for {days:.0f} days")
 
 
 def server_version(facts: Facts) -> Iterator[Finding]:

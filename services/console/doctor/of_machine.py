@@ -133,13 +133,18 @@ def state_directory(facts: Facts) -> Iterator[Finding]:
         yield failure(
             f"{state.path} {state.trouble}", "mend host.state_dir, or run this as the service's user"
         )
-    elif not state.is_there:
-        yield ok(f"{state.path} is not there yet; the service makes it")
+    elif state.earlier:
+        yield failure(
+            f"{state.path} is new, and {state.earlier} of an earlier installation: the host does not start without it",
+            "move that state there (docs/OPERATING.md, «From one installation to another»), or out of the way",
+        )
     elif state.is_in_memory:
         yield failure(
             f"{state.path} is in memory: after a power cut every volume stays closed",
             "put host.state_dir on a disk of this machine",
         )
+    elif not state.is_there:
+        yield ok(f"{state.path} is not there yet; the service makes it")
     elif state.mode & OTHERS_MAY:
         yield warning(f"{state.path} is open to others (mode {state.mode:04o})", f"chmod 700 {state.path}")
     else:
@@ -148,8 +153,8 @@ def state_directory(facts: Facts) -> Iterator[Finding]:
 
 def state_room(facts: Facts) -> Iterator[Finding]:
     """Whether there is room for witnesses and region maps: writes wait for a witness that cannot be written."""
-    state = _usable_state(facts)
-    if state is None:
+    state = facts.machine.state if facts.machine is not None else None
+    if state is None or state.trouble:
         return
     said = f"{bytes_text(state.free_bytes)} free for {state.path}"
     todo = "make room: writes wait for a witness that cannot be written"

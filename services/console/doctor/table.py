@@ -22,6 +22,7 @@ CHECKS = (
     Check("files", of_files.named_files),
     Check("tls", of_files.tls),
     Check("nats", of_bus.reachable),
+    Check("certificate", of_bus.certificate),
     Check("nats version", of_bus.server_version),
     Check("nats sync", of_bus.sync_setting),
     Check("credentials", of_bus.credentials),

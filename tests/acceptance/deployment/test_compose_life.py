@@ -78,6 +78,12 @@ def query(engine: Engine) -> dict[str, object]:
     return answer
 
 
+def not_well(engine: Engine, container: str, *words: str) -> dict[str, str]:
+    """What doctor finds that is not ok, said in a container of a service."""
+    checks = json.loads(engine.run(container, *words).stdout)["checks"]
+    return {each["check"]: each["message"] for each in checks if each["outcome"] != "ok"}
+
+
 def page(engine: Engine, url: str) -> str:
     """What a browser of the machine gets, to whose loopback address the port is published."""
     script = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=10).read().decode())"
@@ -115,6 +121,9 @@ def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: Engin
     assert (status["state"], status["error_flag"]) == ("target-selected", True)
     assert status["io_engine"] == "threads", "Docker's filter refuses io_uring, and threads do it unasked"
     assert status["warnings"] == []
+    assert not_well(this, "cutover", "doctor", "--json") == {}
+    host = ("cutover", "doctor", "--config", "/etc/cutover/hosts/host1.toml", "--json")
+    assert not_well(this, "write_cloning", *host).keys() <= {"io engine"}, "which the filter refuses"
 
     # A stop in the middle: first the volumes, whose flag is clear when all the others are still there to see it.
     assert this.stop("write_cloning") == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.deployment.composition import read_composition
 from tests.acceptance.deployment.machine import Machine, booted, lay_out
 from tests.support.installations import run_init
 
@@ -45,6 +46,27 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
     files = [str(file) for file in units.iterdir() if file.suffix != ".conf"]
     assert len(files) == 9
     assert analyze("verify", "--man=no", *files) == ""
+
+
+def test_a_machine_with_docker_stops_the_volumes_in_order_before_docker_stops_all_at_once(
+    tmp_path: Path,
+) -> None:
+    unit = ROOT / "deploy/docker/cutover-compose.service"
+    text = unit.read_text()
+    (tmp_path / unit.name).write_text(text.replace("/usr/bin/docker ", "/bin/true ").replace("/opt/", "/"))
+    (tmp_path / "docker.service").write_text("[Service]\nExecStart=/bin/true\n")
+    assert analyze("verify", "--man=no", str(tmp_path / unit.name), str(tmp_path / "docker.service")) == ""
+    after = re.findall(r"^After=(.*)$", text, re.MULTILINE)
+    assert "docker.service" in after[0].split(), "what is behind it is stopped before it"
+    assert re.search(r"^ExecStop=/usr/bin/docker compose stop$", text, re.MULTILINE)
+    periods = {
+        name: service.stop_grace_period
+        for name, service in read_composition({}, ROOT / "compose.yaml").services.items()
+    }
+    one_after_the_other = periods["write_cloning"] + periods["startup"] + periods["nats"]
+    found = re.search(r"^TimeoutStopSec=(\d+)min$", text, re.MULTILINE)
+    assert found is not None
+    assert 60 * int(found[1]) > one_after_the_other
 
 
 def name_host(folder: Path) -> None:

@@ -1,9 +1,12 @@
 """The whole system on what `cutover init` wrote, unchanged: every part with its own key, TLS, and least privileges."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +26,15 @@ from tests.support.installations import Installation, make_installation
 class SecuredSystem(System):
     """Started with the files of an installation. The test's own hand is the operator's."""
 
-    def __init__(self, folder: Path, background: Background) -> None:
+    def __init__(self, folder: Path, background: Background, *arguments: str) -> None:
+        """`arguments` are more for `cutover init`."""
         super().__init__(folder, background)
         self.state_dir = folder / "state" / HOST
         where = ("--state-dir", str(folder / "state"), "--allow", f"{self.data}/**", "--allow")
         remote = f"nbd+unix:///*?socket={self.data}/**"
-        self.installation: Installation = make_installation(folder / "etc", [HOST], *where, remote)
+        self.installation: Installation = make_installation(
+            folder / "etc", [HOST], *where, remote, *arguments
+        )
 
     @property
     def etc(self) -> Path:
@@ -40,6 +46,18 @@ class SecuredSystem(System):
         self._nats = self._background.run(
             start_server(self.folder / "nats", text=text), timeout_s=READY_TIMEOUT_S
         )
+
+    def reload_nats(self) -> None:
+        """What `systemctl reload` does: the server reads its file again."""
+        folder = self.folder / "nats"
+        (folder / "nats-server.conf").write_text(self.installation.server_text)
+        log = folder / "nats-server.log"
+        before = log.stat().st_size
+        os.kill(self.nats_pid, signal.SIGHUP)
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while b"Reloaded server configuration" not in log.read_bytes()[before:]:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
 
     async def _create_streams(self) -> None:
         done = subprocess.run(

@@ -43,7 +43,7 @@ class System:
         self.folder = folder
         self.state_dir = folder / "host"
         self.data = folder / "data"
-        self.data.mkdir()
+        self.data.mkdir(exist_ok=True)
         self._background = background
         self.nbd: Json | None = None  # the section of that name; its sockets are there besides the usual one
         self._host_options = host_options

@@ -10,9 +10,11 @@ import nats.js.errors
 import orjson
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from shared.bus.bootstrap import bootstrap
+from services.console.doctor.looking_at_bus import look_at_bus
+from shared.bus.bootstrap import bootstrap, require_journal
 from shared.bus.chain import ChainJournal
 from shared.bus.connection import Bus, connect, connected
 from shared.bus.durability import ServerDurability
@@ -394,3 +396,132 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path, nats: NatsWir
     taken = int(nats.url.rpartition(":")[2])
     with pytest.raises(ServerFailed, match="address already in use"):
         await start_server(tmp_path / "second", port=taken)
+
+
+# ------------------------------------------------------------------ answers that somebody forges
+
+
+async def _forging(bus: Bus, subject: str, *payloads: bytes) -> None:
+    """Answer to everyone who asks on this subject, before any honest answer, as only somebody with a host's key could."""
+
+    async def forge(message: Msg) -> None:
+        for payload in payloads:
+            await bus.client.publish(message.reply, payload)
+
+    await bus.client.subscribe(subject, cb=forge)
+    await bus.settle()
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [b'{"forged":true}', b"no JSON", b"[]", b'{"name":"svc","id":"1","metadata":{"host":7}}', b"\xff" * 9],
+)
+async def test_an_answer_that_cannot_be_read_hides_nobody_who_is_there(
+    nats: NatsWiring, forged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever may answer can send anything."""
+    async with (
+        connected(nats.url, name="liar", clock=CLOCK) as liar,
+        connected(nats.url, name="honest", clock=CLOCK) as honest,
+        connected(nats.url, name="asker", clock=CLOCK) as asker,
+    ):
+        await _forging(liar, "$SRV.INFO.svc", forged, forged)
+        async with NatsEndpoints(honest).serve(SERVICE, [ECHO]):
+            for _ in range(3):
+                (found,) = await asker.instances("svc", timeout_s=0.3)
+                assert found.metadata == {"host": "h1"}
+    told = [each.getMessage() for each in caplog.records if "$SRV.INFO.svc" in each.getMessage()]
+    assert len(told) == 1
+
+
+async def test_the_word_that_nobody_is_there_hides_nobody_who_answers_all_the_same(nats: NatsWiring) -> None:
+    """Nothing at all is what the server says then; whoever may answer can say it, too, and before anyone else."""
+    async with (
+        connected(nats.url, name="liar", clock=CLOCK) as liar,
+        connected(nats.url, name="asker", clock=CLOCK) as asker,
+    ):
+        here = [b'{"name":"svc","id":"%d","metadata":{"host":"h1"}}' % number for number in range(3)]
+        await _forging(liar, "$SRV.INFO.svc", b"", here[0], b"", *here[1:])
+        found = await asker.instances("svc", timeout_s=0.5)
+        assert [each.instance_id for each in found] == ["0", "1", "2"]
+
+
+async def test_an_answer_in_the_name_of_another_service_is_none(nats: NatsWiring) -> None:
+    async with (
+        connected(nats.url, name="liar", clock=CLOCK) as liar,
+        connected(nats.url, name="asker", clock=CLOCK) as asker,
+    ):
+        await _forging(liar, "$SRV.INFO.svc", b'{"name":"other","id":"1","metadata":{}}')
+        assert await asker.instances("svc", timeout_s=0.3) == []
+
+
+async def test_no_inbox_can_be_told_from_one_that_was_seen(nats: NatsWiring) -> None:
+    """Whoever is asked sees the inbox of that question, and may publish to those of the same role: he must not find another.
+
+    Cause: the client's ids are counted up from the last one. Failing: they share their beginning, all but the last
+    digits. Passing: no two inboxes share more than chance has them share.
+    """
+    seen: list[str] = []
+    async with (
+        connected(nats.url, name="asked", clock=CLOCK) as asked,
+        connected(nats.url, name="asker", clock=CLOCK) as asker,
+    ):
+
+        async def see(message: Msg) -> None:
+            seen.append(message.reply)
+            await message.respond(b"{}")
+
+        await asked.client.subscribe("question", cb=see)
+        await asked.settle()
+        for _ in range(20):
+            await asker.request_bytes("question", b"", timeout_s=5)
+        tokens = {inbox.rpartition(".")[2] for inbox in seen}
+        tokens |= {asker.client.new_inbox().rpartition(".")[2] for _ in range(20)}
+    assert len(tokens) == 40
+    assert min(map(len, tokens)) >= 22  # of 6 bits each
+    assert len({token[:8] for token in tokens}) == 40
+
+
+async def test_every_connection_listens_below_a_prefix_of_its_own(nats: NatsWiring) -> None:
+    config = NatsConfig(url=nats.url, inbox_prefix="_INBOX_startup")
+    async with (
+        connected(config, name="one", clock=CLOCK) as one,
+        connected(config, name="other", clock=CLOCK) as other,
+    ):
+        places = [bus.client.new_inbox().split(".") for bus in (one, one, other)]
+    assert [place[0] for place in places] == ["_INBOX_startup"] * 3
+    assert places[0][1] == places[1][1] != places[2][1]
+    assert len(places[0][1]) >= 22
+
+
+# ------------------------------------------------------------------ a journal that loses records
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("discard", "old"),
+        ("max_msgs", 20),
+        ("max_age", 3600 * 10**9),
+        ("allow_msg_ttl", True),
+        ("republish", {"src": ">", "dest": "copy.>"}),
+    ],
+)
+async def test_a_journal_with_settings_that_lose_records_is_refused(
+    tmp_path: Path, setting: str, value: object
+) -> None:
+    """By the step that creates it, by startup before it admits anyone, and in what doctor shows."""
+    async with nats_server(tmp_path) as server, connected(server.url, name="t", clock=CLOCK) as bus:
+        await require_journal(bus)  # there is none
+        await bootstrap(bus)
+        await require_journal(bus)
+        info = await bus.client.request("$JS.API.STREAM.INFO.CUTOVER_JOURNAL", b"")
+        changed = orjson.loads(info.data)["config"] | {setting: value}
+        answer = await bus.client.request("$JS.API.STREAM.UPDATE.CUTOVER_JOURNAL", orjson.dumps(changed))
+        assert "error" not in orjson.loads(answer.data)
+        for check in (bootstrap, require_journal):
+            with pytest.raises(Refusal, match=setting) as caught:
+                await check(bus)
+            assert caught.value.code is Code.JOURNAL_UNSOUND
+        found = await look_at_bus(NatsConfig(url=server.url), CLOCK)
+        assert setting in str(found.streams["CUTOVER_JOURNAL"])

@@ -98,7 +98,8 @@ MAY_PUBLISH: dict[str, set[str]] = {
     "$JS.API.STREAM.MSG.GET.CUTOVER_PROGRESS": LOOKERS,
     "$JS.API.DIRECT.GET.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.STREAM.CREATE.CUTOVER_JOURNAL": {"bootstrap"},
-    "$JS.API.STREAM.UPDATE.CUTOVER_JOURNAL": {"bootstrap"},
+    "$JS.API.STREAM.UPDATE.CUTOVER_JOURNAL": NOBODY,
+    "$JS.API.STREAM.UPDATE.CUTOVER_PROGRESS": NOBODY,
     "$JS.API.STREAM.CREATE.OTHER": NOBODY,
     "$JS.API.STREAM.DELETE.CUTOVER_JOURNAL": NOBODY,
     "$JS.API.STREAM.PURGE.CUTOVER_JOURNAL": NOBODY,
@@ -415,6 +416,29 @@ async def test_progress_that_may_not_be_told_is_logged_once(
 
 
 # ------------------------------------------------------------------ around the permissions
+
+
+@pytest.mark.parametrize("lossy", [{"discard": "old", "max_msgs": 1}, {"max_age": 1_000_000_000}])
+async def test_the_key_that_creates_the_journal_cannot_empty_it(
+    running: Running, lossy: dict[str, object]
+) -> None:
+    """Other settings would drop records, whatever is denied: neither an update nor another creation brings them in."""
+    journal = ChainJournal(JetStreamStream(running.buses[CONTROL]))
+    name = f"lossy-{min(lossy)}".replace("_", "-")  # the tests here share a store
+    first = await journal.append(state_record(migration=name), Tail())
+    await ChainJournal(JetStreamStream(running.buses[RECORDING])).append(
+        flag_set(migration=name), Tail(sequence=first.sequence, index=1, digest=first.digest)
+    )
+    bus = running.buses["bootstrap"]
+    info = await bus.client.request("$JS.API.STREAM.INFO.CUTOVER_JOURNAL", b"")
+    config = orjson.dumps(orjson.loads(info.data)["config"] | lossy)
+    with pytest.raises(Refusal) as caught:
+        await bus.request_bytes("$JS.API.STREAM.UPDATE.CUTOVER_JOURNAL", config, timeout_s=5)
+    assert caught.value.code is Code.NOT_PERMITTED
+    answer = await bus.client.request("$JS.API.STREAM.CREATE.CUTOVER_JOURNAL", config)
+    assert "error" in orjson.loads(answer.data)
+    assert len((await journal.read(name)).entries) == 2
+    await bootstrap(bus)
 
 
 async def test_an_answer_is_never_sent_where_the_asker_may_not_publish(running: Running) -> None:

@@ -32,6 +32,7 @@ tls_client_ca_file = "/etc/cutover/ca.pem"
 socket_group = 107
 """
 IN_WORDS = "everyone on the network may read and write these volumes"
+COMMANDS_IN_WORDS = "everyone on the way may read the access token, and give commands with it"
 
 VALUES = {
     "nats.url": "nats://n:1",
@@ -63,6 +64,8 @@ VALUES = {
     "monitoring.listen": "[::1]:9",
     "monitoring.operator_nkey_seed_file": "/o",
     "monitoring.access_token_file": "/t",
+    "monitoring.host_names": "a.example,b",
+    "monitoring.unencrypted_commands": COMMANDS_IN_WORDS,
 }
 
 
@@ -272,3 +275,32 @@ def test_checking_what_was_read_leaves_it_as_it_was(tmp_path: Path) -> None:
     document = {"nats": {"url": "nats://n:1"}}
     assert check(document, tmp_path, {"CUTOVER_NATS_URL": "nats://a:b@n:2"}).nats.url == "nats://a:b@n:2"
     assert document == {"nats": {"url": "nats://n:1"}}
+
+
+# ------------------------------------------------------------------ the page
+
+
+def page(listen: str, **more: str) -> dict[str, str]:
+    given = {"listen": listen, "operator_nkey_seed_file": "/o", **more}
+    return {f"CUTOVER_MONITORING_{key.upper()}": value for key, value in given.items()}
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8321", "192.0.2.1:8321", "[::]:8321"])
+def test_commands_over_plain_http_for_other_machines_want_a_sentence(listen: str) -> None:
+    said = mistakes(None, **page(listen))
+    assert f"the page is served without TLS on {listen}" in said
+    assert COMMANDS_IN_WORDS in said
+    assert load(None, page(listen, unencrypted_commands=COMMANDS_IN_WORDS)).monitoring.listen == listen
+    assert load(None, {"CUTOVER_MONITORING_LISTEN": listen}).monitoring.listen == listen
+    assert "is either not set, or exactly" in mistakes(None, **page(listen, unencrypted_commands="yes"))
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:8321", "[::1]:0", "localhost:1"])
+def test_commands_on_loopback_want_none(listen: str) -> None:
+    assert load(None, page(listen)).monitoring.operator_nkey_seed_file == "/o"
+
+
+def test_names_of_the_page_are_names() -> None:
+    assert load(None, {"CUTOVER_MONITORING_HOST_NAMES": "A.example"}).monitoring.host_names == ("a.example",)
+    for wrong in ("a:80", "http://a", "a b", "*"):
+        assert "is no name of a host" in mistakes(None, CUTOVER_MONITORING_HOST_NAMES=wrong)

@@ -1,12 +1,14 @@
 """Every check, in every outcome: what it finds, and that it says what to do."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from services.console.doctor.facts import Facts, PatternLook, SocketLook, StorageFacts
 from services.console.doctor.findings import Outcome
 from services.console.doctor.table import CHECKS, Check, _found, lines
+from shared.bus.unconnected import Why
 from shared.config.model import GIB, MIB, Config
 from shared.messages.status import JournalWait, UnlistedMigration
 from shared.migration.condition import JournalCondition
@@ -78,6 +80,9 @@ CASES = (
     ("tls", replace(WELL, tls_mistakes=("nbd.tls_key_file: /k: no",)), FAILURE, "will not start: nbd.tls_key_file: /k: no"),
     ("nats", WELL, OK, "answers"),
     ("nats", AWAY, FAILURE, "cannot be reached"),
+    ("certificate", with_bus(certificate_days=200.0), OK, "shows a certificate that is good for 200 days"),
+    ("certificate", with_bus(certificate_days=13.0), WARNING, "expires in 13 days"),
+    ("certificate", with_bus(certificate_days=-0.1), FAILURE, "has expired"),
     ("nats version", WELL, OK, "2.15.3"),
     ("nats version", with_bus(version="2.14.9"), FAILURE, "before 2.15 acknowledged records could be lost"),
     ("nats sync", WELL, OK, "syncs before it acknowledges"),
@@ -152,9 +157,11 @@ CASES = (
     ("state directory", with_state(trouble="is no folder"), FAILURE, "is no folder"),
     ("state directory", with_state(is_in_memory=True), FAILURE, "is in memory"),
     ("state directory", with_state(mode=0o755), WARNING, "open to others (mode 0755)"),
+    ("state directory", with_state(is_there=False, earlier="/var/lib holds vol1"), FAILURE, "new, and /var/lib holds vol1"),
     ("state room", WELL, OK, "10 GiB free"),
     ("state room", with_state(free_bytes=100 * MIB), WARNING, "100 MiB free"),
     ("state room", with_state(free_bytes=MIB), FAILURE, "1 MiB free"),
+    ("state room", with_state(is_there=False, free_bytes=0), FAILURE, "0 bytes free"),
     ("state sync", WELL, OK, "fsync took 4 ms"),
     ("state sync", with_state(sync_s=2.0), WARNING, "fsync took 2.0 s"),
     ("state sync", with_state(sync_s=None, sync_trouble="Input/output error"), FAILURE, "fsync does not work"),
@@ -202,6 +209,7 @@ def test_on_a_machine_where_all_is_well_every_line_is_ok() -> None:
         "not checked",
         "files",
         "tls",
+        "certificate",
     }
 
 
@@ -254,6 +262,40 @@ def test_a_file_that_cannot_be_read_is_told_once() -> None:
     assert judged("tls", facts) == []
     (told,) = judged("files", facts)
     assert told.outcome is FAILURE
+
+
+@pytest.mark.parametrize("why", Why)
+def test_each_cause_of_no_connection_has_a_remedy_of_its_own(why: Why) -> None:
+    (found,) = judged("nats", replace(AWAY, bus_why=why))
+    others = {judged("nats", replace(AWAY, bus_why=each))[0].todo for each in Why if each is not why}
+    assert found.todo not in others
+    assert ("start it" in found.todo) is (why is Why.AWAY)
+
+
+def test_a_configuration_that_cannot_be_read_is_no_server_that_is_away() -> None:
+    facts = replace(WELL, config=None, machine=None, bus=None, bus_trouble="", mistakes=("x: wrong",))
+    assert [line.check for line in lines(facts)] == ["configuration"]
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "todo"),
+    [
+        ("nats.nkey_seed_file", {"trouble": "cannot be read: No such file or directory"}, "--new-key"),
+        ("nats.tls_ca_file", {"trouble": "cannot be read: No such file or directory"}, "tls/ca.pem"),
+        ("nats.tls_ca_file", {"expires_in_days": 3.0}, "a new authority"),
+        ("nbd.tls_client_ca_file", {"trouble": "holds no certificate"}, "tls/ca.pem"),
+        ("nbd.tls_certificate_file", {"trouble": "cannot be read: No such file or directory"}, "--renew"),
+        ("nbd.tls_certificate_file", {"expires_in_days": -3.0}, "--renew"),
+        ("nbd.tls_key_file", {"trouble": "cannot be read: No such file or directory"}, "--renew"),
+        ("nbd.tls_key_file", {"trouble": "cannot be read by this user"}, "user of the service"),
+    ],
+)
+def test_what_is_wrong_with_a_file_has_a_remedy_that_helps(
+    key: str, changes: dict[str, Any], todo: str
+) -> None:
+    """`init` alone refuses a folder that holds anything, and elsewhere makes an authority that nothing here knows."""
+    (found,) = judged("files", with_file(key=key, is_secret=False, **changes))
+    assert todo in found.todo
 
 
 def test_devices_with_trouble_are_named_but_not_without_end() -> None:
