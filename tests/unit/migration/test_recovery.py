@@ -14,13 +14,21 @@ EVERYTHING = [
     for standing, held, proved, remote, in_doubt in product(Standing, Held, (False, True), SIDES, SIDES)
     if in_doubt <= remote
 ]
+
+
+def _name(known: Known) -> str:
+    """The same in every process; the text of a set is not."""
+    sides = ("+".join(sorted(each)) or "none" for each in (known.remote, known.in_doubt))
+    return "-".join((known.standing, known.held, f"proved={known.proved}", *sides))
+
+
 ADOPTIONS = {Choice.ADOPT_SOURCE: Held.TARGET, Choice.ADOPT_TARGET: Held.SOURCE}
 
 # The way out for a host that waits for its admission is what it waits for.
 NOTHING_TO_CHOOSE = frozenset({Standing.OPEN, Standing.WAITING})
 
 
-@pytest.mark.parametrize("known", EVERYTHING, ids=str)
+@pytest.mark.parametrize("known", EVERYTHING, ids=_name)
 def test_every_choice_is_judged_and_says_why(known: Known) -> None:
     made = offers(known)
     assert [each.choice for each in made] == list(Choice)
@@ -28,7 +36,7 @@ def test_every_choice_is_judged_and_says_why(known: Known) -> None:
 
 
 @pytest.mark.parametrize("choice", Choice)
-@pytest.mark.parametrize("known", EVERYTHING, ids=str)
+@pytest.mark.parametrize("known", EVERYTHING, ids=_name)
 def test_what_could_lose_a_write_is_never_safe(known: Known, choice: Choice) -> None:
     """An adoption is safe only of a side that is known to hold everything, on a host that is known not to write."""
     if offer(choice, known).consent is not Consent.SAFE or choice is Choice.TRY_AGAIN:
@@ -43,7 +51,7 @@ def test_what_could_lose_a_write_is_never_safe(known: Known, choice: Choice) -> 
     assert known.proved or (choice, known.held) == (Choice.ADOPT_TARGET, Held.TARGET)
 
 
-@pytest.mark.parametrize("known", EVERYTHING, ids=str)
+@pytest.mark.parametrize("known", EVERYTHING, ids=_name)
 def test_a_side_that_is_known_to_miss_writes_is_refused(known: Known) -> None:
     if known.held is Held.TARGET:
         assert offer(Choice.ADOPT_SOURCE, known).consent is Consent.REFUSED
@@ -51,7 +59,7 @@ def test_a_side_that_is_known_to_miss_writes_is_refused(known: Known) -> None:
         assert offer(Choice.ADOPT_TARGET, known).consent is Consent.REFUSED
 
 
-@pytest.mark.parametrize("known", EVERYTHING, ids=str)
+@pytest.mark.parametrize("known", EVERYTHING, ids=_name)
 def test_requests_on_their_way_to_remote_devices_are_not_forgotten(known: Known) -> None:
     for side, choice in ((Side.SOURCE, Choice.ADOPT_SOURCE), (Side.TARGET, Choice.ADOPT_TARGET)):
         if side in known.in_doubt:
@@ -61,14 +69,14 @@ def test_requests_on_their_way_to_remote_devices_are_not_forgotten(known: Known)
 
 
 @pytest.mark.parametrize(
-    "known", [each for each in EVERYTHING if each.standing in NOTHING_TO_CHOOSE], ids=str
+    "known", [each for each in EVERYTHING if each.standing in NOTHING_TO_CHOOSE], ids=_name
 )
 def test_a_volume_that_is_open_or_whose_host_waits_for_admission_needs_no_recovery(known: Known) -> None:
     assert {each.consent for each in offers(known)} == {Consent.REFUSED}
 
 
 @pytest.mark.parametrize(
-    "known", [each for each in EVERYTHING if each.standing not in NOTHING_TO_CHOOSE], ids=str
+    "known", [each for each in EVERYTHING if each.standing not in NOTHING_TO_CHOOSE], ids=_name
 )
 def test_there_always_is_a_way_out(known: Known) -> None:
     assert any(each.consent is not Consent.REFUSED for each in offers(known))
