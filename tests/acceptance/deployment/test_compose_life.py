@@ -109,6 +109,7 @@ def make_devices(engine: Engine) -> None:
 def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: EngineOf) -> None:
     this = engine(composition)
     make_devices(this)
+    this.volume("state").chmod(0o700)  # which a new volume takes over from the image
     up(this)
     cutover(this, "setup", "vol1", "--source", SOURCE, "--target", TARGET)
     content = os.urandom(16 * MIB)
@@ -121,9 +122,14 @@ def test_a_migration_on_a_fresh_checkout(composition: Composition, engine: Engin
     assert (status["state"], status["error_flag"]) == ("target-selected", True)
     assert status["io_engine"] == "threads", "Docker's filter refuses io_uring, and threads do it unasked"
     assert status["warnings"] == []
-    assert not_well(this, "cutover", "doctor", "--json") == {}
+    # True without compose.secure.yaml: that nobody but these containers reaches NATS cannot be seen from inside.
+    open_to_all = "credentials"
+    assert not_well(this, "cutover", "doctor", "--json").keys() == {open_to_all}
     host = ("cutover", "doctor", "--config", "/etc/cutover/hosts/host1.toml", "--json")
-    assert not_well(this, "write_cloning", *host).keys() <= {"io engine"}, "which the filter refuses"
+    found = not_well(this, "write_cloning", *host)
+    if "is in memory" in found.get("state directory", ""):  # of this test's machine
+        del found["state directory"]
+    assert found.keys() <= {open_to_all, "io engine"}, "io_uring is filtered"
 
     # A stop in the middle: first the volumes, whose flag is clear when all the others are still there to see it.
     assert this.stop("write_cloning") == 0

@@ -42,6 +42,13 @@ def test_images_that_run_have_a_user_without_privileges(stages: Mapping[str, Sta
     assert {stages["cutover"].user, stages["nats"].user} == {"10001:10001"}
 
 
+def test_a_new_state_directory_is_the_service_s_alone(pytestconfig: pytest.Config) -> None:
+    """A new volume takes over the mode of the image's folder, which doctor would warn of."""
+    text = (pytestconfig.rootpath / "Dockerfile").read_text()
+    (line,) = [each for each in text.splitlines() if "/var/lib/cutover" in each and each.startswith("RUN")]
+    assert '"-m", "0700"' in line
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # it builds the image
 def test_the_tools_for_tests_are_not_installed(installed: Path) -> None:
