@@ -14,18 +14,16 @@ EVERYTHING = [
     for standing, held, proved, remote, in_doubt in product(Standing, Held, (False, True), SIDES, SIDES)
     if in_doubt <= remote
 ]
+ADOPTIONS = {Choice.ADOPT_SOURCE: Held.TARGET, Choice.ADOPT_TARGET: Held.SOURCE}
+
+# The way out for a host that waits for its admission is what it waits for.
+NOTHING_TO_CHOOSE = frozenset({Standing.OPEN, Standing.WAITING})
 
 
 def _name(known: Known) -> str:
     """The same in every process; the text of a set is not."""
     sides = ("+".join(sorted(each)) or "none" for each in (known.remote, known.in_doubt))
     return "-".join((known.standing, known.held, f"proved={known.proved}", *sides))
-
-
-ADOPTIONS = {Choice.ADOPT_SOURCE: Held.TARGET, Choice.ADOPT_TARGET: Held.SOURCE}
-
-# The way out for a host that waits for its admission is what it waits for.
-NOTHING_TO_CHOOSE = frozenset({Standing.OPEN, Standing.WAITING})
 
 
 @pytest.mark.parametrize("known", EVERYTHING, ids=_name)
