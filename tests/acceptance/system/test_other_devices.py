@@ -139,7 +139,7 @@ def test_second_service_of_one_name_is_not_admitted_while_the_first_serves(
 ) -> None:
     """With a state directory of its own no lock keeps it away; startup does, and the devices' locks would."""
     system, _pair = running
-    elsewhere = f"CUTOVER_HOST_STATE_DIR={system.folder / 'elsewhere'}"
+    elsewhere = f"CUTOVER_HOST_STATE_DIR={system.folder / 'elsewhere/of/its/own'}"
     system.start_service(CLONING, name="twin", wait=False, under=("env", elsewhere))
     system.until_log("twin", f"of host '{HOST}' is not admitted", timeout_s=20)
     assert system.client.query("vol1")["export_uri"]

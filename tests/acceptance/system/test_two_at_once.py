@@ -28,11 +28,11 @@ def test_of_two_identical_syncs_one_wins_and_the_other_is_told(system: System, p
 def test_syncs_at_once_by_way_of_two_state_controls_begin_one_attempt(system: System, pair: Pair) -> None:
     """Whoever loses the race on the journal or at the host is refused, and takes no flag away from the winner."""
     system.set_up("vol1", pair.source, pair.target)
-    system.client.command("pause", "vol1")
     system.start_service("state_control", name="second state_control", wait=False)
     try:
         system.client.until_instances("cutover-state-control", 2)
         for attempt in range(1, 9):  # which of the two is asked is NATS's choice
+            system.client.command("pause", "vol1")
             answers = [answer.body for answer in both(system, "cutover.control.sync.vol1")]
             assert ["error" in body for body in answers].count(False) == 1, answers
             status = system.client.query("vol1")

@@ -48,6 +48,7 @@ ABOUT_NO_MIGRATION = {
     "A message on %r is passed over: %s",
     "A record on %r is passed over: %s",
     "not everything was answered: %s",
+    "the server's certificate is not looked at: %s",
 }
 
 
