@@ -153,11 +153,13 @@ class Model:
         for sector, now in enumerate(self.now):
             self.cut[sector] = dict(now)
 
-    def audit(self, who: str, values: list[bytes]) -> None:
-        """Check a whole side, while nothing is under way."""
+    def audit(self, who: str, values: list[bytes], *, is_final: bool) -> None:
+        """Check a whole side, while nothing is under way; whether that is what it holds from here on."""
         for sector, value in enumerate(values):
             if value not in self.now[sector]:
                 raise WrongDataError(f"{who}: sector {sector} holds {told(value)}, {self._explained(sector)}")
+        if not is_final:
+            return
         for sector, value in enumerate(values):
             self._settle(sector, value)
             if self._is_cold:

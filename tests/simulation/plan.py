@@ -69,7 +69,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         rng = self.rng
-        self.row, step = STEPS[self.seed % len(STEPS)]
+        # One further at each round, so that no step falls to the same last digit, by which other things are drawn, for ever.
+        self.row, step = STEPS[(self.seed + self.seed // len(STEPS)) % len(STEPS)]
         self.point = point_of(self.row, step)
         if self.seed % 4 == 3:
             self.point = POINTS[self.seed // 4 % len(POINTS)]

@@ -234,7 +234,8 @@ class Rules:
             if isinstance(device, AbsentDevice):
                 raise BrokenRuleError(f"the {side} serves in {volume.state}, and is not open")
             disk = self._world.disks[device.identity.name]
-            self._world.model.audit(f"{side} in {volume.state}", disk.view)
+            # Behind a connection that has broken in use, what it has left may still land.
+            self._world.model.audit(f"{side} in {volume.state}", disk.view, is_final=not disk.left)
 
     def request_answered(self, request: Request, _began_at: float) -> None:
         """The application has an answer."""
