@@ -26,6 +26,7 @@ JUNK = b"\xee" * SECTOR  # what a read that failed leaves in its buffer
 
 SLOW_CHANCE = 0.02
 SLOW_FLUSH_CHANCE = 0.3  # where slowness is what is looked at
+OFTEN_SLOW_CHANCE = 0.1  # there, of others than flushes
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class Disk:
     rng: random.Random
     watchers: Watchers
     slow_s: float = 0.5  # how long a request may take, once in a while
+    slow_chance: float = SLOW_CHANCE
     slow_flush_chance: float = SLOW_CHANCE
     can_zero_fast: bool = True
     durable: list[bytes] = field(default_factory=list)
@@ -329,7 +331,7 @@ class OpenDisk:
     def schedule(self, asked: Asked) -> None:
         """Have it done some time."""
         if not self.process.is_dead:
-            chance = self.disk.slow_flush_chance if asked.operation == "flush" else SLOW_CHANCE
+            chance = self.disk.slow_flush_chance if asked.operation == "flush" else self.disk.slow_chance
             self._loop.call_later(self._latency(chance), self._due, asked, context=self.process.context)
 
     def _latency(self, slow_chance: float = SLOW_CHANCE) -> float:

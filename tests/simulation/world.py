@@ -25,7 +25,7 @@ from tests.simulation.application import Application
 from tests.simulation.chaos import Chaos
 from tests.simulation.damage import Damage
 from tests.simulation.directory import Directory
-from tests.simulation.disk import HOLE, SLOW_FLUSH_CHANCE, Asked, Disk, OpenDisk, Watchers
+from tests.simulation.disk import HOLE, OFTEN_SLOW_CHANCE, SLOW_FLUSH_CHANCE, Asked, Disk, OpenDisk, Watchers
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.machine import SERVICES, HostProcess, service_main
 from tests.simulation.maps import Maps
@@ -87,7 +87,8 @@ class World:
         for disk in self.disks.values():
             disk.is_honest = is_honest
             if self.plan.is_local:
-                disk.slow_s, disk.slow_flush_chance = SLOW_S, SLOW_FLUSH_CHANCE
+                disk.slow_s, disk.slow_chance = SLOW_S, OFTEN_SLOW_CHANCE
+                disk.slow_flush_chance = SLOW_FLUSH_CHANCE
         self.data_disk = "disk-a"
         first = [HOLE if self._rng.random() < 0.2 else stamp(0, sector) for sector in range(SECTORS)]
         self.disks["disk-a"].fill(first)

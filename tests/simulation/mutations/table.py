@@ -589,14 +589,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.7",
         "a write that the flushes do not cover would not be copied after a power cut",
         (Change(_MARKS, "            if region in busy:\n                continue\n", ""),),
-        first_seed=1056,
+        first_seed=1263,
     ),
     Mutation(
         "distrust-not-durable",
         "4.7",
         "a map that lacks the last writes would be believed at the next start",
         (Change(_MAP_KEEPER, "            await distrust(because)\n", ""),),
-        first_seed=1328,
+        first_seed=1958,
     ),
     Mutation(
         "writes-in-setup-not-due",
