@@ -88,8 +88,8 @@ class Plan:
         self.does_sync = rng.random() < 0.7 or "damage-witness" in self.troubles
         self.has_maps = rng.random() < 0.6
         self.is_local = self.has_maps and self.seed % 10 in {3, 6, 8}
-        self.flushes = self.seed % 10 not in {2, 8}
-        self.spoils_maps = self.is_local and rng.random() < 0.7 and not self.flushes
+        self.flushes = self.seed % 10 not in {2, 6, 8}
+        self.spoils_maps = self.is_local and rng.random() < 0.4 and not self.flushes
         if self.is_local:
             self.power_share = 1.0
         if self.is_local and not self.spoils_maps:

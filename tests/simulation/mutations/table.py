@@ -67,7 +67,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R2",
         "after a crash the target would pass for one that holds every write",
         (Change(_TABLE, "_CHANGE_SIDES = (\n", "_CHANGE_SIDES = (\n    Step.CLEAR_FLAG,\n"),),
-        first_seed=1,
+        first_seed=10,
     ),
     Mutation(
         "flag-not-set-anew-on-resume",
@@ -118,7 +118,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self.drop(Side.TARGET, withhold=False)\n            self._listener",
             ),
         ),
-        first_seed=13,
+        first_seed=14,
     ),
     Mutation(
         "lost-source-write-acknowledged",
@@ -179,7 +179,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.REPORT_FAULTS,",
             ),
         ),
-        first_seed=469,
+        first_seed=1257,
     ),
     Mutation(
         "source-lost-without-flush",
@@ -227,7 +227,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if False:\n            raise",
             ),
         ),
-        first_seed=585,
+        first_seed=669,
     ),
     Mutation(
         "unequal-after-a-failed-move",
@@ -263,14 +263,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "    return ()",
             ),
         ),
-        first_seed=70,
+        first_seed=79,
     ),
     Mutation(
         "no-doubt-without-a-witness",
         "R6",
         "what the lost witness named would be used again at once",
         (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
-        first_seed=456,
+        first_seed=869,
     ),
     Mutation(
         "doubt-forgotten-at-the-next-start",
@@ -303,7 +303,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "a word that comes late would be believed for a connection that was broken after it had been given",
         (Change(_FENCES, "    if request.doubt not in {None, doubt}:", "    if False:"),),
-        first_seed=143,
+        first_seed=151,
     ),
     Mutation(
         "sync-gives-the-word-itself",
@@ -345,7 +345,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return tuple(side for side in Side if False and side in",
             ),
         ),
-        first_seed=525,
+        first_seed=653,
     ),
     Mutation(
         "cleanup-does-not-wait-for-the-word",
@@ -368,7 +368,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return [*self._retired]",
             ),
         ),
-        first_seed=98,
+        first_seed=136,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -449,7 +449,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=342,
+        first_seed=363,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
@@ -484,7 +484,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "what the source has lost would be copied over what the target still has",
         (Change(_FAILOVER, "if request.durable and route.source.flush_error:", "if False:"),),
-        first_seed=21,
+        first_seed=70,
     ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
@@ -503,7 +503,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "return False",
             ),
         ),
-        first_seed=311,
+        first_seed=391,
     ),
     Mutation(
         "decision-not-caught-up",
@@ -556,7 +556,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            _nothing(), self._flush",
             ),
         ),
-        first_seed=38,
+        first_seed=226,
     ),
     Mutation(
         "clean-without-the-source's-flush",
@@ -569,7 +569,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "_no_error()",
             ),
         ),
-        first_seed=258,
+        first_seed=186,
     ),
     Mutation(
         "clean-although-written-since",
