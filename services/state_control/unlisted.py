@@ -19,6 +19,11 @@ _LOST = (
     "The journal does not know {!r}, which host {!r} has open: the journal has gone back, or is another one. Application I/O "
     "goes on. Restart the host to have the journal repaired."
 )
+_ANOTHER = (
+    "The journal has another migration {0!r}, of host {2!r}, than the one that host {1!r} has open. Application I/O goes on. "
+    "Do not restart host {1!r} as long as the other one is there: its volume would stay closed. `cutover cleanup {0}` ends "
+    "the other one."
+)
 _CLOSED = "The journal does not know {!r}, which host {!r} keeps closed: {}"
 _NOBODY = "No host that answers has it."
 
@@ -91,8 +96,7 @@ class Unlisted:
             condition is JournalCondition.GONE_BACK and not fresh.exists
         ):
             return None
-        why = lost(name, host) if not fresh.exists else gone_back(name, f"host {host!r}").message
-        return _Found(condition, why)
+        return _Found(condition, _why(condition, fresh, host))
 
     async def _of_closed(self, host: str, closed: ClosedView) -> _Found | None:
         name = closed.name
@@ -114,6 +118,13 @@ class Unlisted:
             if condition_when_refused(refusal.code) is None:
                 raise
             return _unreadable(name, refusal)
+
+
+def _why(condition: JournalCondition, ledger: Ledger, host: str) -> str:
+    name = ledger.migration
+    if condition is JournalCondition.ANOTHER:
+        return _ANOTHER.format(name, host, ledger.host)
+    return gone_back(name, f"host {host!r}").message if ledger.exists else lost(name, host)
 
 
 def _unreadable(name: str, refusal: Refusal) -> _Found:

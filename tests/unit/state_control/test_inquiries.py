@@ -231,6 +231,23 @@ async def test_open_volumes_that_the_journal_has_lost_are_unlisted(
     assert reply.warnings == lost.warnings
 
 
+async def test_volume_whose_name_the_journal_gave_to_another_is_not_to_be_restarted(
+    services: Services, broker: MemoryBroker
+) -> None:
+    """Its start would keep it closed, unlike that of one of which the journal knows nothing."""
+    host, other = services.host(), services.host(name="h2")
+    await stories.syncing(host)
+    broker.messages.clear()
+    await other.set_up("vol1", uuid="u2")
+    async with up(services, host), up(services, other):
+        reply = await listed(services)
+    assert [each.host for each in reply.migrations] == ["h2"]
+    (unlisted,) = reply.unlisted
+    assert (unlisted.host, unlisted.journal_condition) == ("h1", JournalCondition.ANOTHER)
+    assert "Do not restart host 'h1'" in unlisted.warnings[0]
+    assert "`cutover cleanup vol1` ends the other one" in unlisted.warnings[0]
+
+
 async def test_record_that_cannot_be_read_hides_neither_the_host_s_word_nor_the_others(
     services: Services, broker: MemoryBroker
 ) -> None:
