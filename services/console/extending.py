@@ -135,8 +135,8 @@ def add_host(
     text = host_text(nats, role, host.name, state_dir or here.state_dir, allow)
     made = {
         seed_path(role.name): seed_file(key),
-        HOSTS / f"{host.name}.toml": File(text.encode()),
         **pair(*nbd_pair(host.name), for_host(signs, host, now)),
+        HOSTS / f"{host.name}.toml": File(text.encode()),
     }
     server = _server(here, lambda text: with_user(text, role, permissions(role, everyone), key.public_key))
     put(here.folder, made, {SERVER_FILE: server})
@@ -155,11 +155,14 @@ def new_key(here: Installed, role: str) -> Changed:
     key, path = _new_key(), seed_path(role)
     file = seed_file(key)
     server = _server(here, lambda text: with_key(text, role, key.public_key))
-    made, changed = {}, {SERVER_FILE: server}
+    made, changed = {}, {}
     if (here.folder / path).exists():
         changed[path] = file.content
     else:
         made[path] = file
+    changed[SERVER_FILE] = (
+        server  # last: with a key that nobody has yet, what runs could not go on after a reload
+    )
     put(here.folder, made, changed)
     return Changed(made=tuple(made), changed=tuple(changed))
 

@@ -1,4 +1,4 @@
-"""New files in a folder that is there, and other content for files that are: all of it, or nothing.
+"""New files in a folder that is there, and other content for files that are: all of it, or nothing, unless the process is killed.
 
 A file that is there stays the very same, with its owner and its mode: it may be mounted by itself into a container, which
 would go on seeing the old one if another took its name.
@@ -13,10 +13,11 @@ from services.console.installation import OPEN_FOLDER, SECRET, File
 
 
 def put(folder: Path, made: Mapping[PurePosixPath, File], changed: Mapping[PurePosixPath, bytes]) -> None:
-    """Make the ones, and change the others.
+    """Make the ones, and change the others, each in this order.
 
     Raises:
-        ConsoleError: `not-empty`: one that is to be made is there; `not-written`. Then everything is as it was.
+        ConsoleError: `not-empty`: one that is to be made is there; `not-written`. Then everything is as it was. `half-done`
+            naming what could not be put back.
     """
     there: list[Path] = []
     before: list[tuple[Path, bytes]] = []
@@ -63,8 +64,22 @@ def _overwrite(path: Path, content: bytes) -> None:
 
 
 def _undo(there: list[Path], before: list[tuple[Path, bytes]]) -> None:
+    left: dict[Path, str] = {}
     for path in there:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            left[path] = str(error.strerror)
     for path, content in before:
-        if path.read_bytes() != content:
-            _overwrite(path, content)
+        try:
+            if path.read_bytes() != content:
+                _overwrite(path, content)
+        except OSError as error:
+            left[path] = str(error.strerror)
+    if left:
+        files = ", ".join(f"{path} ({why})" for path, why in left.items())
+        raise ConsoleError(
+            "half-done",
+            f"Not everything could be written, and this not be put back: {files}. Have no server read it; make room, and run "
+            "the command again, or put it back from a copy.",
+        )

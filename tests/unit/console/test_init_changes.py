@@ -14,7 +14,7 @@ from cryptography import x509
 from services.console import replacing
 from services.console.application import run
 from services.console.certificates import authority_of
-from services.console.installation import HostPlan, Plan, files_of, write
+from services.console.installation import File, HostPlan, Plan, files_of, write
 from services.console.server_file import with_key
 from shared.bus.nkeys import key_pair
 
@@ -222,6 +222,47 @@ def test_nothing_half_done_stays_when_writing_fails(
     made = number if wanted[0] == "--renew" else {"--add-host": 0, "--new-key": 1}[wanted[0]]
     assert ended == (1 if number <= made else 0)
     assert (contents(etc) == before) is (ended == 1)
+
+
+@pytest.mark.parametrize(
+    "wanted", [["--add-host", "h3"], ["--new-key", "monitor"]], ids=lambda wanted: wanted[0]
+)
+def test_whoever_is_killed_has_not_changed_the_server_s_file_yet(
+    etc: Path, wanted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that has a key that nobody has yet turns away what runs, and that could not stop cleanly."""
+    written: list[str] = []
+    make, overwrite = replacing._make, replacing._overwrite
+
+    def made(path: Path, file: File, there: list[Path]) -> None:
+        written.append(str(path.relative_to(etc)))
+        make(path, file, there)
+
+    def overwritten(path: Path, content: bytes) -> None:
+        written.append(str(path.relative_to(etc)))
+        overwrite(path, content)
+
+    monkeypatch.setattr(replacing, "_make", made)
+    monkeypatch.setattr(replacing, "_overwrite", overwritten)
+    assert run(["init", str(etc), *wanted]) == 0
+    assert written.index(SERVER) == len(written) - 1 > 0
+
+
+def test_what_cannot_be_put_back_is_named(
+    etc: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = replacing._overwrite
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "monitor.nk":
+            real(path, content)
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(replacing, "_overwrite", full)
+    assert run(["init", str(etc), "--new-key", "monitor"]) == 1
+    told = capsys.readouterr().err
+    assert f"{etc}/secrets/monitor.nk (No space left on device)" in told
+    assert "Have no server read it" in told
 
 
 @pytest.mark.parametrize(
