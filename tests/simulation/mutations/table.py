@@ -332,7 +332,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if device in self._retired:\n",
             ),
         ),
-        first_seed=106,
+        first_seed=364,
     ),
     Mutation(
         "left-behind-at-a-clean-stop",
@@ -355,7 +355,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_DECISIONS, "            self.apparatus.refuse_unfenced()  #", "            #"),
             Change(_EXECUTOR, "            self._apparatus.refuse_unfenced()  #", "            pass  #"),
         ),
-        first_seed=246,
+        first_seed=435,
     ),
     Mutation(
         "broken-connection-in-use-forgotten",
@@ -368,7 +368,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return [*self._retired]",
             ),
         ),
-        first_seed=136,
+        first_seed=216,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -449,7 +449,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=363,
+        first_seed=533,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
@@ -556,7 +556,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            _nothing(), self._flush",
             ),
         ),
-        first_seed=226,
+        first_seed=423,
     ),
     Mutation(
         "clean-without-the-source's-flush",
