@@ -5,7 +5,7 @@ Loaded for that command alone: what certificates are made with takes longer to l
 
 import secrets
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -152,19 +152,11 @@ def new_key(here: Installed, role: str) -> Changed:
     names = [each.name for each in here.everyone]
     if role not in names:
         raise usage(f"--new-key: there is no role {role!r}; there are {', '.join(names)}.")
-    key, path = _new_key(), seed_path(role)
-    file = seed_file(key)
+    key = _new_key()
+    path, file = seed_path(role), seed_file(key)
     server = _server(here, lambda text: with_key(text, role, key.public_key))
-    made, changed = {}, {}
-    if (here.folder / path).exists():
-        changed[path] = file.content
-    else:
-        made[path] = file
-    changed[SERVER_FILE] = (
-        server  # last: with a key that nobody has yet, what runs could not go on after a reload
-    )
-    put(here.folder, made, changed)
-    return Changed(made=tuple(made), changed=tuple(changed))
+    # The server's last: with a key that nobody has yet, what runs could not go on after a reload.
+    return _put(here.folder, {path: file, SERVER_FILE: File(server)})
 
 
 def renew(here: Installed, signs: Authority, now: datetime) -> Changed:
@@ -188,9 +180,14 @@ def renew(here: Installed, signs: Authority, now: datetime) -> Changed:
                 "not-written", f"{error.filename} cannot be read: {error.strerror}; nothing was changed."
             ) from error
         files |= pair(certificate, key, issued) if content is None else {certificate: File(content)}
-    made = {path: file for path, file in files.items() if not (here.folder / path).exists()}
+    return _put(here.folder, files)
+
+
+def _put(folder: Path, files: Mapping[PurePosixPath, File]) -> Changed:
+    """Make those that are missing, then change the others, each in this order."""
+    made = {path: file for path, file in files.items() if not (folder / path).exists()}
     changed = {path: file.content for path, file in files.items() if path not in made}
-    put(here.folder, made, changed)
+    put(folder, made, changed)
     return Changed(made=tuple(made), changed=tuple(changed))
 
 

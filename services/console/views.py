@@ -276,8 +276,8 @@ def _unrecorded(unrecorded: Unrecorded) -> RenderableType:
 def _allowed(status: MigrationStatus) -> str:
     allowed = ", ".join(map(plain, status.allowed))
     if status.journal_condition is not JournalCondition.SOUND and status.host_answers:
-        why = f"all else is refused: the journal {WORDS[status.journal_condition]}"
-        return f"{allowed}; {why}" if allowed else f"nothing: {why.removeprefix('all else is refused: ')}"
+        why = f"the journal {WORDS[status.journal_condition]}"
+        return f"{allowed}; all else is refused: {why}" if allowed else f"nothing: {why}"
     return allowed or _nothing(status)
 
 

@@ -52,15 +52,20 @@ class Picture:
     @property
     def is_behind(self) -> bool:
         """Whether the journal, as it was read, lacks what the host relied on: it was read too early, or has gone back."""
-        has_another = self.closed is not None and self.closed.uuid not in {None, self.ledger.uuid}
-        return has_another or (self.view is not None and not self.ledger.contains(self.view.tail_digest))
+        lacks_tail = self.view is not None and not self.ledger.contains(self.view.tail_digest)
+        return self._has_another or lacks_tail
+
+    @property
+    def _has_another(self) -> bool:
+        """Whether what the host has under this name is another migration than the journal's."""
+        return self.closed is not None and self.closed.uuid not in {None, self.ledger.uuid}
 
     @property
     def journal_condition(self) -> JournalCondition:
         """How the journal is to the host."""
         if self.ledger.broken is not None:
             return JournalCondition.DAMAGED
-        if self.closed is not None and self.closed.uuid not in {None, self.ledger.uuid}:
+        if self._has_another:
             return JournalCondition.ANOTHER
         return JournalCondition.GONE_BACK if self.has_gone_back else JournalCondition.SOUND
 

@@ -198,9 +198,7 @@ class Executor:
         if row.after in {State.SETUP, State.SYNCING}:
             changes |= {"verified_at": None, "needs_verify": False}  # they are of the attempt that has ended
         if row.after is State.SETUP:
-            changes["paused"] = (
-                False  # it was for what has ended: the next attempt would stand still, and nobody know why
-            )
+            changes["paused"] = False  # it was for what has ended: the next attempt would stand still
         changes |= await self._map_decisions.prepare(
             row, attempt=decision.attempt, flag_digest=decision.flag_digest
         )

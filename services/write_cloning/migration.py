@@ -86,9 +86,7 @@ class Migration:
             around=around,
         )
         self.journal_trouble = ""  # why the journal is not what this host relied on, while it is not
-        self.journal_condition = (
-            JournalCondition.SOUND
-        )  # the same in a word; startup has seen to it before we begin
+        self.journal_condition = JournalCondition.SOUND  # in a word; startup has seen to it before we begin
         self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []

@@ -93,14 +93,6 @@ class Bus:
         told = self.client._server_info  # noqa: SLF001 # nats-py has the version in public, but not the id
         return Server(server_id=str(told.get("server_id", "")), version=str(told.get("version", "0")))
 
-    @property
-    def certificate_expires_s(self) -> float | None:
-        """When the certificate that the server has shown expires, in seconds since 1970; None where it has shown none."""
-        stream = self.client._transport  # noqa: SLF001 # nats-py tells it nowhere else
-        writer = getattr(stream, "_io_writer", None)
-        secured = writer.get_extra_info("ssl_object") if writer is not None else None
-        return ssl.cert_time_to_seconds(secured.getpeercert()["notAfter"]) if secured is not None else None
-
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever the connection was lost and is there again, perhaps to another server."""
         self._on_reconnect.append(callback)

@@ -23,6 +23,7 @@ from shared.bus.connection import Bus, connect
 from shared.bus.durability import ServerDurability
 from shared.bus.interface import ServiceInstance, Unanswered
 from shared.bus.permissions import Role, may_ask, role_of_inboxes
+from shared.bus.presented import certificate_not_after
 from shared.bus.storing import store_trouble
 from shared.clock import Clock
 from shared.config.model import NatsConfig
@@ -122,8 +123,8 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
 
 
 def _certificate_days(bus: Bus, clock: Clock) -> float | None:
-    expires_s = bus.certificate_expires_s
-    return None if expires_s is None else (expires_s - _now(clock).timestamp()) / _DAY_S
+    not_after = certificate_not_after(bus)
+    return None if not_after is None else (not_after - _now(clock).timestamp()) / _DAY_S
 
 
 async def _streams(asking: _Asking, clock: Clock) -> tuple[dict[str, tuple[str, ...] | None], float | None]:
