@@ -7,6 +7,7 @@ recording of a decision needs.
 from collections.abc import Awaitable, Callable
 
 from services.state_control.entering import Entering
+from services.state_control.existing import Existing
 from services.state_control.hosts import Hosts
 from services.state_control.operations import done_before, operation_id
 from services.state_control.picture import (
@@ -47,11 +48,19 @@ class Commands:
     """Every command that changes something."""
 
     def __init__(
-        self, *, journal: Journal, hosts: Hosts, entering: Entering, clock: Clock, new_id: Callable[[], str]
+        self,
+        *,
+        journal: Journal,
+        hosts: Hosts,
+        existing: Existing,
+        entering: Entering,
+        clock: Clock,
+        new_id: Callable[[], str],
     ) -> None:
         """`new_id` makes UUIDs."""
         self._journal = journal
         self._hosts = hosts
+        self._existing = existing
         self._entering = entering
         self._clock = clock
         self._new_id = new_id
@@ -61,7 +70,7 @@ class Commands:
         """Pair two devices under a name that is free.
 
         Raises:
-            Refusal: `name-taken`, `host-unknown`, `host-away`, and whatever is wrong with a device.
+            Refusal: `name-taken`, `journal-unsound`, `host-unknown`, `host-away`, and whatever is wrong with a device.
         """
         operation = operation_id(request.operation_id, self._new_id)
         with self._turns.take(name, "setup"):
@@ -74,6 +83,7 @@ class Commands:
                     Code.NAME_TAKEN, f"There is a migration {name!r} already, in state {ledger.state}."
                 )
             host = await self._hosts.choose(request.host)
+            await self._existing.require_free(name, host)
             asked = HostSetupRequest(
                 uuid=self._new_id(),
                 source=request.source,
@@ -139,7 +149,7 @@ class Commands:
         """
         operation = operation_id(request.operation_id, self._new_id)
         ledger = await self._journal.read(name)
-        require_existing(ledger)
+        await self._existing.require(ledger)
         picture = picture_of(ledger, await self._hosts.check(ledger.host, name))
         doubt = picture.doubt if request.doubt is None else request.doubt
         asked = HostCommand(uuid=str(ledger.uuid), operation_id=operation, doubt=doubt)
@@ -187,7 +197,7 @@ class Commands:
     ) -> CommandReply:
         operation = operation_id(asked_operation, self._new_id)
         ledger = await self._journal.read(name)
-        require_existing(ledger)
+        await self._existing.require(ledger)
         picture_of(ledger, await self._hosts.check(ledger.host, name)).require_open()
         asked = HostCommand(uuid=str(ledger.uuid), operation_id=operation, bytes_per_s=bytes_per_s)
         decided = await self._hosts.command(ledger.host, command, name, asked)
@@ -195,7 +205,7 @@ class Commands:
 
     async def _allowed(self, ledger: Ledger, trigger: Trigger) -> Picture:
         """The migration as it is, in which the table allows the command and the host can be asked."""
-        require_existing(ledger)
+        await self._existing.require(ledger)
         if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
             refuse_unsound(ledger)
         try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from services.state_control.existing import AT_ONCE_MAX, Existing
 from services.state_control.hosts import Hosts
 from services.state_control.picture import (
     Picture,
@@ -11,7 +12,7 @@ from services.state_control.picture import (
     require_existing,
 )
 from services.state_control.reporting import fault_views, status_of
-from services.state_control.unlisted import Unlisted, lost
+from services.state_control.unlisted import Unlisted
 from shared.bounded import for_each
 from shared.bus.interface import Durability, Journal
 from shared.clock import Clock
@@ -21,15 +22,16 @@ from shared.messages.status import MigrationStatus
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 
-AT_ONCE_MAX = 8
-
 
 class Inquiries:
     """Every command that changes nothing."""
 
-    def __init__(self, *, journal: Journal, hosts: Hosts, durability: Durability, clock: Clock) -> None:
+    def __init__(
+        self, *, journal: Journal, hosts: Hosts, existing: Existing, durability: Durability, clock: Clock
+    ) -> None:
         self._journal = journal
         self._hosts = hosts
+        self._existing = existing
         self._durability = durability
         self._clock = clock
 
@@ -40,7 +42,7 @@ class Inquiries:
             Refusal: `unknown-migration`, `journal-unsound`, `journal-away`.
         """
         ledger = await self._journal.read(name)
-        await self._require_existing(ledger)
+        await self._existing.require(ledger)
         asked = await self._ask_of_one(ledger.host, name)
         return self._status(await self._picture(ledger, asked), await self._journal_warnings())
 
@@ -64,7 +66,7 @@ class Inquiries:
         """The fault log of one migration, or of all where no name is given; earlier attempts included."""
         if name:
             ledger = await self._journal.read(name)
-            require_existing(ledger)
+            await self._existing.require(ledger)
             ledgers = [ledger]
         else:
             ledgers, _unreadable = await self._ledgers()
@@ -117,28 +119,6 @@ class Inquiries:
         if isinstance(answer, Refusal):
             return picture_without_host(ledger, answer.message)
         return await current_picture(self._journal, ledger, answer)
-
-    async def _require_existing(self, ledger: Ledger) -> None:
-        """Refuse a name that no migration has; that of one which a host has open was lost with the journal.
-
-        Raises:
-            Refusal: `unknown-migration`, `journal-unsound`.
-        """
-        try:
-            require_existing(ledger)
-        except Refusal as refusal:
-            if refusal.code is Code.UNKNOWN_MIGRATION:
-                await self._refuse_lost(ledger.migration)
-            raise
-
-    async def _refuse_lost(self, name: str) -> None:
-        for host in await self._hosts.names():
-            answer = await self._ask(host)
-            views = answer.migrations if isinstance(answer, HostStatusReply) else ()
-            # Not lost is what the host has yet to report, and what the journal was told while the host was asked.
-            told = {view.uuid for view in views if view.name == name and view.tail_digest}
-            if told - {entry.record.uuid for entry in (await self._journal.read(name)).entries}:
-                raise Refusal(Code.JOURNAL_UNSOUND, lost(name, host))
 
     def _status(self, picture: Picture, warnings: Sequence[str]) -> MigrationStatus:
         return status_of(picture, warnings=warnings, now=self._clock.now_rfc3339())

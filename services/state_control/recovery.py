@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from services.state_control.adoption import decide_adoption, decide_burial, decide_mending
 from services.state_control.describing import choice_views, reply_of, sides_known
+from services.state_control.existing import Existing
 from services.state_control.hosts import Hosts
 from services.state_control.knowledge import Knowledge
 from services.state_control.operations import operation_id
@@ -41,12 +42,20 @@ class Recovery:
     """Answers `recover`, `try-again`, `adopt` and `give-up`."""
 
     def __init__(
-        self, *, journal: Journal, requests: Requests, hosts: Hosts, clock: Clock, new_id: Callable[[], str]
+        self,
+        *,
+        journal: Journal,
+        requests: Requests,
+        hosts: Hosts,
+        existing: Existing,
+        clock: Clock,
+        new_id: Callable[[], str],
     ) -> None:
         """`new_id` makes operation ids."""
         self._journal = journal
         self._requests = requests
         self._hosts = hosts
+        self._existing = existing
         self._clock = clock
         self._new_id = new_id
         self._turns = Turns()
@@ -55,7 +64,7 @@ class Recovery:
         """Everything that is known of one migration, and what may be done.
 
         Raises:
-            Refusal: `unknown-migration`, `host-unknown`, `journal-away`.
+            Refusal: `unknown-migration`, `journal-unsound`, `host-unknown`, `journal-away`.
         """
         knowledge = await self._know(name, request.host)
         return reply_of(knowledge, sides_known(knowledge), choice_views(knowledge, request.host))
@@ -135,6 +144,7 @@ class Recovery:
         up = await self._hosts.names()
         recorded = ledger.host or await self._keeping_closed(name, up)
         if not recorded:
+            await self._existing.refuse_lost(name)
             raise Refusal(Code.UNKNOWN_MIGRATION, f"Neither the journal nor a host knows {name!r}.")
         host = wanted or recorded
         if wanted is not None and wanted not in up:

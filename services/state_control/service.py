@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from services.state_control.commands import Commands
 from services.state_control.decisions import decide_record, decide_repair
 from services.state_control.entering import Entering
+from services.state_control.existing import Existing
 from services.state_control.hosts import Hosts
 from services.state_control.inquiries import Inquiries
 from services.state_control.recovery import Recovery
@@ -55,10 +56,17 @@ class StateControl:
         self._journal = journal
         self._clock = clock
         hosts = Hosts(requests, discovery)
+        existing = Existing(journal, hosts)
         entering = Entering(journal=journal, requests=requests, hosts=hosts)
-        self._commands = Commands(journal=journal, hosts=hosts, entering=entering, clock=clock, new_id=new_id)
-        self._recovery = Recovery(journal=journal, requests=requests, hosts=hosts, clock=clock, new_id=new_id)
-        self._inquiries = Inquiries(journal=journal, hosts=hosts, durability=durability, clock=clock)
+        self._commands = Commands(
+            journal=journal, hosts=hosts, existing=existing, entering=entering, clock=clock, new_id=new_id
+        )
+        self._recovery = Recovery(
+            journal=journal, requests=requests, hosts=hosts, existing=existing, clock=clock, new_id=new_id
+        )
+        self._inquiries = Inquiries(
+            journal=journal, hosts=hosts, existing=existing, durability=durability, clock=clock
+        )
 
     def endpoints(self) -> Sequence[Endpoint]:
         """What is served."""

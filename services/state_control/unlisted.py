@@ -7,6 +7,7 @@ that could be believed, that word is all there is, and silence would be taken fo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from services.state_control.existing import lost_closed, lost_open
 from shared.bus.interface import Journal
 from shared.messages.host import ClosedView, HostStatusReply
 from shared.messages.standing import gone_back
@@ -15,22 +16,16 @@ from shared.migration.condition import JournalCondition, condition_of, condition
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Refusal
 
-_LOST = (
-    "The journal does not know {!r}, which host {!r} has open: the journal has gone back, or is another one. Application I/O "
-    "goes on. Restart the host to have the journal repaired."
-)
 _ANOTHER = (
     "The journal has another migration {0!r}, of host {2!r}, than the one that host {1!r} has open. Application I/O goes on. "
     "Do not restart host {1!r} as long as the other one is there: its volume would stay closed. `cutover cleanup {0}` ends "
     "the other one."
 )
-_CLOSED = "The journal does not know {!r}, which host {!r} keeps closed: {}"
+_ANOTHER_CLOSED = (
+    "The journal has another migration {0!r}, of host {2!r}, than the one that host {1!r} keeps closed: {3} "
+    "`cutover cleanup {0}` ends the other one; then `cutover recover {0}` tells what may be done."
+)
 _NOBODY = "No host that answers has it."
-
-
-def lost(name: str, host: str) -> str:
-    """The sentences about a volume that a host has open and the journal does not know."""
-    return _LOST.format(name, host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +97,19 @@ class Unlisted:
         name = closed.name
         if (refusal := self._unreadable.get(name)) is not None:
             return _unreadable(name, refusal)
-        if name in self._ledgers:
-            return None
+        ledger = self._ledgers.get(name)
+        if ledger is not None and (ledger.host == host or closed.uuid in {None, ledger.uuid}):
+            return None  # it is listed; or it was given to the host that has it now
         fresh = await self._read(name)
         if isinstance(fresh, _Found):
             return fresh
-        if fresh.exists:  # another host has set it up meanwhile
-            return None
-        return _Found(JournalCondition.UNKNOWN, _CLOSED.format(name, host, closed.message))
+        if not fresh.exists:
+            return _Found(JournalCondition.UNKNOWN, lost_closed(name, host, closed.message))
+        if fresh.host == host or any(entry.record.uuid == closed.uuid for entry in fresh.entries):
+            return None  # it was set up, or cleaned up, while the hosts were asked
+        return _Found(
+            JournalCondition.ANOTHER, _ANOTHER_CLOSED.format(name, host, fresh.host, closed.message)
+        )
 
     async def _read(self, name: str) -> Ledger | _Found:
         try:
@@ -124,7 +124,7 @@ def _why(condition: JournalCondition, ledger: Ledger, host: str) -> str:
     name = ledger.migration
     if condition is JournalCondition.ANOTHER:
         return _ANOTHER.format(name, host, ledger.host)
-    return gone_back(name, f"host {host!r}").message if ledger.exists else lost(name, host)
+    return gone_back(name, f"host {host!r}").message if ledger.exists else lost_open(name, host)
 
 
 def _unreadable(name: str, refusal: Refusal) -> _Found:

@@ -12,6 +12,7 @@ from shared.messages.admission import Admission, WitnessView
 from shared.messages.control import PlainRequest
 from shared.messages.host import (
     HOST_SERVICE_NAME,
+    ClosedView,
     DecidedReply,
     EnterRequest,
     HostCommand,
@@ -69,6 +70,7 @@ class ScriptedHost:
         self.journal_wait: JournalWait | None = None
         self.outstanding = 0
         self.clients: tuple[str, ...] = ()
+        self.closed: tuple[ClosedView, ...] = ()
         self.asked: list[str] = []
         self._faults = 0
 
@@ -136,7 +138,8 @@ class ScriptedHost:
         if self.hanging is not None:
             await self.hanging.wait()
         views = [self.view(each) for each in self.witnesses.values() if name in {"", each.migration}]
-        return HostStatusReply(host=self.name, run=self.run, migrations=tuple(views))
+        closed = tuple(each for each in self.closed if name in {"", each.name})
+        return HostStatusReply(host=self.name, run=self.run, migrations=tuple(views), closed=closed)
 
     def _decided(self, name: str) -> DecidedReply:
         witness = self.witnesses[name]

@@ -86,3 +86,12 @@ def until_all_serve(system: System) -> None:
     for service in SERVICES:
         if system.is_running(service):
             system.wait_ready(service)
+
+
+def lose_the_store(system: System) -> None:
+    """NATS is killed, its disk is replaced, and the operator does what doctor tells him."""
+    system.kill_nats()
+    shutil.rmtree(system.folder / _STORE)
+    system.start_nats()
+    system.create_streams()
+    until_all_serve(system)

@@ -6,14 +6,13 @@ without its disk has no migration, no metric, no alert and no failure, while vol
 
 import asyncio
 import json
-import shutil
 from collections.abc import Callable
 
 import nats
 import pytest
 
 from tests.acceptance.system.devices import MIB
-from tests.acceptance.system.journal_store import copy_store, put_back, until_all_serve
+from tests.acceptance.system.journal_store import copy_store, lose_the_store, put_back, until_all_serve
 from tests.acceptance.system.page_watcher import Json, Monitoring, Watcher, monitored
 from tests.acceptance.system.pairs import make_pair
 from tests.acceptance.system.test_doctor import Lines, of, read, run_doctor
@@ -37,15 +36,6 @@ def set_up_another(system: System) -> None:
     """`vol2`, in `setup`."""
     pair = make_pair(system, "vol2", size_bytes=8 * MIB)
     system.set_up("vol2", pair.source, pair.target)
-
-
-def lose_the_store(system: System) -> None:
-    """NATS is killed, its disk is replaced, and the operator does what doctor tells him."""
-    system.kill_nats()
-    shutil.rmtree(system.folder / "nats/jetstream")
-    system.start_nats()
-    system.create_streams()
-    until_all_serve(system)
 
 
 def listed(system: System) -> tuple[int, dict[str, Json], str]:

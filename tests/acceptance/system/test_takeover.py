@@ -9,7 +9,8 @@ import pytest
 from shared.messages.host import HOST_SERVICE_NAME
 from tests.acceptance.system.application import Application
 from tests.acceptance.system.devices import digest
-from tests.acceptance.system.pairs import Pair
+from tests.acceptance.system.journal_store import lose_the_store
+from tests.acceptance.system.pairs import Pair, make_pair
 from tests.acceptance.system.ways import bring_to
 from tests.acceptance.system.whole_system import CLONING, HOST, System
 
@@ -88,3 +89,36 @@ def test_host_that_only_hangs_keeps_its_devices(two_hosts: tuple[System, Pair]) 
     system.signal_service(CLONING, signal.SIGCONT)
     assert system.client.query("vol1")["host"] == HOST
     assert system.client.command("select-source", "vol1")["state"] == "source-selected"
+
+
+def test_name_that_the_journal_has_lost_is_not_set_up_elsewhere(two_hosts: tuple[System, Pair]) -> None:
+    """Cause: the second host was given the name, and the first one's volume stayed closed and was in no answer."""
+    system, pair = two_hosts
+    bring_to(system, "vol1", "source-selected")
+    lose_the_store(system)
+    another = make_pair(system, "another", size_bytes=1 << 20)
+    fields = {"source": str(another.source), "target": str(another.target), "host": OTHER}
+    refusal = system.client.refused("setup", "vol1", **fields)
+    assert refusal.code == "journal-unsound"
+    assert f"which host '{HOST}' has open" in refusal.message
+
+    # A host that is away can be asked nothing. It comes back to find its name given away, and both are told of.
+    system.kill_service(CLONING)
+    system.client.command("setup", "vol1", **fields)
+    system.start_service(CLONING)
+    told = system.cutover("list", "--json")
+    assert told.returncode == 1
+    by_host = {each["host"]: each for each in json.loads(told.stdout)}
+    assert (by_host[OTHER]["state"], by_host[OTHER]["host_error"]) == ("setup", None)
+    assert by_host[HOST]["journal_condition"] == "another"
+    assert "keeps closed" in by_host[HOST]["warnings"][0]
+
+    # What the warning advises brings it back, with every write that it had.
+    system.client.command("cleanup", "vol1")
+    known = json.loads(system.cutover("recover", "vol1", "--json").stdout)
+    assert (known["standing"], known["host"]) == ("closed", HOST)
+    assert system.cutover("recover", "vol1", "--try-again").returncode == 0
+    assert system.client.query("vol1")["state"] == "setup"
+    with Application(system.export("vol1")) as application:
+        application.until_operations(50)
+        assert application.stop().differences(pair.source) == []

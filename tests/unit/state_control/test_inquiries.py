@@ -19,6 +19,7 @@ from shared.messages.control import (
     PlainRequest,
     control_subject,
 )
+from shared.messages.host import ClosedView
 from shared.messages.status import MigrationStatus
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
@@ -246,6 +247,23 @@ async def test_volume_whose_name_the_journal_gave_to_another_is_not_to_be_restar
     assert (unlisted.host, unlisted.journal_condition) == ("h1", JournalCondition.ANOTHER)
     assert "Do not restart host 'h1'" in unlisted.warnings[0]
     assert "`cutover cleanup vol1` ends the other one" in unlisted.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("uuid", "told"), [("u1", [("h1", JournalCondition.ANOTHER)]), ("u2", []), (None, [])]
+)
+async def test_closed_volume_whose_name_the_journal_gave_to_another_is_told_of(
+    services: Services, uuid: str | None, told: list[tuple[str, JournalCondition]]
+) -> None:
+    """Cause: it was in no answer, although only its host could say what its devices hold. One that was taken over is at rest."""
+    host, other = services.host(), services.host(name="h2")
+    host.closed = (ClosedView(name="vol1", uuid=uuid, code=Code.NOT_ADMITTED, message="Not admitted."),)
+    await other.set_up("vol1", uuid="u2")
+    async with up(services, host), up(services, other):
+        reply = await listed(services)
+    assert [each.host for each in reply.migrations] == ["h2"]
+    assert [(each.host, each.journal_condition) for each in reply.unlisted] == told
+    assert all("keeps closed: Not admitted." in each.warnings[0] for each in reply.unlisted)
 
 
 async def test_record_that_cannot_be_read_hides_neither_the_host_s_word_nor_the_others(
