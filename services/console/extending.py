@@ -23,9 +23,7 @@ from services.console.installation import (
     HOSTS,
     NATS_PAIR,
     OPERATOR_FILE,
-    SECRETS,
     SERVER_FILE,
-    File,
     HostPlan,
     for_clients,
     for_host,
@@ -35,6 +33,7 @@ from services.console.installation import (
     seed_file,
     seed_path,
 )
+from services.console.new_folder import SECRETS, File
 from services.console.replacing import put
 from services.console.server_file import with_key, with_user
 from services.console.service_files import NatsPlan, host_text

@@ -1,4 +1,4 @@
-"""What `cutover init` makes: every file of an installation with its content and mode. And writing all of them, or none.
+"""What `cutover init` makes: every file of an installation, with its content and mode.
 
 ```
 nats/nats-server.conf        the server
@@ -15,17 +15,14 @@ tls/nbd-client/              an NBD client's, under the names that libnbd and QE
 Nothing here knows where the files will be used: paths in them begin with `installed_at`.
 """
 
-import os
 import secrets
-import shutil
-import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from services.console.certificates import LOOPBACK_NAMES, Authority, Issued, new_authority
-from services.console.failures import ConsoleError
+from services.console.new_folder import SECRET, SECRETS, File
 from services.console.server_file import ServerPlan, server_text
 from services.console.service_files import NatsPlan, host_text, nats_text
 from shared.bus.nkeys import KEY_BYTES, KeyPair, new_key_pair
@@ -41,10 +38,6 @@ from shared.bus.permissions import (
     roles,
 )
 
-SECRET, OPEN = 0o600, 0o644
-SECRET_FOLDER, OPEN_FOLDER = 0o700, 0o755
-OTHERS_MAY_WRITE = 0o022
-SECRETS = "secrets"
 TLS = PurePosixPath("tls")
 CA, CA_KEY = TLS / "ca.pem", TLS / "ca-key.pem"
 NATS_PAIR = (TLS / "nats.pem", TLS / "nats-key.pem")
@@ -86,14 +79,6 @@ class Plan:
     allow: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file's content and mode."""
-
-    content: bytes = field(repr=False)
-    mode: int = OPEN
-
-
 def files_of(plan: Plan, now: datetime) -> dict[PurePosixPath, File]:
     """Every file, by its path in the installation. Keys and certificates are new each time."""
     everyone = roles([host.name for host in plan.hosts])
@@ -104,88 +89,6 @@ def files_of(plan: Plan, now: datetime) -> dict[PurePosixPath, File]:
         **_server(plan, everyone, keys),
         **_configurations(plan, {role.name: role for role in everyone}),
     }
-
-
-def write(folder: Path, files: Mapping[PurePosixPath, File]) -> None:
-    """Write all of them, or nothing: they are made aside, and then take their names at once.
-
-    A folder that is there stays the one that it is, with its owner and its mode: it may be mounted there, or be somebody's place.
-
-    Raises:
-        ConsoleError: (`not-empty`) the folder holds something; `not-written`.
-    """
-    refuse_filled(folder)
-    is_there = folder.is_dir()
-    aside = f".{folder.name}.{secrets.token_hex(4)}.new"
-    made = folder / aside if is_there else folder.with_name(aside)
-    try:
-        made.mkdir(mode=SECRET_FOLDER)
-        for path, file in files.items():
-            _write(made, path, file)
-        _open(made)
-        if is_there:
-            _move_up(made)
-        else:
-            made.rename(folder)
-    except OSError as error:
-        raise ConsoleError(
-            "not-written", f"{folder} cannot be made: {error.strerror}; nothing was written."
-        ) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _move_up(made: Path) -> None:
-    """Give everything in a folder its place in the folder above, or nothing."""
-    names = [each.name for each in made.iterdir()]
-    try:
-        for name in names:
-            (made / name).rename(made.parent / name)
-    except BaseException:
-        for name in names:
-            if not (made / name).exists():  # what is not here any more is there, and ours
-                (made.parent / name).rename(made / name)
-        raise
-
-
-def open_to_others(folder: Path) -> str:
-    """Who else may exchange what is in a folder, as a sentence; empty where nobody may."""
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if not mode & OTHERS_MAY_WRITE:
-        return ""
-    return f"{folder} was there with mode {mode:04o}: others may exchange what is in it, keys included (chmod go-w {folder})."
-
-
-def refuse_filled(folder: Path) -> None:
-    """Refuse a folder that holds anything, and a name that cannot become one.
-
-    Raises:
-        ConsoleError: `not-empty`.
-    """
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ConsoleError("not-empty", f"{folder} is there, and is no folder; nothing was written.")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ConsoleError(
-            "not-empty",
-            f"{folder} is not empty, and nothing in it is overwritten: name another folder; nothing was written.",
-        )
-
-
-def _open(made: Path) -> None:
-    """Let others in where there is no secret. The umask had no say in it."""
-    for folder in made.rglob("*"):
-        if folder.is_dir():
-            folder.chmod(SECRET_FOLDER if folder.name == SECRETS else OPEN_FOLDER)
-    made.chmod(OPEN_FOLDER)
-
-
-def _write(made: Path, path: PurePosixPath, file: File) -> None:
-    target = made / path
-    target.parent.mkdir(mode=SECRET_FOLDER, parents=True, exist_ok=True)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, SECRET)
-    with open(descriptor, "wb") as opened:  # noqa: PTH123 - a descriptor, which was made with its mode
-        opened.write(file.content)
-        os.fchmod(descriptor, file.mode)
 
 
 def _secrets(keys: Mapping[str, KeyPair]) -> dict[PurePosixPath, File]:

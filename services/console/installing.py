@@ -16,10 +16,8 @@ from services.console.installation import (
     Plan,
     files_of,
     nats_url,
-    open_to_others,
-    refuse_filled,
-    write,
 )
+from services.console.new_folder import clear_interrupted, open_to_others, refuse_filled, write
 from services.console.output import Output
 from services.console.server_file import ACCOUNT
 from services.console.services_config import host_name, machine_name, patterns_of, yet_to_come
@@ -53,6 +51,7 @@ def install(folder: str, asked: Asked, out: Output) -> None:
     if not folder:
         raise usage("DIR: '' names no folder.")
     place = Path(folder).absolute()
+    clear_interrupted(place)
     refuse_filled(place)
     plan = _planned(place, asked)
     files = files_of(plan, datetime.now(UTC))

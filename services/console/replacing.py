@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from services.console.failures import ConsoleError
-from services.console.installation import OPEN_FOLDER, SECRET, File
+from services.console.new_folder import OPEN_FOLDER, SECRET, File
 
 
 def put(folder: Path, made: Mapping[PurePosixPath, File], changed: Mapping[PurePosixPath, bytes]) -> None:

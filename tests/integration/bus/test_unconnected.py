@@ -10,8 +10,9 @@ import pytest
 
 from services.console.certificates import new_authority
 from services.console.doctor.looking_at_bus import look_at_bus
-from services.console.installation import HostPlan, Plan, files_of, write
+from services.console.installation import HostPlan, Plan, files_of
 from services.console.local_nats import any_port
+from services.console.new_folder import write
 from shared.bus.connection import connect
 from shared.bus.server import nats_server
 from shared.bus.unconnected import Unconnected, Why

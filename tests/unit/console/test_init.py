@@ -13,12 +13,13 @@ from pathlib import Path, PurePosixPath
 import pytest
 from cryptography import x509
 
-from services.console import installation
+from services.console import new_folder
 from services.console.application import run
 from services.console.certificates import general_name
 from services.console.failures import ConsoleError
-from services.console.installation import File, HostPlan, Plan, files_of, write
+from services.console.installation import HostPlan, Plan, files_of
 from services.console.installing import next_commands
+from services.console.new_folder import File, write
 from shared.bus.nkeys import key_pair
 from shared.config.load import load
 
@@ -255,14 +256,14 @@ def test_nothing_half_done_stays_when_writing_fails(
 ) -> None:
     (tmp_path / "there").mkdir()
     writes = iter(range(100))
-    real = installation._write
+    real = new_folder._write
 
     def full(*arguments: object) -> None:
         if next(writes) == number:
             raise OSError(28, "No space left on device")
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(installation, "_write", full)
+    monkeypatch.setattr(new_folder, "_write", full)
     for place in (tmp_path / "etc", tmp_path / "there"):
         writes = iter(range(100))
         with pytest.raises(ConsoleError) as caught:
@@ -296,10 +297,51 @@ def test_nothing_half_done_stays_when_it_is_interrupted(
     def interrupt(_made: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(installation, "_open", interrupt)
+    monkeypatch.setattr(new_folder, "_open", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "etc", files_of(PLAN, NOW))
     assert contents(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from services.console import new_folder
+from services.console.application import run
+
+new_folder._open = lambda made: os.kill(os.getpid(), {signal})
+run(["init", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_killed_one_has_left_is_removed_by_the_next(tmp_path: Path, *, is_there: bool) -> None:
+    """Cause: keys of nobody's installation stayed in a hidden folder, and in a folder that was there they were in the way."""
+    place = tmp_path / "etc"
+    if is_there:
+        place.mkdir()
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED.format(signal="signal.SIGKILL"), str(place)], check=False, timeout=60
+    )
+    assert killed.returncode == -9
+    (left,) = (place if is_there else tmp_path).glob(".etc.*.new")
+    assert (left / "secrets/operator.nk").exists()
+    assert run(["init", str(place)]) == 0
+    assert not left.exists()
+    assert (place / "secrets/operator.nk").exists()
+
+
+def test_what_another_one_is_writing_is_left_to_it(tmp_path: Path) -> None:
+    place = tmp_path / "etc"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED.format(signal="signal.SIGSTOP"), str(place)]
+    ) as stopped:
+        try:
+            os.waitid(os.P_PID, stopped.pid, os.WSTOPPED | os.WNOWAIT)
+            (being_written,) = tmp_path.glob(".etc.*.new")
+            assert run(["init", str(place)]) == 0
+            assert being_written.exists()
+        finally:
+            stopped.kill()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

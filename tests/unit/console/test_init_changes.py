@@ -14,7 +14,8 @@ from cryptography import x509
 from services.console import replacing
 from services.console.application import run
 from services.console.certificates import authority_of
-from services.console.installation import File, HostPlan, Plan, files_of, write
+from services.console.installation import HostPlan, Plan, files_of
+from services.console.new_folder import File, write
 from services.console.server_file import with_key
 from shared.bus.nkeys import key_pair
 
