@@ -1,4 +1,4 @@
-"""A remote device: the disk of a server that keeps no lock, and a connection to it (implements `Device` and `Unfenced`).
+"""A remote device: the disk of a server that keeps no lock, and a connection to it (implements `Device`).
 
 While a connection stands it is like any other handle. When it breaks, or when the process that has it dies, what changes the
 device and was not done is left behind: each such request lands at any later time, in any order, in part, or only when
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.write_cloning.devices.buffers import Buffer
-from services.write_cloning.devices.interface import Done
+from services.write_cloning.devices.interface import Done, Unfenced
 from shared.migration.devices import DeviceIdentity, DeviceKind
 from tests.simulation.disk import SECTOR, Asked, Disk, OpenDisk
 from tests.simulation.process import NOBODY, Process
@@ -77,7 +77,7 @@ class RemoteDisk(Disk):
         Disk.cut(self)
 
 
-class Connection(OpenDisk):
+class Connection(OpenDisk, Unfenced):
     """See the module's docstring."""
 
     engine_name = "simulated nbd"

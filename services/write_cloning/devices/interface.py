@@ -8,10 +8,11 @@ event loop and never from inside the call that started the request. The buffer s
 This file must not know how a device does its work, nor what a volume or a migration is.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from services.write_cloning.devices.buffers import Buffer
 from shared.migration.devices import DeviceIdentity
@@ -121,17 +122,22 @@ class Device(Protocol):
         """Wait for outstanding requests, then release the device and its lock."""
 
 
-@runtime_checkable
-class Unfenced(Protocol):
-    """A device that no lock of the kernel fences: what it was asked may land after it was closed (`remote` says how)."""
+class Unfenced(ABC):
+    """A device that no lock of the kernel fences: what it was asked may land after it was closed (`remote` says how).
+
+    Which devices are so is asked with `isinstance`; so they say it by inheriting, and none is by having names like these.
+    """
 
     @property
+    @abstractmethod
     def outstanding(self) -> int:
         """As of every device; after it was closed, the requests that may still land."""
 
     @property
+    @abstractmethod
     def is_broken(self) -> bool:
         """Whether it can do nothing any more, and has to be opened anew."""
 
+    @abstractmethod
     def vouch_gone(self) -> None:
         """Take somebody's word that nothing that it was asked can land any more."""

@@ -24,7 +24,7 @@ import errno
 from collections.abc import Callable, Sequence
 
 from services.write_cloning.devices.buffers import ZEROES, ZEROES_BYTES, Buffer
-from services.write_cloning.devices.interface import Done, Extent, Write, ZeroMode
+from services.write_cloning.devices.interface import Done, Extent, Unfenced, Write, ZeroMode
 from services.write_cloning.devices.one_by_one import write_one_by_one
 from services.write_cloning.devices.remote_connection import ExtentsFound, RemoteConnection
 from services.write_cloning.devices.syncs import Syncs
@@ -49,8 +49,8 @@ _PLAIN, _FAST = 0, int(CommandFlag.FAST_ZERO)
 _FUA, _NO_HOLE = int(CommandFlag.FUA), int(CommandFlag.NO_HOLE)
 
 
-class RemoteDevice:
-    """See `interface.Device`, and `interface.Unfenced`. Belongs to the loop that it was made in."""
+class RemoteDevice(Unfenced):
+    """See `interface.Device`. Belongs to the loop that it was made in."""
 
     __slots__ = (
         "_agreement",
