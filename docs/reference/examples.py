@@ -30,6 +30,7 @@ from shared.messages.host import (
     HostCommand,
     HostSetupRequest,
     HostStatusReply,
+    TryAgainRequest,
     WaitingReply,
 )
 from shared.messages.recording import (
@@ -229,6 +230,7 @@ _EXAMPLES: tuple[object, ...] = (
     ),
     EnterRequest(uuid=_UUID, attempt=1, flag_digest=_DIGEST, operation_id="console-5f0c"),
     HostCommand(uuid=_UUID, operation_id="console-5f0c"),
+    TryAgainRequest(given_up=True, uuid=_UUID),
     _DECIDED,
     HostStatusReply(
         host="vm", run=3, migrations=(_VIEW,),

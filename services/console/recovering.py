@@ -75,7 +75,8 @@ def recover(
             accept = yes or await _agreed(session, bus, name, "give-up", None)
             request = GiveUpRequest(accept=accept, operation_id=operation_id())
             reply = await command(bus, "give-up", name, request)
-            session.out.answer(reply, lambda: reply_text(reply, "given up; the name is free"))
+            done = "given up" if reply.message else "given up; the name is free"
+            session.out.answer(reply, lambda: reply_text(reply, done))
         else:
             known = await _known(bus, name, host)
             session.out.answer(known, lambda: recovery_view(known))

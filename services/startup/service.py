@@ -34,6 +34,9 @@ ROUNDS_MAX = 3  # in which one migration is judged, where its journal moves on m
 
 # Not the migration's fault: the whole admission is asked for again.
 _TRANSIENT = frozenset({Code.JOURNAL_AWAY, Code.SERVICE_AWAY, Code.BUSY})
+# What a dead host has sent may still arrive while it is judged: then a remedy is stale, or, on a journal that had gone back, the
+# chain is damaged once more, and the next round repairs it.
+_JUDGED_ANEW = frozenset({Code.STALE, Code.JOURNAL_UNSOUND})
 _NO_WITNESS = "its host has no witness of it"
 
 _Outcome = Admission | Closed | Removed
@@ -160,12 +163,12 @@ class _Judging:
             return Closed(migration=name, uuid=uuid, code=refusal.code, message=refusal.message)
 
     async def _judge_anew(self, name: str) -> _Outcome:
-        """Judge one, again where the journal has moved on meanwhile: what a dead host has sent may still arrive."""
+        """Judge one, again where the journal has moved on meanwhile."""
         for _round in range(ROUNDS_MAX - 1):
             try:
                 return await self._judge_once(name)
             except Refusal as refusal:
-                if refusal.code is not Code.STALE:
+                if refusal.code not in _JUDGED_ANEW:
                     raise
                 _log.info("judged anew: %s", refusal.message, extra=about(name))
         return await self._judge_once(name)

@@ -12,6 +12,7 @@ from shared.messages.host import (
     HOST_SERVICE_NAME,
     DecidedReply,
     HostStatusReply,
+    TryAgainRequest,
     WaitingReply,
     host_status_subject,
     host_subject,
@@ -83,7 +84,7 @@ class Hosts:
         except Refusal as refusal:
             raise _away_if_unserved(host, refusal) from refusal
 
-    async def try_again(self, host: str, migration: str) -> HostStatusReply:
+    async def try_again(self, host: str, migration: str, request: TryAgainRequest) -> HostStatusReply:
         """Have a host ask for the admission of one that it does not have open.
 
         Raises:
@@ -93,7 +94,7 @@ class Hosts:
         subject = host_subject(host, "try-again", migration)
         try:
             return await self._requests.request(
-                subject, PlainRequest(), HostStatusReply, timeout_s=COMMAND_TIMEOUT_S
+                subject, request, HostStatusReply, timeout_s=COMMAND_TIMEOUT_S
             )
         except Unanswered as unanswered:
             raise UnknownOutcome(host, unanswered.message) from unanswered

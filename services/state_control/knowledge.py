@@ -43,6 +43,11 @@ class Knowledge:
         return self.ledger.uuid or (self.witness.uuid if self.witness is not None else None)
 
     @property
+    def is_told_of(self) -> bool:
+        """Whether the journal or a witness tells of it; else all there is is a witness that cannot be believed."""
+        return self.ledger.exists or self.ledger.broken is not None or self.witness is not None
+
+    @property
     def devices(self) -> DevicePair | None:
         """The devices, as the journal has them; else as the witness has."""
         return self.ledger.devices or (self.witness.devices if self.witness is not None else None)
@@ -104,8 +109,8 @@ class Knowledge:
 
     @property
     def remote(self) -> frozenset[Side]:
-        """The sides that are remote devices."""
-        return frozenset(self.devices.remote_sides if self.devices is not None else ())
+        """The sides that are remote devices, or may be: where nobody tells which devices it had."""
+        return frozenset(self.devices.remote_sides if self.devices is not None else Side)
 
     @property
     def _waits_for_word(self) -> bool:

@@ -17,7 +17,7 @@ from shared.bus.appending import append_decided
 from shared.bus.interface import Journal, Requests
 from shared.clock import Clock
 from shared.messages.control import CommandReply, PlainRequest
-from shared.messages.host import HostStatusReply
+from shared.messages.host import HostStatusReply, TryAgainRequest
 from shared.messages.recording import FaultReport, Origin, RecordFaultRequest, StoredReply, record_subject
 from shared.messages.recovery import (
     AdoptRequest,
@@ -120,22 +120,32 @@ class Recovery:
             knowledge = await self._know(name, None)
             _require(Choice.GIVE_UP, knowledge, accept=request.accept)
             authority = knowledge.ledger.authority
-            await self._mend(knowledge, authority, operation)
-            await append_decided(
-                self._journal,
-                name,
-                lambda ledger: decide_burial(knowledge, operation, ledger, self._clock),
-            )
-            if knowledge.standing is Standing.CLOSED:
-                await self._admitted(knowledge)  # it forgets its witness
+            if knowledge.is_told_of:
+                await self._mend(knowledge, authority, operation)
+                await append_decided(
+                    self._journal,
+                    name,
+                    lambda ledger: decide_burial(knowledge, operation, ledger, self._clock),
+                )
             return CommandReply(
                 name=name,
-                uuid=str(knowledge.uuid),
+                uuid=knowledge.uuid or "",
                 state=None,
                 authority=authority,
                 attempt=knowledge.ledger.attempt,
                 decision=knowledge.ledger.decision + 1,
+                message=await self._forgotten(knowledge),
             )
+
+    async def _forgotten(self, knowledge: Knowledge) -> str:
+        """Have its host forget what was given up; returns why the host keeps something closed under the name all the same."""
+        if knowledge.standing is not Standing.CLOSED:
+            return ""
+        name = knowledge.ledger.migration
+        request = TryAgainRequest(given_up=True, uuid=knowledge.uuid)
+        status = await self._hosts.try_again(knowledge.host, name, request)
+        why = next((each.message for each in status.closed if each.name == name), None)
+        return "" if why is None else f"Host {knowledge.host!r} keeps another one of that name closed: {why}"
 
     # ------------------------------------------------------------------ what is known
 
@@ -223,7 +233,7 @@ class Recovery:
         )
 
     async def _admitted(self, knowledge: Knowledge) -> HostStatusReply:
-        return await self._hosts.try_again(knowledge.host, knowledge.ledger.migration)
+        return await self._hosts.try_again(knowledge.host, knowledge.ledger.migration, TryAgainRequest())
 
 
 def _choice_of(authority: Side) -> Choice:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 TICKS_PER_TIMEOUT = 8
 COPY_BUDGET_BYTES = 64 << 20
 VOLUME_BUDGET_BYTES = 64 << 20
+LET_GO_WAIT_S = 1.0
 
 
 class Apparatus:
@@ -82,6 +83,7 @@ class Apparatus:
         self._copying: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
         self._retired: list[Device] = []  # devices that have not let go of their last requests yet
+        self._closing: set[asyncio.Task[None]] = set()  # those of them that are remote
         # Requests of an earlier run may still land on these, which are not in use (`fences`).
         self.in_doubt: tuple[Side, ...] = ()
         self.when_released: Callable[[], Awaitable[None]] = _nothing
@@ -241,7 +243,17 @@ class Apparatus:
 
     def _retire(self, device: Device) -> None:
         self._retired.append(device)
-        self._around.tasks.create_task(self._close_retired(device), name=f"close {device.identity.name}")
+        closing = self._around.tasks.create_task(
+            self._close_retired(device), name=f"close {device.identity.name}"
+        )
+        if isinstance(device, Unfenced):
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def let_go(self) -> None:
+        """Give remote devices that are not in use any more a moment to answer what is left: of the rest somebody has to vouch."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=LET_GO_WAIT_S)
 
     async def _close_retired(self, device: Device) -> None:
         try:

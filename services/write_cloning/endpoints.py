@@ -10,6 +10,7 @@ from shared.messages.host import (
     EnterRequest,
     HostCommand,
     HostSetupRequest,
+    TryAgainRequest,
     WaitingReply,
     host_status_subject,
     host_subject,
@@ -33,7 +34,7 @@ def endpoints_of(host: Host, host_name: str) -> list[Endpoint]:
         "throttle": (HostCommand, lambda name, request: host.find(name).limit(request)),
         "vouch": (HostCommand, host.vouch),
         "status": (PlainRequest, _status_handler(host)),
-        "try-again": (PlainRequest, host.try_again),
+        "try-again": (TryAgainRequest, host.try_again),
         "examine": (ExamineRequest, Examiner(host).examine),
     }
     for trigger in _COMMANDS:

@@ -31,13 +31,13 @@ from shared.messages.admission import (
     AdmissionRequest,
     admission_subject,
 )
-from shared.messages.control import PlainRequest
 from shared.messages.host import (
     ClosedView,
     DecidedReply,
     HostCommand,
     HostSetupRequest,
     HostStatusReply,
+    TryAgainRequest,
     doubt_of,
 )
 from shared.messages.recording import DecisionRequest
@@ -120,7 +120,7 @@ class Host:
         _refuse_malformed(reply)
         return reply
 
-    async def try_again(self, name: str, _request: PlainRequest) -> HostStatusReply:
+    async def try_again(self, name: str, request: TryAgainRequest) -> HostStatusReply:
         """Have one judged anew that is not open here: its records, its devices or an operator's word may be others by now.
 
         Raises:
@@ -131,10 +131,19 @@ class Host:
         if name not in self._migrations:
             self._being_set_up.add(name)
             try:
+                if request.given_up:
+                    await self._forget_unreadable(name, request.uuid)
                 await self.admit(only=name)
             finally:
                 self._being_set_up.discard(name)
         return self.status(name)
+
+    async def _forget_unreadable(self, name: str, uuid: str | None) -> None:
+        _readable, unreadable = await self._around.witnesses.read_all()
+        for each in unreadable:
+            if each.migration == name:
+                log.warning("given up; its witness is forgotten: %s", each.reason, extra=about(name))
+                await self._forget(name, uuid)
 
     async def _open(self, admission: Admission, earlier: Witness | None) -> None:
         is_vouched_for = admission.migration in self._vouched_for
@@ -325,7 +334,7 @@ class Host:
             refuse_other_doubt(name, request, doubt_of(self._around.run))
             self._vouched_for.add(name)
             try:
-                await self.try_again(name, PlainRequest())  # its records may be others by now, too
+                await self.try_again(name, TryAgainRequest())  # its records may be others by now, too
             finally:
                 self._vouched_for.discard(name)
             return await self.find(name).confirm()

@@ -187,6 +187,7 @@ class Migration:
         await self.apparatus.source.close()
         await self.apparatus.target.close()
         await self.apparatus.maps.release()
+        await self.apparatus.let_go()
         await self._note_unfenced(self.apparatus.left_behind())
 
     # ------------------------------------------------------------------ the journal

@@ -26,6 +26,7 @@ from shared.messages.host import (
     HostCommand,
     HostSetupRequest,
     HostStatusReply,
+    TryAgainRequest,
     WaitingReply,
 )
 from shared.messages.recording import (
@@ -225,7 +226,7 @@ _INTERNALS = (
     _host("verify", HostCommand, DecidedReply, "Begin to compare both sides."),
     _host("vouch", HostCommand, DecidedReply, "Take the operator's word for old connections."),
     _host("status", PlainRequest, HostStatusReply, "One migration of a host."),
-    _host("try-again", PlainRequest, HostStatusReply, "Ask for the admission of one that is closed."),
+    _host("try-again", TryAgainRequest, HostStatusReply, "Ask for the admission of one that is closed."),
     _host("examine", ExamineRequest, ExamineReply, "Look at the witness and the devices of one that is closed."),
 )  # fmt: skip
 

@@ -71,6 +71,18 @@ class HostCommand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TryAgainRequest:
+    """Have one judged anew that is closed.
+
+    Where an operator has given it up, a witness that cannot be believed is forgotten first: of every other one startup tells
+    whether its migration is over; of that one nobody could.
+    """
+
+    given_up: bool = False
+    uuid: str | None = None  # of what was given up, where that is known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedReply:
     """The host has decided and its witness holds it; `journal` tells whether the journal does, too."""
 

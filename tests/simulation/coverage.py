@@ -42,7 +42,7 @@ REQUIRED: tuple[str, ...] = (
     *(f"crash:{point_of(row, step)}" for row, step in STEPS),
     *(f"crash:{point}" for point in POINTS),
     *(f"fault:{fault}" for fault in (*_DEVICE_FAULTS, *_STORAGE_FAULTS, *_BUS_FAULTS)),
-    "kill", "power-cut", "stop:clean", "stop:unclean", "compared", "resync:narrow",
+    "kill", "power-cut", "stop:clean", "stop:unclean", "compared", "resync:narrow", "given-up",
     *(f"command:{command}" for command in ("pause", "resume", "throttle", "verify")),
     *(f"depth:{depth}" for depth in range(2, 11)),
     *_OF_REMOTE_DEVICES,

@@ -18,6 +18,7 @@ from shared.messages.codec import decode_record, encode
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, fold
 from shared.migration.records import StateRecord, TombstoneRecord, digest_of
+from shared.migration.refusals import Refusal
 from shared.migration.states import State
 from tests.simulation.operator import NAME
 from tests.simulation.process import NOBODY, Process
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _FILE = f"{NAME}.witness"
+ADOPTED_CHANCE = 0.8  # of one whose authority has moved to the target, which is seldom to be had
+GIVEN_UP_CHANCE = 0.15  # that a migration whose witness is lost is ended, and set up anew
 
 
 class Damage:
@@ -41,7 +44,8 @@ class Damage:
         self._has_lost_tombstone = False
         self.is_mended = False  # the next start will find everything as it should be
         self._started_before: Process | None = None  # and this one, which was under way, perhaps not
-        self._adopting: asyncio.Task[None] | None = None
+        self._deciding: asyncio.Task[None] | None = None
+        self._is_given_up = False  # and its host may not know that yet
         self.is_final = False  # the volume is closed for good, and rightly so
 
     @property
@@ -53,8 +57,8 @@ class Damage:
         world, nats, rng = self._world, self._world.nats, self._rng
         floor = self._floor()
         length = len(nats.broker.messages)
-        if floor >= length or self._witness is not None:
-            return
+        if floor >= length or self._witness is not None or self._is_unreadable():
+            return  # an adopted one is damaged until its host opens it, for which it may wait long
         if rng.random() < 0.7:
             world.count_fault("journal:old-copy")
             nats.go_back(rng.randint(floor, length - 1))
@@ -145,13 +149,15 @@ class Damage:
         world = self._world
         if process is self._started_before:
             return
-        if not self.is_any and world.rules.ledger().broken is None:
+        if not (self.is_any or self._is_given_up) and world.rules.ledger().broken is None:
             raise BrokenRuleError(f"startup refuses, with journal and witness intact: {closed.message}")
         world.count("closed")
         if "contradict each other" in closed.message:
             world.count("verdict:contradiction")
-        if self._witness is not None and self._messages is None and world.servers.draw_adoption():
-            self._adopting = world.loop.create_task(self._have_it_adopted(self._witness), context=NOBODY)
+        if self._is_given_up:
+            return  # it will be told
+        if self._witness is not None and self._messages is None:
+            self._find_way_out(self._witness)
         elif self._witness is not None:
             world.loop.call_later(1.0, self._mend, context=NOBODY)
         elif world.nats.went_back > process.began_on:  # meanwhile
@@ -164,6 +170,44 @@ class Damage:
             raise BrokenRuleError(
                 f"startup refuses a journal that its witness could repair: {closed.message}"
             )
+
+    def _find_way_out(self, content: bytes) -> None:
+        loop = self._world.loop
+        is_rare = _open_seal(NAME, content).authority is Side.TARGET
+        if self._world.servers.draw_adoption() or (is_rare and self._rng.random() < ADOPTED_CHANCE):
+            self._deciding = loop.create_task(self._have_it_adopted(content), context=NOBODY)
+        elif self._rng.random() < GIVEN_UP_CHANCE:
+            self._deciding = loop.create_task(self._have_it_given_up(), context=NOBODY)
+        else:
+            loop.call_later(1.0, self._mend, context=NOBODY)
+
+    async def _have_it_given_up(self) -> None:
+        """Nobody finds the right witness. Who sets up what is left anew sees to it first that no old connection stands.
+
+        A host that was away keeps what cannot be believed until it is told, too.
+        """
+        world = self._world
+        while True:
+            await asyncio.sleep(1.0)
+            world.servers.end_old_connections()
+            if await world.operator.give_up():
+                self._witness = None
+                self._is_given_up = True
+                world.servers.forgotten()
+            if not self._is_given_up:
+                self._mend()
+                return
+            if not self._is_unreadable():
+                self._is_given_up = False
+                world.rules.look_at_files()
+                return
+
+    def _is_unreadable(self) -> bool:
+        content = self._world.witness_files.files.get(_FILE)
+        try:
+            return content is not None and _open_seal(NAME, content) is None
+        except Refusal:
+            return True
 
     async def _have_it_adopted(self, content: bytes) -> None:
         """Nobody finds the right witness, but somebody knows which side is right."""

@@ -21,7 +21,7 @@ from shared.messages.control import (
     control_subject,
 )
 from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
-from shared.messages.recovery import AdoptRequest
+from shared.messages.recovery import AdoptRequest, GiveUpRequest
 from shared.messages.status import MigrationStatus
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
@@ -180,20 +180,26 @@ class Operator:
 
     async def adopt(self, authority: Side) -> bool:
         """Say which side is right, knowing it."""
+        return await self._recover(
+            "adopt", AdoptRequest(authority=authority, accept=True), f"adopted:{authority}"
+        )
+
+    async def give_up(self) -> bool:
+        """End what is closed; where its data is he knows."""
+        return await self._recover("give-up", GiveUpRequest(accept=True), "given-up")
+
+    async def _recover(self, choice: str, request: object, counter: str) -> bool:
         world = self._world
-        world.note("command", "adopt", authority)
+        world.note("command", choice)
         try:
             await self.bus.request(
-                control_subject("adopt", NAME),
-                AdoptRequest(authority=authority, accept=True),
-                CommandReply,
-                timeout_s=ANSWER_TIMEOUT_S,
+                control_subject(choice, NAME), request, CommandReply, timeout_s=ANSWER_TIMEOUT_S
             )
         except Refusal as refusal:
-            world.note("refused", "adopt", refusal.code.value, refusal.message)
+            world.note("refused", choice, refusal.code.value, refusal.message)
             return False
-        world.note("done", "adopt")
-        world.count(f"adopted:{authority}")
+        world.note("done", choice)
+        world.count(counter)
         return True
 
     async def report_target_fault(self) -> None:

@@ -169,9 +169,13 @@ class Servers:
     def word_taken(self) -> None:
         """The host has answered the last word: it was the one that was asked for, unless it died since."""
         if self._lives_at_word == self._lives:
-            self._is_witness_lost = False
-            for disk in self._disks:
-                disk.is_in_doubt = False
+            self.forgotten()
+
+    def forgotten(self) -> None:
+        """Nothing is in doubt: the word was taken, or there is no migration any more that could ask for it."""
+        self._is_witness_lost = False
+        for disk in self._disks:
+            disk.is_in_doubt = False
 
     @asynccontextmanager
     async def looked_after(self) -> AsyncIterator[None]:

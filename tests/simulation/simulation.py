@@ -25,8 +25,9 @@ The fault model. Allowed, at any moment, in any combination that a seed draws:
   somebody at the server sees to it that the old connection is gone; then what is left lands, in part or not, and nothing ever
   after. A server loses its power, alone or with everything else, or keeps it, and its cache, while everything else does not;
 - the operator of such devices gives the word (`vouch`) when one is due, often late, and now and then when none is, each time
-  after seeing to it at the servers; in half of those seeds words come late, or again, often. Where the
-  witness is lost, some adopt instead of finding it, and name the right side.
+  after seeing to it at the servers; in half of those seeds words come late, or again, often;
+- where the witness is lost, some adopt instead of finding it, and name the right side; or give the migration up, and set
+  its data up anew after seeing to it at the servers.
 
 Not allowed, because nothing could survive it or because it is another test's business:
 

@@ -173,6 +173,46 @@ def test_closed_volume_is_given_up_and_its_name_is_free(running: Running) -> Non
     assert again["uuid"] != uuid
 
 
+def tear_witness(system: System) -> None:
+    witness = system.witness("vol1")
+    witness.write_bytes(witness.read_bytes()[:100])
+
+
+def test_torn_witness_of_what_was_given_up_does_not_keep_the_name(running: Running) -> None:
+    """Cause: the name was said to be free, and its host kept it closed for ever: nobody can tell if that witness is over."""
+    system, pair = running
+    bring_to(system, "vol1", "source-selected")
+    assert system.stop_service(CLONING) == 0
+    tear_witness(system)
+    system.start_service(CLONING)
+    assert "cannot be believed" in known(system)["why"]
+    done = system.cutover("recover", "vol1", "--give-up", "--yes")
+    assert done.stdout == "vol1: given up; the name is free\n", done.stderr
+    assert not system.witness("vol1").exists()
+    system.kill_service(CLONING)
+    system.start_service(CLONING)
+    assert system.host_status()["closed"] == []
+    system.set_up("vol1", pair.source, pair.target, overwrite_target=True)
+
+
+def test_torn_witness_of_a_host_that_was_away_is_given_up_when_it_is_back(running: Running) -> None:
+    """Nothing tells whether it is of what was given up, or of what the journal has lost since: that is the operator's to say."""
+    system, pair = running
+    bring_to(system, "vol1", "source-selected")
+    system.kill_service(CLONING)
+    tear_witness(system)
+    assert system.cutover("recover", "vol1", "--give-up", "--yes").returncode == 0
+    system.start_service(CLONING)
+    (closed,) = system.host_status()["closed"]
+    assert "the journal does not know it" in closed["message"]
+    before = system.client.journal_length()
+    done = system.cutover("recover", "vol1", "--give-up", "--yes")
+    assert done.stdout == "vol1: given up; the name is free\n", done.stderr
+    assert system.client.journal_length() == before, "there was nothing to be recorded"
+    assert system.host_status()["closed"] == []
+    system.set_up("vol1", pair.source, pair.target, overwrite_target=True)
+
+
 def test_nobody_knows_a_name_that_nobody_has(running: Running) -> None:
     system, _pair = running
     done = system.cutover("recover", "nobody")

@@ -298,6 +298,24 @@ def test_clean_stop_leaves_nothing_to_vouch_for(
     assert report.differences(pair.target if state == "committed" else pair.source) == []
 
 
+def test_stop_waits_a_moment_for_a_target_that_is_being_let_go_of(system: System, pair: Pair) -> None:
+    """Cause: its last answers came while the host went, and somebody had to vouch for a connection that was closed in order."""
+    client = system.client
+    with nbdkit(
+        pair.target.parent, "--filter=delay", "file", str(pair.target), "wdelay=500ms", name="target"
+    ) as target:
+        system.set_up("vol1", pair.source, target.uri)
+        with Application(system.export("vol1"), blocks=256) as application:
+            client.command("sync", "vol1")
+            application.until_operations(50)
+            client.command("abort", "vol1")
+            assert system.stop_service(CLONING) == 0
+            application.stop()
+        assert b'"unfenced":[]' in system.witness("vol1").read_bytes()
+        system.start_service(CLONING)
+        client.command("sync", "vol1")
+
+
 def test_fault_with_all_answered_leaves_nothing_to_vouch_for_even_after_a_kill(
     system: System, pair: Pair
 ) -> None:

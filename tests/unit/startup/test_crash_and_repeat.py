@@ -4,12 +4,15 @@ Every request that startup makes to an owner of the journal is a step. It dies b
 was carried out and before the answer was heard; ten times over, if it must.
 """
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 
 from services.startup.service import Startup
 from shared.bus.interface import Requests, Unanswered
+from shared.bus.memory import MemoryBroker
 from shared.messages.admission import AdmissionReply, AdmissionRequest
 from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
@@ -150,21 +153,60 @@ async def test_a_start_after_a_start_leaves_nothing_to_do(services: Services, na
 
 
 class OvertakenRequests:
-    """Before the first request is carried out, one arrives that the dead host had sent."""
+    """Before the request of this number is carried out, something arrives that the dead host had sent."""
 
-    def __init__(self, requests: Requests, host: ScriptedHost) -> None:
+    def __init__(self, requests: Requests, number: int, arrives: Callable[[], Awaitable[None]]) -> None:
         self._requests = requests
-        self._late: ScriptedHost | None = host
+        self._left = number
+        self._arrives = arrives
 
     async def request(self, subject: str, payload: object, reply: type[Reply], *, timeout_s: float) -> Reply:
-        if self._late is not None:
-            late, self._late = self._late, None
-            late.reports = True
-            await late.report("vol1")
+        self._left -= 1
+        if self._left == 0:
+            await self._arrives()
         return await self._requests.request(subject, payload, reply, timeout_s=timeout_s)
 
     async def publish(self, subject: str, payload: object) -> None:
         await self._requests.publish(subject, payload)
+
+
+async def admit_overtaken(
+    services: Services, host: ScriptedHost, number: int, arrives: Callable[[], Awaitable[None]]
+) -> AdmissionReply:
+    wire = services.wire
+    startup = Startup(
+        journal=wire.journal,
+        requests=OvertakenRequests(wire.requests, number, arrives),
+        discovery=wire.discovery,
+        clock=StoppedClock(),
+    )
+    request = AdmissionRequest(host=host.name, run=2, witnesses=tuple(host.witnesses.values()))
+    return await startup.admit(host.name, request)
+
+
+async def test_late_record_that_breaks_the_chain_while_it_is_judged_is_repaired(
+    services: Services, broker: MemoryBroker
+) -> None:
+    """Cause: a journal that had gone back was whole again, and what had been sent on the old one fitted by its number alone.
+
+    The volume stayed closed, although its witness was there and nothing but another question was needed.
+    """
+    host = services.host()
+    await stories.target_selected(host)
+    *kept, _lost, sent = broker.messages
+    broker.messages[:] = kept
+
+    async def land() -> None:
+        last = broker.messages[-1].stored.sequence
+        broker.messages.append(replace(sent, stored=replace(sent.stored, sequence=last + 1)))
+        broker.next_sequence = last + 2
+
+    reply = await admit_overtaken(services, host, 2, land)  # the first one has just repaired it
+    assert reply.closed == ()
+    (admission,) = reply.admitted
+    assert (admission.state, admission.label) == (State.SETUP, Label.UNCLEAN)
+    assert (await services.ledger()).broken is None
+    assert (await services.kinds()).count("repair") == 2
 
 
 async def test_what_a_dead_host_has_sent_and_arrives_meanwhile_is_judged_too(services: Services) -> None:
@@ -174,15 +216,12 @@ async def test_what_a_dead_host_has_sent_and_arrives_meanwhile_is_judged_too(ser
     host.reports = False
     await host.move("vol1", Trigger.SELECT_TARGET)
     await host.fail()
-    wire = services.wire
-    startup = Startup(
-        journal=wire.journal,
-        requests=OvertakenRequests(wire.requests, host),
-        discovery=wire.discovery,
-        clock=StoppedClock(),
-    )
-    request = AdmissionRequest(host=host.name, run=2, witnesses=tuple(host.witnesses.values()))
-    reply = await startup.admit(host.name, request)
+
+    async def report() -> None:
+        host.reports = True
+        await host.report("vol1")
+
+    reply = await admit_overtaken(services, host, 1, report)
     assert reply.closed == ()
     (admission,) = reply.admitted
     assert admission.state is State.SETUP
