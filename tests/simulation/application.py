@@ -54,7 +54,8 @@ class Application:
         self._pool = BufferPool(8 << 20)
         self._left: dict[int, int] = {}  # of each writer: requests of its batch
         self._generation = 0
-        self._hot = 0
+        self._hot = 0  # the sector that it is interested in
+        self._home: int | None = None  # the one to which it comes back
 
     def begin(self) -> None:
         """Have all writers at work."""
@@ -64,6 +65,21 @@ class Application:
     def move(self) -> None:
         """Be interested in something else from now on."""
         self._hot = int(self._rng.random() * len(self.model.now))
+
+    def visit(self, sector: int, for_s: float) -> None:
+        """Be interested in this for a moment."""
+        if self._home is None:
+            self._home, self._hot = self._hot, sector
+            asyncio.get_running_loop().call_later(for_s, self._come_home, context=NOBODY)
+
+    def _come_home(self) -> None:
+        if self._home is not None:
+            self._hot, self._home = self._home, None
+
+    def rest(self, for_s: float) -> None:
+        """Ask for nothing more for a while, so that what is on both sides can be compared."""
+        self.is_resting = True
+        asyncio.get_running_loop().call_later(for_s, setattr, self, "is_resting", False, context=NOBODY)
 
     def lose_volume(self) -> None:
         """The connection is gone, and with it every answer."""

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 from shared.migration.devices import Side
 from shared.migration.table import Trigger
-from tests.simulation.disk import EIO, ENOSPC, DiskFault
+from tests.simulation.disk import EIO, ENOSPC, SECTOR, DiskFault
+from tests.simulation.machine import REGION_BYTES
+from tests.simulation.process import NOBODY
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+NOT_VISITED_CHANCE = 0.3
+CUT_AFTER_VISIT_CHANCE = 0.3
 _OPERATIONS = ("", "write", "write", "zero", "read")
 
 
@@ -21,6 +25,8 @@ class Chaos:
     def __init__(self, world: "World", rng: random.Random) -> None:
         self._world = world
         self._rng = rng
+        self._is_cut_due = False
+        self._visited: int | None = None  # the region that the application came back to last
         self._ways: dict[str, Callable[[], object]] = {
             "kill-host": lambda: world.crash("any time", with_power=False),
             "kill-service": lambda: world.kill_service(rng.choice(sorted(world.services))),
@@ -56,7 +62,7 @@ class Chaos:
     async def aim(self) -> None:
         """Bring about the fault that the row the seed aims at is about."""
         world, row = self._world, self._world.plan.row
-        if row.trigger not in {Trigger.TARGET_FAULT, Trigger.SOURCE_FAULT}:
+        if row.trigger not in {Trigger.TARGET_FAULT, Trigger.SOURCE_FAULT} or world.plan.visits:
             return
         side = Side.TARGET if row.trigger is Trigger.TARGET_FAULT else Side.SOURCE
         while True:
@@ -92,6 +98,33 @@ class Chaos:
                 world.maps.writes_to_fail = 0
                 world.crash("any time", with_power=rng.random() < world.plan.power_share)
                 await asyncio.sleep(rng.random() * 6)
+
+    def flush_begun(self) -> None:
+        """Have the application write to a region that this flush may make clean; soon what is on disk is all that is known."""
+        world, rng = self._world, self._rng
+        region = world.region_growing_clean()
+        if region is None or rng.random() < NOT_VISITED_CHANCE:
+            return
+        self._visited = region
+        world.note("visit", str(region))
+        world.application.visit(region * REGION_BYTES // SECTOR + rng.randrange(4), rng.random() * 0.5)
+        if rng.random() < CUT_AFTER_VISIT_CHANCE:
+            self._cut_power_within(4.0)
+
+    def map_written(self) -> None:
+        """Before any further flush: the region should not be clean, and what was written to it is not durable yet."""
+        if self._visited is not None and self._world.is_clean(self._visited):
+            self._visited = None
+            self._cut_power_within(1.0)
+
+    def _cut_power_within(self, seconds: float) -> None:
+        if not self._is_cut_due:
+            self._is_cut_due = True
+            self._world.loop.call_later(self._rng.random() * seconds, self._cut_power, context=NOBODY)
+
+    def _cut_power(self) -> None:
+        self._is_cut_due = False
+        self._world.crash("any time", with_power=True)
 
     def _fail_flush(self, side: Side) -> None:
         self._world.disk(side).faults.append(DiskFault("flush-once", "flush", EIO, 1))

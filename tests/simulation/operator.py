@@ -132,6 +132,8 @@ class Operator:
 
     def _choose(self) -> str:
         state, row, rng = self._world.state, self._world.plan.row, self._rng
+        if self._world.plan.visits and state in IN_SYNC_STATES:
+            return "query"  # until the power goes
         if rng.random() < 0.15:
             return rng.choice(_ANY)
         if state is row.before and row.trigger in COMMANDS:

@@ -63,6 +63,9 @@ class Plan:
     spoils_maps: bool = field(
         init=False
     )  # maps cannot be written; else the power goes when a region has become clean
+    visits: bool = field(
+        init=False
+    )  # the application comes back for a moment to what is about to grow clean; soon after, the power goes
     flushes: bool = field(
         init=False
     )  # the application does; else what is durable is so by the product's own flushes
@@ -90,11 +93,14 @@ class Plan:
         self.is_local = self.has_maps and self.seed % 10 in {3, 6, 8}
         self.flushes = self.seed % 10 not in {2, 6, 8}
         self.spoils_maps = self.is_local and rng.random() < 0.4 and not self.flushes
+        self.visits = self.is_local and not self.spoils_maps and not self.flushes
         if self.is_local:
             self.power_share = 1.0
         if self.is_local and not self.spoils_maps:
             self.point = rng.choice(MAP_POINTS)
             self.crashes_there, self.pause_s = 10, 8.0
+        if self.visits:  # and is left in peace until then: what grows clean takes its time
+            self.point, self.point_chance, self.troubles, self.duration_s = "", 0.0, (), 70.0
         alignment = rng.choice((512, 512, 1024))
         self.alignments = (alignment, rng.choice((512, alignment)))
         self._draw_remote(
@@ -102,7 +108,7 @@ class Plan:
         )  # of its own, so that the other seeds stay what they were
 
     def _draw_remote(self, rng: random.Random) -> None:
-        if rng.random() >= REMOTE_SHARE:
+        if rng.random() >= REMOTE_SHARE or self.visits:
             self.remote, self.broken_in, self.does_delay_words = frozenset(), None, False
             return
         self.remote = frozenset(rng.choice((("disk-a",), ("disk-b",), ("disk-a", "disk-b"))))

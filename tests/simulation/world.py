@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from services.write_cloning.host import Host
-from services.write_cloning.volume.marks import CLEAN
+from services.write_cloning.volume.marks import AGING, CLEAN, Marks
 from services.write_cloning.volume.requests import Request
 from services.write_cloning.volume.volume import Volume
 from shared.bus.memory import Message
@@ -20,7 +20,7 @@ from shared.messages.admission import AdmissionReply
 from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
 from shared.migration.states import CLONING_STATES, State
-from shared.migration.table import Step, Transition
+from shared.migration.table import Step, Transition, Trigger
 from tests.simulation.application import Application
 from tests.simulation.chaos import Chaos
 from tests.simulation.damage import Damage
@@ -42,6 +42,7 @@ SECTORS = 64  # 8 regions of 4 KiB
 STALE = 0xFFFFFFFF  # what the target holds before its first day
 DEPTH_MAX = 10
 SLOW_S = 3.0  # longer than it takes a region to grow clean, where that is looked at
+REST_S = 4.0  # longer than the slowest request
 
 Tell = Callable[[float, str], None]
 
@@ -201,7 +202,8 @@ class World:
 
     def _maybe_crash_again(self) -> None:
         """A crash during the recovery from a crash, up to ten deep."""
-        if not self.is_calm and self._depth and self._depth < DEPTH_MAX and self._rng.random() < 0.5:
+        is_deep_enough = self._depth >= DEPTH_MAX or self.plan.visits
+        if self._depth and not self.is_calm and not is_deep_enough and self._rng.random() < 0.5:
             self.loop.call_later(self._rng.random() * 0.15, self._crash_again, context=NOBODY)
         else:
             self._depth = 0
@@ -339,6 +341,10 @@ class World:
         self.counts[f"point:{name}"] += 1
         if self.is_calm or process.is_dead:
             return
+        if self.plan.visits and name == "flush:begun":
+            self.chaos.flush_begun()
+        elif self.plan.visits and name == "map-write:synced":
+            self.chaos.map_written()
         if name == self.plan.point and self._crashes_left:
             # A step of the table comes seldom, other moments again and again.
             passed_by = 0.1 if "/" in name else 0.4
@@ -362,6 +368,8 @@ class World:
         self._guarded(self.rules.step)(row, step)
         if step is Step.START_COPYING:
             self._count_resync()
+        if row.trigger is Trigger.COPIED and step is row.steps[-1] and self.plan.visits and not self.is_calm:
+            self.application.rest(REST_S)
         if step is row.steps[-1]:
             self.count(f"row:{row.before}/{row.trigger}")
         self.point(point_of(row, step), process)
@@ -371,13 +379,29 @@ class World:
         """Whether a resync would leave something out if the power went now."""
         return self.state in CLONING_STATES and self.has_clean_region
 
+    def region_growing_clean(self) -> int | None:
+        """One that will be left out of a resync if nobody writes to it while the devices are flushed."""
+        marks = self._marks()
+        states = b"" if marks is None else marks.states
+        quiet = [at for at, state in enumerate(states) if state == AGING]
+        return self._rng.choice(quiet) if quiet else None
+
+    def is_clean(self, region: int) -> bool:
+        """Whether a resync would leave this region out."""
+        marks = self._marks()
+        return marks is not None and marks.states[region] == CLEAN
+
     @property
     def has_clean_region(self) -> bool:
         """Whether there is something that a resync would leave out."""
+        marks = self._marks()
+        return marks is not None and CLEAN in marks.states
+
+    def _marks(self) -> Marks | None:
         try:
-            return self.host is not None and CLEAN in self.host.find(NAME).apparatus.volume.marks.states
+            return None if self.host is None else self.host.find(NAME).apparatus.volume.marks
         except Refusal:
-            return False
+            return None
 
     def _count_resync(self) -> None:
         due_regions = self.host.find(NAME).apparatus.due_regions if self.host is not None else None
