@@ -6,14 +6,14 @@ It knows how each move is made, not when one is allowed.
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from services.write_cloning.copier import Copier, TargetFailedError
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device, Unfenced
-from services.write_cloning.fences import how_to_vouch, unfenced_sides
+from services.write_cloning.left_behind import LeftBehind
 from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 TICKS_PER_TIMEOUT = 8
 COPY_BUDGET_BYTES = 64 << 20
 VOLUME_BUDGET_BYTES = 64 << 20
-LET_GO_WAIT_S = 1.0
 
 
 class Apparatus:
@@ -82,25 +81,7 @@ class Apparatus:
         self._around = around
         self._copying: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
-        self._retired: list[Device] = []  # devices that have not let go of their last requests yet
-        self._closing: set[asyncio.Task[None]] = set()  # those of them that are remote
-        # Requests of an earlier run may still land on these, which are not in use (`fences`).
-        self.in_doubt: tuple[Side, ...] = ()
-        self.when_released: Callable[[], Awaitable[None]] = _nothing
-
-    @property
-    def outstanding_requests(self) -> int:
-        """Requests of earlier attempts that may still land on a device."""
-        return sum(device.outstanding for device in self._retired)
-
-    def _given_up(self) -> list[Device]:
-        """Devices that get no request any more: those that are not in use, and those in use that are broken."""
-        return [*self._retired, *self.broken]
-
-    @property
-    def broken(self) -> list[Device]:
-        """Remote devices that are in use, and can do nothing any more."""
-        return [each for each in (self.source, self.target) if isinstance(each, Unfenced) and each.is_broken]
+        self.left_behind = LeftBehind(name, devices, self._device, around.tasks)
 
     @property
     def due_bytes(self) -> int:
@@ -110,34 +91,6 @@ class Apparatus:
         beyond_the_end = len(states) * region_size_bytes - self.volume.size_bytes
         return whole_bytes - beyond_the_end if states and states[-1] != CLEAN else whole_bytes
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What an operator should look at now, and what a `sync` is refused for."""
-        return (*self._doubts(), *self._outstanding())
-
-    def _doubts(self) -> tuple[str, ...]:
-        if not self.in_doubt:
-            return ()
-        names = " and ".join(self._devices.of(side).name for side in self.in_doubt)
-        message = f"Requests of an earlier run may still land on {names}: it did not close the connection"
-        return (f"{message}. {how_to_vouch(self.name)}",)
-
-    def _outstanding(self) -> tuple[str, ...]:
-        if not (count := sum(each.outstanding for each in self._given_up())):
-            return ()
-        of = "an earlier attempt" if self.outstanding_requests else "a broken connection"
-        are = f"1 request of {of} is" if count == 1 else f"{count} requests of {of} are"
-        names = " and ".join({each.identity.name: None for each in self._given_up() if each.outstanding})
-        message = f"{are} outstanding on {names}; try again when they are done."
-        if any(isinstance(each, Unfenced) for each in self._given_up()):
-            message = f"{message} {how_to_vouch(self.name)}"
-        return (message,)
-
-    def busy_devices(self) -> list[str]:
-        """The devices that have not answered all that they were asked, with how much that is."""
-        devices = (self.source, self.target, *self._retired)
-        return [f"{device.identity.name} ({device.outstanding})" for device in devices if device.outstanding]
-
     # ------------------------------------------------------------------ the target
 
     async def open_target(self) -> None:
@@ -146,7 +99,7 @@ class Apparatus:
         Raises:
             Refusal: it cannot be opened, or requests of an earlier attempt may still land on it.
         """
-        self.refuse_left_behind()
+        self.left_behind.refuse()
         if (
             isinstance(self.target, Unfenced) and self.target.is_broken
         ):  # while it waited, with nothing under way
@@ -160,48 +113,6 @@ class Apparatus:
                 raise Refusal(Code.DEVICE_CHANGED, f"{message}; the volume was opened for smaller ones.")
             self.target = device
             self.volume.replace(Side.TARGET, device)
-
-    def refuse_left_behind(self) -> None:
-        """Refuse to use the devices again while requests of an earlier attempt or run may still land on one (rule R6).
-
-        Raises:
-            Refusal: `outstanding-requests`.
-        """
-        if self.warnings:
-            raise Refusal(Code.OUTSTANDING_REQUESTS, self.warnings[0])
-
-    def refuse_unfenced(self) -> None:
-        """Refuse to forget requests that may still land on a remote device; those to a local one the kernel keeps its lock for.
-
-        Raises:
-            Refusal: `outstanding-requests`.
-        """
-        if self.in_doubt or any(isinstance(each, Unfenced) and each.outstanding for each in self._given_up()):
-            self.refuse_left_behind()
-
-    def vouch(self) -> None:
-        """Take the operator's word that nothing of earlier connections can land any more; those in use go on, if they can."""
-        self.in_doubt = ()
-        for device in self._given_up():
-            if isinstance(device, Unfenced):
-                device.vouch_gone()
-        self._retired = [device for device in self._retired if not isinstance(device, Unfenced)]
-
-    def unfenced(self, state: State, authority: Side, *, before: tuple[Side, ...] = ()) -> tuple[Side, ...]:
-        """The sides that the witness has to name (`fences`): those in use in a state, or before it, and those not let go of."""
-        sides = {*unfenced_sides(self._devices, state, authority), *before, *self._not_let_go()}
-        return tuple(side for side in Side if side in sides)
-
-    def left_behind(self) -> tuple[Side, ...]:
-        """The sides that it has to name once both devices are closed."""
-        held = {
-            side for side in Side if isinstance(device := self._device(side), Unfenced) and device.outstanding
-        }
-        return tuple(side for side in Side if side in held or side in self._not_let_go())
-
-    def _not_let_go(self) -> list[Side]:
-        tokens = {device.identity.token for device in self._retired if isinstance(device, Unfenced)}
-        return [side for side in Side if side in self.in_doubt or self._devices.of(side).token in tokens]
 
     async def flush_target(self) -> None:
         """Flush the target; a failure takes it out of the routing.
@@ -233,38 +144,13 @@ class Apparatus:
         """Close the target, once it has let go of its last request; nobody waits for that."""
         device, self.target = self.target, AbsentDevice(self._devices.target)
         self.volume.replace(Side.TARGET, self.target)
-        self._retire(device)
+        self.left_behind.retire(device)
 
     async def release_source(self) -> None:
         """Close the source, likewise."""
         device, self.source = self.source, AbsentDevice(self._devices.source)
         self.volume.replace(Side.SOURCE, self.source)
-        self._retire(device)
-
-    def _retire(self, device: Device) -> None:
-        self._retired.append(device)
-        closing = self._around.tasks.create_task(
-            self._close_retired(device), name=f"close {device.identity.name}"
-        )
-        if isinstance(device, Unfenced):
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-    async def let_go(self) -> None:
-        """Give remote devices that are not in use any more a moment to answer what is left: of the rest somebody has to vouch."""
-        if self._closing:
-            await asyncio.wait(self._closing, timeout=LET_GO_WAIT_S)
-
-    async def _close_retired(self, device: Device) -> None:
-        try:
-            await device.close()
-        except (
-            OSError
-        ) as error:  # closed all the same, and its lock is gone: that is the kernel's last word on it
-            log.warning("closing %s: %s", device.identity.name, error, extra=about(self.name))
-        if device in self._retired and not (isinstance(device, Unfenced) and device.outstanding):
-            self._retired.remove(device)
-        await self.when_released()
+        self.left_behind.retire(device)
 
     def _device(self, side: Side) -> Device:
         return self.source if side is Side.SOURCE else self.target
@@ -476,7 +362,3 @@ class Apparatus:
 
 async def _no_error() -> int:
     return 0
-
-
-async def _nothing() -> None:
-    pass

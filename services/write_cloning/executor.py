@@ -149,7 +149,7 @@ class Executor:
         await self._around.exports.remove(self._witness.migration)
         await self._apparatus.volume.close()
         try:
-            self._apparatus.refuse_unfenced()  # what was still under way may just have been lost
+            self._apparatus.left_behind.refuse_unfenced()  # what was still under way may just have been lost
         except Refusal:
             self.open_volume()
             raise
@@ -191,7 +191,7 @@ class Executor:
             "detail": decision.detail,
             "flag_digest": decision.flag_digest,
             "faults": (*decision.faults, *faults),
-            "unfenced": self._apparatus.unfenced(
+            "unfenced": self._apparatus.left_behind.unfenced(
                 row.after or State.SETUP, row.authority, before=self._witness.unfenced
             ),
         }

@@ -434,9 +434,11 @@ class Host:
         return is_clean
 
     def busy_devices(self) -> list[str]:
-        """Those of all migrations, see `Apparatus`."""
+        """Those of all migrations, see `LeftBehind`."""
         return [
-            each for migration in self._migrations.values() for each in migration.apparatus.busy_devices()
+            each
+            for migration in self._migrations.values()
+            for each in migration.apparatus.left_behind.busy_devices()
         ]
 
     async def release(self) -> None:

@@ -92,8 +92,8 @@ class Migration:
         self._tasks: list[asyncio.Task[None]] = []
         if witness.state is not None:
             used = unfenced_sides(witness.devices, witness.state, witness.authority)
-            self.apparatus.in_doubt = tuple(side for side in witness.unfenced if side not in used)
-        self.apparatus.when_released = self._note_released
+            self.apparatus.left_behind.in_doubt = tuple(side for side in witness.unfenced if side not in used)
+        self.apparatus.left_behind.when_released = self._note_released
 
     @property
     def witness(self) -> Witness:
@@ -108,7 +108,7 @@ class Migration:
     @property
     def doubt(self) -> str:
         """What a word about old connections would be given for, now."""
-        return doubt_of(self._around.run, self.witness.decision, len(self.apparatus.broken))
+        return doubt_of(self._around.run, self.witness.decision, len(self.apparatus.left_behind.broken))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class Migration:
 
     def _witness_warnings(self) -> tuple[str, ...]:
         if not (trouble := self._keeper.trouble):
-            return self.apparatus.warnings
+            return self.apparatus.left_behind.warnings
         message = f"{self.name}: writes wait for the host's witness, which cannot be written: {trouble}"
         return (f"{message}. Make room in host.state_dir.",)
 
@@ -187,8 +187,8 @@ class Migration:
         await self.apparatus.source.close()
         await self.apparatus.target.close()
         await self.apparatus.maps.release()
-        await self.apparatus.let_go()
-        await self._note_unfenced(self.apparatus.left_behind())
+        await self.apparatus.left_behind.let_go()
+        await self._note_unfenced(self.apparatus.left_behind.unfenced_at_the_end())
 
     # ------------------------------------------------------------------ the journal
 
@@ -309,7 +309,7 @@ class Migration:
                 demanded=request.verified,
             )
         if trigger is Trigger.CLEANUP:
-            self.apparatus.refuse_unfenced()  # or nobody would know of it any more
+            self.apparatus.left_behind.refuse_unfenced()  # or nobody would know of it any more
             self._refuse_clients(disconnect=request.disconnect)
         await self._executor.carry_out(self._decision(row, request.operation_id))
 
@@ -378,15 +378,19 @@ class Migration:
     async def _vouch(self, request: HostCommand) -> None:
         witness = self.witness
         refuse_other_doubt(self.name, request, self.doubt)
-        self.apparatus.vouch()
+        self.apparatus.left_behind.vouch()
         if witness.state is not None:
-            await self._remember(unfenced=self.apparatus.unfenced(witness.state, witness.authority))
+            await self._remember(
+                unfenced=self.apparatus.left_behind.unfenced(witness.state, witness.authority)
+            )
 
     async def _note_released(self) -> None:
         async with self._deciding:
             witness = self.witness
             if witness.state is not None:
-                await self._note_unfenced(self.apparatus.unfenced(witness.state, witness.authority))
+                await self._note_unfenced(
+                    self.apparatus.left_behind.unfenced(witness.state, witness.authority)
+                )
 
     async def _note_unfenced(self, sides: tuple[Side, ...]) -> None:
         if self.witness.state is None or set(sides) == set(self.witness.unfenced):

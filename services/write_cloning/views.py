@@ -60,7 +60,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         export_uri=around.exports.uri(migration.name),
         connections=around.exports.connections(migration.name),
         io_engine=_engine(migration),
-        outstanding_target_requests=migration.apparatus.outstanding_requests,
+        outstanding_target_requests=migration.apparatus.left_behind.outstanding,
         routing=_routing(state, witness.authority),
         application_reads=volume.reads,
         application_writes=volume.writes,

@@ -130,11 +130,11 @@ class Servers:
 
     def _open_in_doubt(self, host: Host) -> bool:
         try:
-            apparatus = host.find(NAME).apparatus
+            left = host.find(NAME).apparatus.left_behind
         except Refusal:
             return False
-        self._check_doubt([self._world.disk(side) for side in apparatus.in_doubt])
-        return bool(apparatus.in_doubt) or any(each.outstanding for each in _retired(host))
+        self._check_doubt([self._world.disk(side) for side in left.in_doubt])
+        return bool(left.in_doubt) or any(each.outstanding for each in _retired(host))
 
     def _check_doubt(self, doubted: Sequence[Disk]) -> None:
         world = self._world
@@ -199,7 +199,7 @@ class Servers:
 def _retired(host: Host | None) -> list[Connection]:
     """What gets no request any more, and is not vouched for."""
     try:
-        retired = host.find(NAME).apparatus._given_up() if host is not None else ()
+        retired = host.find(NAME).apparatus.left_behind.given_up if host is not None else ()
     except Refusal:
         return []
     return [each for each in retired if isinstance(each, Connection)]

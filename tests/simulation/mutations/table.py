@@ -11,6 +11,7 @@ _EXECUTOR = "services/write_cloning/executor.py"
 _APPARATUS = "services/write_cloning/apparatus.py"
 _COPIER = "services/write_cloning/copier.py"
 _FENCES = "services/write_cloning/fences.py"
+_LEFT_BEHIND = "services/write_cloning/left_behind.py"
 _MARKS = "services/write_cloning/volume/marks.py"
 _MAP_DECISIONS = "services/write_cloning/map_decisions.py"
 _MAP_TAKEOVER = "services/write_cloning/map_takeover.py"
@@ -292,7 +293,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _DECISIONS,
-                "self._remember(unfenced=self.apparatus.unfenced(witness.state, witness.authority))",
+                "self._remember(unfenced=self.apparatus.left_behind.unfenced(witness.state, witness.authority))",
                 "self._remember(unfenced=())",
             ),
         ),
@@ -312,8 +313,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _APPARATUS,
-                "        self.refuse_left_behind()\n        if (",
-                "        self.vouch()\n        if (",
+                "        self.left_behind.refuse()\n        if (",
+                "        self.left_behind.vouch()\n        if (",
             ),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
@@ -325,7 +326,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "what the old connection has lost would land on what is written over the new one",
         (
             Change(
-                _APPARATUS,
+                _LEFT_BEHIND,
                 "        if device in self._retired and not (isinstance(device, Unfenced) and device.outstanding):\n",
                 "        if isinstance(device, Unfenced):\n"
                 "            device.vouch_gone()\n"
@@ -340,7 +341,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a clean stop would make it forgotten what a target that was let go of has not answered",
         (
             Change(
-                _APPARATUS,
+                _LEFT_BEHIND,
                 "        return tuple(side for side in Side if side in held or side in",
                 "        return tuple(side for side in Side if False and side in",
             ),
@@ -352,8 +353,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "the next migration would use a device on which requests of the last one may still land",
         (
-            Change(_DECISIONS, "            self.apparatus.refuse_unfenced()  #", "            #"),
-            Change(_EXECUTOR, "            self._apparatus.refuse_unfenced()  #", "            pass  #"),
+            Change(
+                _DECISIONS, "            self.apparatus.left_behind.refuse_unfenced()  #", "            #"
+            ),
+            Change(
+                _EXECUTOR,
+                "            self._apparatus.left_behind.refuse_unfenced()  #",
+                "            pass  #",
+            ),
         ),
         first_seed=435,
     ),
@@ -363,7 +370,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a cleanup would forget what a source that has broken in setup may still be given",
         (
             Change(
-                _APPARATUS,
+                _LEFT_BEHIND,
                 "        return [*self._retired, *self.broken]",
                 "        return [*self._retired]",
             ),

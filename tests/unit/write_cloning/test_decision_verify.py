@@ -300,7 +300,7 @@ async def test_next_attempt_is_not_verified_by_the_last() -> None:
         await ended(house)
         await house.ask("abort")
         assert house.witness.verified_at is None
-        await house.until(lambda: not house.migration.apparatus.outstanding_requests)
+        await house.until(lambda: not house.migration.apparatus.left_behind.outstanding)
         await house.ask("sync")
         await house.settled(State.SOURCE_SELECTED)
         assert house.witness.verified_at is None
