@@ -380,17 +380,15 @@ class Migration:
         refuse_other_doubt(self.name, request, self.doubt)
         self.apparatus.left_behind.vouch()
         if witness.state is not None:
-            await self._remember(
-                unfenced=self.apparatus.left_behind.unfenced(witness.state, witness.authority)
-            )
+            unfenced = self.apparatus.left_behind.unfenced(witness.state, witness.authority)
+            await self._remember(unfenced=unfenced)
 
     async def _note_released(self) -> None:
         async with self._deciding:
             witness = self.witness
             if witness.state is not None:
-                await self._note_unfenced(
-                    self.apparatus.left_behind.unfenced(witness.state, witness.authority)
-                )
+                unfenced = self.apparatus.left_behind.unfenced(witness.state, witness.authority)
+                await self._note_unfenced(unfenced)
 
     async def _note_unfenced(self, sides: tuple[Side, ...]) -> None:
         if self.witness.state is None or set(sides) == set(self.witness.unfenced):

@@ -249,7 +249,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "a write of an earlier attempt would land on newer data",
         (
-            Change(_APPARATUS, "if not (count := sum(", "if not (count := 0 * sum("),
+            Change(_LEFT_BEHIND, "if not (count := sum(", "if not (count := 0 * sum("),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
     ),
@@ -293,7 +293,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _DECISIONS,
-                "self._remember(unfenced=self.apparatus.left_behind.unfenced(witness.state, witness.authority))",
+                "self._remember(unfenced=unfenced)",
                 "self._remember(unfenced=())",
             ),
         ),
