@@ -62,7 +62,7 @@ class Chaos:
     async def aim(self) -> None:
         """Bring about the fault that the row the seed aims at is about."""
         world, row = self._world, self._world.plan.row
-        if row.trigger not in {Trigger.TARGET_FAULT, Trigger.SOURCE_FAULT} or world.plan.visits:
+        if row.trigger not in {Trigger.TARGET_FAULT, Trigger.SOURCE_FAULT} or world.plan.is_peaceful:
             return
         side = Side.TARGET if row.trigger is Trigger.TARGET_FAULT else Side.SOURCE
         while True:

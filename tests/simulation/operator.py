@@ -132,7 +132,7 @@ class Operator:
 
     def _choose(self) -> str:
         state, row, rng = self._world.state, self._world.plan.row, self._rng
-        if self._world.plan.visits and state in IN_SYNC_STATES:
+        if self._world.plan.is_peaceful and state in IN_SYNC_STATES:
             return "query"  # until the power goes
         if rng.random() < 0.15:
             return rng.choice(_ANY)

@@ -66,6 +66,9 @@ class Plan:
     visits: bool = field(
         init=False
     )  # the application comes back for a moment to what is about to grow clean; soon after, the power goes
+    is_peaceful: bool = field(
+        init=False
+    )  # there is no other trouble, so that there is time for regions to grow clean, and for both sides to be compared
     flushes: bool = field(
         init=False
     )  # the application does; else what is durable is so by the product's own flushes
@@ -99,7 +102,8 @@ class Plan:
         if self.is_local and not self.spoils_maps:
             self.point = rng.choice(MAP_POINTS)
             self.crashes_there, self.pause_s = 10, 8.0
-        if self.visits:  # and is left in peace until then: what grows clean takes its time
+        self.is_peaceful = self.visits or self.spoils_maps
+        if self.is_peaceful:
             self.point, self.point_chance, self.troubles, self.duration_s = "", 0.0, (), 70.0
         alignment = rng.choice((512, 512, 1024))
         self.alignments = (alignment, rng.choice((512, alignment)))
@@ -108,7 +112,7 @@ class Plan:
         )  # of its own, so that the other seeds stay what they were
 
     def _draw_remote(self, rng: random.Random) -> None:
-        if rng.random() >= REMOTE_SHARE or self.visits:
+        if rng.random() >= REMOTE_SHARE or self.is_peaceful:
             self.remote, self.broken_in, self.does_delay_words = frozenset(), None, False
             return
         self.remote = frozenset(rng.choice((("disk-a",), ("disk-b",), ("disk-a", "disk-b"))))

@@ -202,7 +202,7 @@ class World:
 
     def _maybe_crash_again(self) -> None:
         """A crash during the recovery from a crash, up to ten deep."""
-        is_deep_enough = self._depth >= DEPTH_MAX or self.plan.visits
+        is_deep_enough = self._depth >= DEPTH_MAX or self.plan.is_peaceful
         if self._depth and not self.is_calm and not is_deep_enough and self._rng.random() < 0.5:
             self.loop.call_later(self._rng.random() * 0.15, self._crash_again, context=NOBODY)
         else:
@@ -368,7 +368,12 @@ class World:
         self._guarded(self.rules.step)(row, step)
         if step is Step.START_COPYING:
             self._count_resync()
-        if row.trigger is Trigger.COPIED and step is row.steps[-1] and self.plan.visits and not self.is_calm:
+        if (
+            row.trigger is Trigger.COPIED
+            and step is row.steps[-1]
+            and self.plan.is_peaceful
+            and not self.is_calm
+        ):
             self.application.rest(REST_S)
         if step is row.steps[-1]:
             self.count(f"row:{row.before}/{row.trigger}")
