@@ -68,7 +68,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R2",
         "after a crash the target would pass for one that holds every write",
         (Change(_TABLE, "_CHANGE_SIDES = (\n", "_CHANGE_SIDES = (\n    Step.CLEAR_FLAG,\n"),),
-        first_seed=10,
+        first_seed=13,
     ),
     Mutation(
         "flag-not-set-anew-on-resume",
@@ -165,7 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if False:\n                request.waiting",
             ),
         ),
-        first_seed=1,
+        first_seed=14,
     ),
     # ------------------------------------------------------------------ R5
     Mutation(
@@ -196,7 +196,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_TABLE, "steps=(Step.FLUSH_TARGET, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),
         ),
-        first_seed=158,
+        first_seed=598,
     ),
     Mutation(
         "source-dropped-before-the-witness",
@@ -210,7 +210,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
-        first_seed=80,
+        first_seed=255,
     ),
     Mutation(
         "moved-over-a-lost-target",
@@ -228,7 +228,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if False:\n            raise",
             ),
         ),
-        first_seed=669,
+        first_seed=1205,
     ),
     Mutation(
         "unequal-after-a-failed-move",
@@ -241,7 +241,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                request.waiting |= RECOPY",
             ),
         ),
-        first_seed=259,
+        first_seed=436,
     ),
     # ------------------------------------------------------------------ R6
     Mutation(
@@ -271,7 +271,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "what the lost witness named would be used again at once",
         (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
-        first_seed=869,
+        first_seed=962,
     ),
     Mutation(
         "doubt-forgotten-at-the-next-start",
@@ -297,14 +297,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "self._remember(unfenced=())",
             ),
         ),
-        first_seed=143,
+        first_seed=161,
     ),
     Mutation(
         "late-word-believed",
         "R6",
         "a word that comes late would be believed for a connection that was broken after it had been given",
         (Change(_FENCES, "    if request.doubt not in {None, doubt}:", "    if False:"),),
-        first_seed=151,
+        first_seed=156,
     ),
     Mutation(
         "sync-gives-the-word-itself",
@@ -346,7 +346,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return tuple(side for side in Side if False and side in",
             ),
         ),
-        first_seed=653,
+        first_seed=1007,
     ),
     Mutation(
         "cleanup-does-not-wait-for-the-word",
@@ -375,7 +375,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return [*self._retired]",
             ),
         ),
-        first_seed=216,
+        first_seed=435,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -383,7 +383,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R7",
         "a volume would open on a side that nobody has proved",
         (Change(_VERDICTS, "        admit=False,\n", "        admit=True,\n"),),
-        first_seed=10,
+        first_seed=12,
     ),
     # ------------------------------------------------------------------ 4.1
     Mutation(
@@ -410,7 +410,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_ENTERING, "            await self._refuse_if_entered(origin)\n", ""),
             Change(_ENTERING, "        except UnknownOutcome:\n            raise\n", ""),
         ),
-        first_seed=8,
+        first_seed=16,
     ),
     # ------------------------------------------------------------------ 4.2
     Mutation(
@@ -456,14 +456,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=533,
+        first_seed=672,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=47,
+        first_seed=63,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -471,7 +471,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "a region that the source could not give would count as the same on both sides",
         (Change(_COPIER, "        return not self._unreadable\n", "        return True\n"),),
-        first_seed=15,
+        first_seed=234,
     ),
     Mutation(
         "copied-over-a-failed-flush",
@@ -491,7 +491,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "what the source has lost would be copied over what the target still has",
         (Change(_FAILOVER, "if request.durable and route.source.flush_error:", "if False:"),),
-        first_seed=70,
+        first_seed=235,
     ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
@@ -560,10 +560,10 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(
                 _APPARATUS,
                 "            self._flush(target, Side.TARGET), self._flush",
-                "            _nothing(), self._flush",
+                "            asyncio.sleep(0), self._flush",
             ),
         ),
-        first_seed=423,
+        first_seed=16,
     ),
     Mutation(
         "clean-without-the-source's-flush",
@@ -589,28 +589,28 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if True:\n                self._clean",
             ),
         ),
-        first_seed=1468,
+        first_seed=1756,
     ),
     Mutation(
         "clean-with-a-write-under-way",
         "4.7",
         "a write that the flushes do not cover would not be copied after a power cut",
         (Change(_MARKS, "            if region in busy:\n                continue\n", ""),),
-        first_seed=1263,
+        first_seed=186,
     ),
     Mutation(
         "distrust-not-durable",
         "4.7",
         "a map that lacks the last writes would be believed at the next start",
         (Change(_MAP_KEEPER, "            await distrust(because)\n", ""),),
-        first_seed=1958,
+        first_seed=198,
     ),
     Mutation(
         "writes-in-setup-not-due",
         "4.7",
         "what the source alone was given after an unclean stop would not be copied",
         (Change(_APPARATUS, "marks_as_due = state is State.SETUP", "marks_as_due = False"),),
-        first_seed=396,
+        first_seed=16,
     ),
     Mutation(
         "due-forgotten-at-the-stop",
@@ -621,7 +621,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MARKS, "_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for", "_ONLY_DUE = bytes(CLEAN for"
             ),
         ),
-        first_seed=87,
+        first_seed=123,
     ),
     Mutation(
         "marks-taken-over-as-copied",
@@ -634,7 +634,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "all_due=admission.state is State.SYNCING)",
             ),
         ),
-        first_seed=14,
+        first_seed=23,
     ),
     Mutation(
         "map-trusted-after-a-fault",
@@ -647,6 +647,6 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "    if False:",
             ),
         ),
-        first_seed=1,
+        first_seed=66,
     ),
 )
