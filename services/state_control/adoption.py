@@ -78,6 +78,10 @@ def decide_mending(
     if present is not None:
         return present
     devices, status = knowledge.devices, knowledge.status
+    if not ledger.exists and ledger.broken is None and ledger.has_had(knowledge.uuid):
+        raise Refusal(
+            Code.UNKNOWN_MIGRATION, f"{ledger.migration!r} was cleaned up: there is nothing to recover."
+        )
     if devices is None or knowledge.uuid is None:
         raise Refusal(
             Code.JOURNAL_UNSOUND,

@@ -113,7 +113,7 @@ def _refuse_second_setup(request: DecisionRequest, ledger: Ledger) -> None:
         if ledger.uuid == origin.uuid:
             raise stale(origin.migration, "it has been set up long since")
         raise Refusal(Code.NAME_TAKEN, f"There is a migration {origin.migration!r} already.")
-    if any(entry.record.uuid == origin.uuid for entry in ledger.entries):
+    if ledger.has_had(origin.uuid):
         raise stale(origin.migration, "it was cleaned up meanwhile")
     if request.state is None or request.devices is None:
         raise Refusal(

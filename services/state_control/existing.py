@@ -104,8 +104,8 @@ class Existing:
         if not claims:
             return ()
         # Not lost is what was cleaned up, and what the journal was told while the hosts were asked.
-        recorded = {entry.record.uuid for entry in (await self._journal.read(name)).entries}
-        return [claim for claim in claims if claim.uuid not in recorded]
+        ledger = await self._journal.read(name)
+        return [claim for claim in claims if not ledger.has_had(claim.uuid)]
 
 
 def _claims_of(answer: HostStatusReply, name: str) -> list[_Claim]:

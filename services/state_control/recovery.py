@@ -28,7 +28,7 @@ from shared.messages.recovery import (
     RecoveryReply,
 )
 from shared.migration.devices import Side
-from shared.migration.ledger import Entry
+from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import StateRecord
 from shared.migration.recovery import Choice, Consent, Standing, offer
 from shared.migration.refusals import Code, Refusal
@@ -152,10 +152,15 @@ class Recovery:
     async def _know(self, name: str, wanted: str | None) -> Knowledge:
         ledger = await self._journal.read(name)
         up = await self._hosts.names()
-        recorded = ledger.host or await self._keeping_closed(name, up)
+        recorded = ledger.host or await self._keeping_closed(ledger, up)
         if not recorded:
             await self._existing.refuse_lost(name)
-            raise Refusal(Code.UNKNOWN_MIGRATION, f"Neither the journal nor a host knows {name!r}.")
+            raise Refusal(
+                Code.UNKNOWN_MIGRATION,
+                f"{name!r} was cleaned up: there is nothing to recover."
+                if ledger.entries
+                else f"Neither the journal nor a host knows {name!r}.",
+            )
         host = wanted or recorded
         if wanted is not None and wanted not in up:
             named = f"the hosts that are up are: {', '.join(up)}" if up else "no host is up"
@@ -182,10 +187,14 @@ class Recovery:
             waits_because=waits_because or "",
         )
 
-    async def _keeping_closed(self, name: str, up: list[str]) -> str:
-        """The host that keeps closed what the journal does not know; empty when none does."""
+    async def _keeping_closed(self, ledger: Ledger, up: list[str]) -> str:
+        """The host that keeps closed what the journal does not know; empty when none does.
+
+        One that was cleaned up is over, whatever a host has that has not asked since: its old witness may name the wrong side.
+        """
         for host in up:
-            if (await self._hosts.check(host, name)).closed:
+            closed = (await self._hosts.check(host, ledger.migration)).closed
+            if any(not ledger.has_had(each.uuid) for each in closed):
                 return host
         return ""
 

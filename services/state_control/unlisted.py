@@ -103,10 +103,10 @@ class Unlisted:
         fresh = await self._read(name)
         if isinstance(fresh, _Found):
             return fresh
+        if fresh.host == host or fresh.has_had(closed.uuid):
+            return None  # it was set up while the hosts were asked; or it is over, which its host finds when it asks again
         if not fresh.exists:
             return _Found(JournalCondition.UNKNOWN, lost_closed(name, host, closed.message))
-        if fresh.host == host or any(entry.record.uuid == closed.uuid for entry in fresh.entries):
-            return None  # it was set up, or cleaned up, while the hosts were asked
         return _Found(
             JournalCondition.ANOTHER, _ANOTHER_CLOSED.format(name, host, fresh.host, closed.message)
         )

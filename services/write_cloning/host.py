@@ -53,6 +53,10 @@ log = logging.getLogger(__name__)
 
 ADMISSION_TIMEOUT_S = 60.0
 
+_OVER = (
+    "it was cleaned up on this host, and the journal is older than that. Bring the newer journal back, or say "
+    "`cutover recover {} --give-up`."
+)
 _AWAY = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY})
 _MISTAKES = frozenset({Code.DEVICE_CHANGED, Code.DEVICE_NOT_ALLOWED})  # of the operator, not of the device
 
@@ -100,7 +104,11 @@ class Host:
         for name in reply.removed:
             await self._forget(name, uuids.get(name))
         for closed in reply.closed:
-            self._keep_closed(closed.migration, closed.uuid, closed.code, closed.message)
+            is_over = closed.uuid is not None and await self._around.witnesses.openings.is_removed(
+                closed.uuid
+            )
+            message = _OVER.format(closed.migration) if is_over else closed.message
+            self._keep_closed(closed.migration, closed.uuid, closed.code, message)
         known = {witness.migration: witness for witness in witnesses}
         for admission in reply.admitted:
             await self._open(admission, known.get(admission.migration))
@@ -151,10 +159,7 @@ class Host:
         if earlier is not None and earlier.uuid != admission.uuid:
             earlier = None  # of another migration, in whose place an operator's word stands
         if earlier is None and await self._around.witnesses.openings.is_removed(admission.uuid):
-            message = (
-                "it was cleaned up on this host, and the journal is older than that. Bring the newer journal back, or say "
-                f"`cutover recover {admission.migration} --give-up`."
-            )
+            message = _OVER.format(admission.migration)
             self._keep_closed(admission.migration, admission.uuid, Code.NOT_ADMITTED, message)
             return
         in_doubt = () if is_vouched_for else sides_in_doubt(admission.devices, earlier)
@@ -245,7 +250,9 @@ class Host:
         present = self._migrations.get(name)
         if present is not None and present.witness.operation_id == request.operation_id:
             return await present.confirm()
-        if present is not None or name in self._closed or name in self._being_set_up:
+        if name in self._closed and name not in self._being_set_up:
+            await self._look_again(name)
+        if name in self._migrations or name in self._closed or name in self._being_set_up:
             raise Refusal(Code.NAME_TAKEN, f"Host {self._around.host} has a migration named {name} already.")
         self._being_set_up.add(name)
         try:
@@ -253,6 +260,13 @@ class Host:
         finally:
             self._being_set_up.discard(name)
         return await migration.confirm()
+
+    async def _look_again(self, name: str) -> None:
+        """Have one judged anew before it keeps its name from another: it may be over by now."""
+        try:
+            await self.try_again(name, TryAgainRequest())
+        except Refusal as refusal:
+            log.info("not judged anew: %s", refusal.message, extra=about(name))
 
     async def _begin(self, name: str, request: HostSetupRequest) -> Migration:
         row = decide(Facts(state=None), Trigger.SETUP)

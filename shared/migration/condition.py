@@ -47,7 +47,7 @@ def condition_of(ledger: Ledger, uuid: str, relied_on: str) -> JournalCondition:
         return JournalCondition.DAMAGED
     if ledger.contains(relied_on):
         return JournalCondition.SOUND
-    if any(entry.record.uuid == uuid for entry in ledger.entries):
+    if ledger.has_had(uuid):
         return JournalCondition.GONE_BACK
     return JournalCondition.ANOTHER if ledger.exists else JournalCondition.UNKNOWN
 

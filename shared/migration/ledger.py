@@ -101,6 +101,10 @@ class Ledger:
             for entry in self.entries
         )
 
+    def has_had(self, uuid: str | None) -> bool:
+        """Whether it tells of the migration of this UUID, be it only of its end."""
+        return any(entry.record.uuid == uuid for entry in self.entries)
+
     def operation(self, operation_id: str, kind: Kind | None = None) -> Entry | None:
         """The record, of this kind, that an operation left, however often it was asked for.
 

@@ -125,16 +125,24 @@ def test_journal_that_was_damaged_while_the_host_was_down_is_repaired_and_the_st
     assert_unclean(system, pair, in_source)
 
 
-def test_journal_of_before_a_clean_up_opens_nothing_again(running: tuple[System, Pair]) -> None:
-    """It looks like that of a volume that was never cloned, and there is no witness: a stale source would be served."""
+@pytest.mark.parametrize("state", ["setup", "source-selected"])
+def test_journal_of_before_a_clean_up_opens_nothing_again(running: tuple[System, Pair], state: str) -> None:
+    """It looks like that of a volume whose witness is lost, or that was never cloned: a stale source would be served.
+
+    Cause of the second: adopting it was advised, which the host then did not heed.
+    """
     system, pair = running
     client = system.client
-    set_up = copy_store(system, "set-up")
+    bring_to(system, "vol1", state)
+    old = copy_store(system, state)
     until_all_serve(system)
+    if state != "setup":
+        client.command("abort", "vol1")
+        client.until("vol1", lambda each: not each["error_flag"])
     bring_to(system, "vol1", "committed")
     client.command("cleanup", "vol1")
     assert system.stop_service(CLONING) == 0
-    put_back(system, set_up)
+    put_back(system, old)
     until_all_serve(system)
     system.start_service(CLONING)
     status = client.query("vol1")

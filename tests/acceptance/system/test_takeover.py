@@ -122,3 +122,27 @@ def test_name_that_the_journal_has_lost_is_not_set_up_elsewhere(two_hosts: tuple
     with Application(system.export("vol1")) as application:
         application.until_operations(50)
         assert application.stop().differences(pair.source) == []
+
+
+def test_host_that_was_taken_over_before_a_clean_up_revives_nothing(two_hosts: tuple[System, Pair]) -> None:
+    """Cause: `list` called the journal lost, and who adopted by its advice went past the tombstone, to the stale side."""
+    system, pair = two_hosts
+    bring_to(system, "vol1", "target-selected")
+    system.kill_service(CLONING)
+    assert adopt(system, "target", OTHER) == (0, "")
+    system.start_service(CLONING)
+    with Application(export_on_other(system)) as application:
+        application.until_operations(50)
+        assert application.stop().errors == []
+    system.client.command("cleanup", "vol1")
+    assert [each["name"] for each in system.host_status()["closed"]] == ["vol1"], "it has not asked since"
+
+    told = system.cutover("list", "--json")
+    assert (told.returncode, json.loads(told.stdout)) == (0, [])
+    status, said = adopt(system, "source", HOST)
+    assert status == 1
+    assert "was cleaned up" in said
+    assert system.client.words("vol1")[-1] == "tombstone"
+    # Nor does it keep the name, or the devices.
+    system.set_up("vol1", pair.target, pair.source, overwrite_target=True)
+    assert system.client.query("vol1")["host"] == HOST

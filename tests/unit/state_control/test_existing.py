@@ -7,10 +7,12 @@ import pytest
 
 from shared.bus.memory import MemoryBroker
 from shared.messages.control import (
+    LIST_SUBJECT,
     CleanupRequest,
     CommandReply,
     CommitRequest,
     FaultsReply,
+    ListReply,
     PlainRequest,
     SetupRequest,
     ThrottleRequest,
@@ -168,3 +170,23 @@ async def test_host_that_hangs_holds_no_name(services: Services, monkeypatch: py
     async with up(services, host), up(services, other):
         assert (await set_up(services)).state is State.SETUP
         host.hanging.set()
+
+
+@pytest.mark.parametrize("command", ["recover", "try-again", "adopt", "give-up"])
+async def test_what_was_cleaned_up_is_over_whatever_a_host_has_that_has_not_asked_since(
+    services: Services, broker: MemoryBroker, command: str
+) -> None:
+    """Cause: the operator was told that the journal had lost it; adopted by its old witness, it was opened on the stale side."""
+    host = services.host()
+    await stories.committed(host)
+    await host.move("vol1", Trigger.CLEANUP)
+    host.closed = (CLOSED,)
+    before = len(broker.messages)
+    async with up(services, host):
+        assert (await services.wire.requests.request(
+            LIST_SUBJECT, PlainRequest(), ListReply, timeout_s=10
+        )).unlisted == ()  # fmt: skip
+        with pytest.raises(Refusal) as refused:
+            await ask(services, command, COMMANDS[command])
+    assert (refused.value.code, len(broker.messages)) == (Code.UNKNOWN_MIGRATION, before)
+    assert refused.value.message == "'vol1' was cleaned up: there is nothing to recover."
