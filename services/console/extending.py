@@ -179,7 +179,20 @@ def renew(here: Installed, signs: Authority, now: datetime) -> Changed:
                 "not-written", f"{error.filename} cannot be read: {error.strerror}; nothing was changed."
             ) from error
         files |= pair(certificate, key, issued) if content is None else {certificate: File(content)}
-    return _put(here.folder, files)
+    return _put(here.folder, files | _clients_authority(here.folder))
+
+
+def _clients_authority(folder: Path) -> dict[PurePosixPath, File]:
+    """What clients accept, where that is not what everyone accepts by now."""
+    path = CLIENT_PAIR[0].with_name("ca-cert.pem")
+    try:
+        authorities = (folder / CA).read_bytes()
+        has_them = (folder / path).exists() and (folder / path).read_bytes() == authorities
+    except OSError as error:
+        raise ConsoleError(
+            "not-written", f"{error.filename} cannot be read: {error.strerror}; nothing was changed."
+        ) from error
+    return {} if has_them else {path: File(authorities)}
 
 
 def _put(folder: Path, files: Mapping[PurePosixPath, File]) -> Changed:

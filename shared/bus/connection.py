@@ -20,13 +20,14 @@ from nats.aio.msg import Msg
 
 from shared.bus.answering import refusal_in
 from shared.bus.client import NoTls, SteadyClient, inbox_below
-from shared.bus.credentials import Credentials, read_credentials
+from shared.bus.credentials import Credentials, learn_authorities, read_credentials
 from shared.bus.denials import Denial, is_of_credentials, read_denial
 from shared.bus.discovery import NOBODY_DOUBTED_S, Answers
 from shared.bus.interface import ServiceInstance, Told, Unanswered
 from shared.bus.micro import ERROR_CODE_HEADER
 from shared.bus.unconnected import Unconnected, Why, why_not_accepted
 from shared.clock import Clock
+from shared.config.load import ConfigError
 from shared.config.model import NatsConfig
 from shared.messages.cloudevents import event_headers
 from shared.messages.codec import decode_reply, encode
@@ -352,7 +353,7 @@ async def connect(
     credentials = read_credentials(config)
     client = SteadyClient(credentials, demands_tls=config.demands_tls)
     bus = Bus(client, url=config.shown_url, name=name, clock=clock, who=credentials.who)
-    trouble = _Trouble(bus, config, client.written)
+    trouble = _Trouble(bus, config, credentials, client.written)
     try:
         async with asyncio.timeout(timeout_s) as deadline:
             trouble.deadline = deadline
@@ -393,11 +394,14 @@ def _tls_options(credentials: Credentials) -> dict[str, Any]:
 class _Trouble:
     """What goes wrong with one connection, for those who wait for it, and for the log."""
 
-    def __init__(self, bus: Bus, config: NatsConfig, written: Mapping[str, str]) -> None:
+    def __init__(
+        self, bus: Bus, config: NatsConfig, credentials: Credentials, written: Mapping[str, str]
+    ) -> None:
         self.deadline: asyncio.Timeout | None = None  # of the first connection, while there is none
         self._written = written
         self._bus = bus
         self._config = config
+        self._credentials = credentials
         self._reason = ""
         self._why = Why.AWAY
 
@@ -411,9 +415,21 @@ class _Trouble:
         if self._reason != reason:  # one line for a server that is away, not four a second
             _log.warning("NATS at %s: %s", self._bus.url, reason)
         self._reason = reason
+        if isinstance(error, ssl.SSLCertVerificationError):
+            pass
         is_final = self._why is not Why.AWAY or isinstance(error, ssl.SSLError)
         if self.deadline is not None and is_final:
             _end_now(self.deadline)  # asking again would only bring the same
+
+    async def _learn_authorities(self) -> None:
+        """Before the next attempt: where the authority is replaced, the file has the new one besides the old one for a while."""
+        tls, file = self._credentials.tls, self._config.tls_ca_file
+        if tls is None or file is None:
+            return
+        try:
+            await asyncio.to_thread(learn_authorities, tls, file)
+        except ConfigError as error:
+            _log.warning("The authorities that were read before go on to be used: %s", error)
 
     async def on_disconnected(self) -> None:
         """The connection is lost."""

@@ -5,9 +5,10 @@ the file, with what would do; what stands in it is told nobody.
 """
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from shared.config.load import ConfigError
 from shared.config.model import NatsConfig
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _FILE_BYTES_MAX = 64 * 1024
 _SEED_ALLOWED = "allowed is a file with the seed of a NATS user's nkey (SU…) and nothing else"
+Used = TypeVar("Used")
+
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 _CA_ALLOWED = "allowed is a file with certificates in PEM"
 
@@ -57,12 +60,25 @@ def _key(file: str) -> "KeyPair":
         raise _wrong("nats.nkey_seed_file", file, f"holds no seed: {malformed}", _SEED_ALLOWED) from None
 
 
+def learn_authorities(tls: ssl.SSLContext, file: str) -> None:
+    """Accept what authorities `nats.tls_ca_file` has by now, besides those that it had before. Blocks.
+
+    Raises:
+        ConfigError: it is missing, cannot be read, or holds no certificate.
+    """
+    _with_authorities(file, lambda text: tls.load_verify_locations(cadata=text))
+
+
 def _authority(file: str) -> ssl.SSLContext:
+    return _with_authorities(file, lambda text: ssl.create_default_context(cadata=text))
+
+
+def _with_authorities(file: str, use: Callable[[str], Used]) -> Used:
     text = _content("nats.tls_ca_file", file, _CA_ALLOWED)
     try:
         if _CERTIFICATE not in text:  # of nothing, Python would make this machine's own authorities
             raise ValueError(_CERTIFICATE)
-        return ssl.create_default_context(cadata=text)
+        return use(text)
     except (ssl.SSLError, ValueError):
         raise _wrong("nats.tls_ca_file", file, "holds no certificate", _CA_ALLOWED) from None
 

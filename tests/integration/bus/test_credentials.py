@@ -19,7 +19,7 @@ from shared.config.load import ConfigError
 from shared.config.model import NatsConfig
 from shared.messages.control import PlainRequest
 from shared.migration.refusals import Code, Refusal
-from tests.support.installations import Installation, make_installation
+from tests.support.installations import Installation, make_installation, run_init
 
 CLOCK = SystemClock()
 
@@ -273,3 +273,27 @@ def test_no_text_of_a_key_shows_the_seed() -> None:
     pair = new_key_pair(os.urandom(32))
     assert pair.seed not in repr(pair)
     assert pair.seed not in str(pair)
+
+
+async def test_an_authority_that_is_replaced_is_learnt_without_a_restart(tmp_path: Path) -> None:
+    """Cause: the file was read once, so that everyone was cut off by a certificate of the authority that it had since."""
+    installation = make_installation(tmp_path / "etc", ["h1"])
+    new = make_installation(tmp_path / "new", ["h1"])
+    async with installation.server():
+        bus = await connect(installation.config("operator"), name="t", clock=CLOCK)
+    try:
+        with (installation.folder / "tls/ca.pem").open("a") as file:
+            file.write((new.folder / "tls/ca.pem").read_text())
+        key = str(new.folder / "tls/ca-key.pem")
+        assert run_init(installation.folder, "--renew", "--ca-key", key).returncode == 0
+        back = asyncio.Event()
+        bus.on_reconnect(back.set)
+        async with installation.server():
+            async with asyncio.timeout(20):
+                await back.wait()
+            assert bus.trouble() is None
+            await bus.client.flush()
+    finally:
+        await bus.close()
+    clients = (installation.folder / "tls/nbd-client/ca-cert.pem").read_bytes()
+    assert clients == (installation.folder / "tls/ca.pem").read_bytes(), "its clients know both, too"
