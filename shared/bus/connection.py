@@ -224,7 +224,11 @@ class Bus:
         task = asyncio.current_task()
         before = task.cancelling() if task else 0
         try:
-            await self.client.close()
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.client.close()
+        except TimeoutError:
+            # Nobody ever tells the end of a stream whose TLS was refused (seen with Python 3.11); its socket is closed.
+            _log.info("The connection to NATS at %s is closed without its last word", self.url)
         except asyncio.CancelledError:
             # Of nats-py's own attempt to reconnect, which it cancels; only one that is meant for us is passed on.
             if task is None or task.cancelling() > before:
@@ -416,7 +420,7 @@ class _Trouble:
             _log.warning("NATS at %s: %s", self._bus.url, reason)
         self._reason = reason
         if isinstance(error, ssl.SSLCertVerificationError):
-            pass
+            await self._learn_authorities()
         is_final = self._why is not Why.AWAY or isinstance(error, ssl.SSLError)
         if self.deadline is not None and is_final:
             _end_now(self.deadline)  # asking again would only bring the same

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -297,3 +298,32 @@ async def test_an_authority_that_is_replaced_is_learnt_without_a_restart(tmp_pat
         await bus.close()
     clients = (installation.folder / "tls/nbd-client/ca-cert.pem").read_bytes()
     assert clients == (installation.folder / "tls/ca.pem").read_bytes(), "its clients know both, too"
+
+
+async def test_whose_certificate_is_not_accepted_holds_up_no_end(tmp_path: Path) -> None:
+    """Cause: closing waited for ever for the end of a stream whose TLS had failed, and so did a service on SIGTERM."""
+    installation = make_installation(tmp_path / "etc", ["h1"])
+    async with installation.server():
+        bus = await connect(installation.config("operator"), name="t", clock=CLOCK)
+    authority = (installation.folder / "tls/ca.pem").read_bytes()
+    new = make_installation(tmp_path / "new", ["h1"])
+    key = str(new.folder / "tls/ca-key.pem")
+    (installation.folder / "tls/ca.pem").write_bytes((new.folder / "tls/ca.pem").read_bytes())
+    assert run_init(installation.folder, "--renew", "--ca-key", key).returncode == 0
+    (installation.folder / "tls/ca.pem").write_bytes(authority)
+    refused_once = asyncio.Event()
+    process_op_err = bus.client._error_cb
+
+    async def heard(error: Exception) -> None:
+        await process_op_err(error)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            refused_once.set()
+
+    bus.client._error_cb = heard
+    async with installation.server():
+        async with asyncio.timeout(20):
+            await refused_once.wait()
+        began = time.monotonic()
+        async with asyncio.timeout(20):
+            await bus.close()
+        assert time.monotonic() - began < 10
