@@ -278,7 +278,7 @@ def _cut_off(facts: Facts) -> Iterator[Finding]:
     since = told.nats_lost_at or "it was started"
     yield failure(
         f"this machine's host, {told.host}, {does}, but has had no NATS since {since}",
-        f"{_SEE_LOG}. A key or a CA file that was replaced is read when the host is started: see «Credentials and TLS» "
+        "its log says why. A key or a CA file that was replaced is read when the host is started: see «Credentials and TLS» "
         "in docs/OPERATING.md before it is stopped",
     )
 
