@@ -32,6 +32,7 @@ from shared.plain import plain
 
 diagnosing = typer.Typer()
 CONFIG_VARIABLE = "CUTOVER_CONFIG"
+_OF_INSTALLATION = "services/bootstrap.toml"
 
 _STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILURE: "bold red"}
 _NAME_COLUMNS = 16
@@ -90,13 +91,21 @@ async def _facts(file: Path | None, server: str | None) -> Facts:
         config = load(file, os.environ)
     except ConfigError as error:
         mistakes = tuple(line.strip() for line in str(error).splitlines()[1:]) or (str(error),)
-    facts = Facts(config=config, config_name=name, mistakes=mistakes)
+    facts = Facts(config=config, config_name=name, mistakes=mistakes, installation=_installation(file))
     if config is not None:
         now = datetime.now(UTC)
         facts = replace(facts, files=look_at_files(config, now), tls_mistakes=look_at_tls(config, now))
     if (nats := _nats(file, server, config)) is not None:
         facts = await _with_bus(facts, nats)
     return facts if config is None else replace(facts, machine=look_at_machine(config))
+
+
+def _installation(file: Path | None) -> str | None:
+    """The folder that `cutover init` made, if the configuration is in one."""
+    if file is None:
+        return None
+    folders = file.absolute().parents
+    return next((str(folder) for folder in folders[:2] if (folder / _OF_INSTALLATION).is_file()), None)
 
 
 def _nats(file: Path | None, server: str | None, config: Config | None) -> NatsConfig | None:

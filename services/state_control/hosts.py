@@ -10,6 +10,7 @@ from shared.bus.interface import Discovery, Requests, Unanswered
 from shared.messages.control import PlainRequest
 from shared.messages.host import (
     HOST_SERVICE_NAME,
+    WAITS_FOR_ADMISSION,
     DecidedReply,
     HostStatusReply,
     TryAgainRequest,
@@ -69,7 +70,7 @@ class Hosts:
             )
         except Refusal:  # nobody is there, or he cannot be asked: then he is away, which was said already
             return None
-        return f"Host {host!r} is up, and waits for its admission: {reply.why or 'it has no answer so far.'}"
+        return f"Host {host!r} {WAITS_FOR_ADMISSION}: {reply.why or 'it has no answer so far.'}"
 
     async def examine(self, host: str, migration: str, request: ExamineRequest) -> ExamineReply:
         """What a host finds of a migration that it does not have open.
@@ -191,6 +192,6 @@ def _away_if_unserved(host: str, refusal: Refusal) -> Refusal:
     if refusal.code is Code.SERVICE_AWAY:
         return Refusal(
             Code.HOST_AWAY,
-            f"Host {host!r} is away: its write cloning service does not run.",
+            f"Host {host!r} is away: its write cloning service does not run, or NATS refuses it.",
         )
     return refusal

@@ -10,6 +10,7 @@ HOST_COMMANDS = (
     "setup", "enter", "select-target", "select-source", "commit", "abort", "cleanup", "pause", "resume", "throttle", "status",
     "verify", "vouch",
 )  # fmt: skip
+WAITS_FOR_ADMISSION = "is up, and waits for its admission"  # the words of it, for people
 HOST_SERVICE_NAME = "cutover-write-cloning"  # the micro service; its metadata has `host`, `run` and `pid`
 
 

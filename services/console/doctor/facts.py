@@ -44,6 +44,7 @@ class BusFacts:
     hosts_ahead_s: Mapping[str, float] = field(default_factory=dict)
     clock_doubt_s: float = 0.0  # what the way of an answer may account for
     instances: tuple[ServiceInstance, ...] = ()
+    has_list: bool = True  # whether state control told of the volumes
     migrations: tuple[MigrationStatus, ...] = ()
     unlisted: tuple[UnlistedMigration, ...] = ()  # that the journal does not tell of, by the word of hosts
     troubles: tuple[str, ...] = ()
@@ -100,6 +101,7 @@ class SocketLook:
     address: str
     trouble: str = ""
     is_taken: bool = False  # somebody listens there
+    is_nbd: bool | None = None  # whether he greets as an NBD server does; None: he says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ class MachineFacts:
     patterns: tuple[PatternLook, ...] = ()
     state: StateLook
     sockets: tuple[SocketLook, ...] = ()
+    account_troubles: tuple[str, ...] = ()  # of those whom Unix sockets are given to
     own_word: LocalStatus | None = None  # of the host itself, where it runs here and we may ask it
     memory_bytes: int
     descriptors_max: int
@@ -137,6 +140,7 @@ class Facts:
 
     config: Config | None
     config_name: str
+    installation: str | None = None  # the folder that `cutover init` made, where the configuration is in one
     mistakes: tuple[str, ...] = ()
     files: tuple[FileLook, ...] = ()
     tls_mistakes: tuple[str, ...] | None = None  # None: no volume is served with TLS

@@ -95,8 +95,9 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         await asking.attempt(f"hearing {subject}", _hear(bus, subject))
     instances = await _instances(asking)
     began = _now(clock)
-    listed = await asking.ask(LIST_SUBJECT, lambda: list_all(bus), VOLUMES) or ListReply()
+    listed = await asking.ask(LIST_SUBJECT, lambda: list_all(bus), VOLUMES)
     took_s = (_now(clock) - began).total_seconds()
+    has_list, listed = listed is not None, listed or ListReply()
     return BusFacts(
         url=bus.url,
         role=asking.role.name,
@@ -116,6 +117,7 @@ async def _looked(bus: Bus, config: NatsConfig, clock: Clock) -> BusFacts:
         hosts_ahead_s=_hosts_ahead(listed.migrations, began, took_s),
         clock_doubt_s=took_s,
         instances=instances,
+        has_list=has_list,
         migrations=listed.migrations,
         unlisted=listed.unlisted,
         troubles=tuple(asking.troubles),

@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +14,19 @@ from services.console.doctor.facts import MachineFacts, SocketLook, StateLook
 from services.console.doctor.io_uring import why_not_io_uring
 from services.console.doctor.looking_at_devices import look_at_pattern
 from services.console.host_here import ask
+from shared.accounts import Kind, UnknownAccountError, number_of
 from shared.config.addresses import UNIX_PATH_BYTES_MAX
-from shared.config.model import Config, HostConfig
+from shared.config.model import Config, HostConfig, NbdConfig
 from shared.earlier_state import earlier_state
 from shared.messages.local import LocalStatus, local_socket
 from shared.migration.refusals import Refusal
+from shared.nbd.constants import GREETING_MAGIC
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CONNECT_TIMEOUT_S = 1.0
+_GREETING_TIMEOUT_S = 2.0  # a host that is busy is no other server
+_GREETING = GREETING_MAGIC.to_bytes(8)
 
 
 def look_at_machine(config: Config) -> MachineFacts | None:
@@ -38,7 +43,8 @@ def look_at_machine(config: Config) -> MachineFacts | None:
             _look_at_state(Path(host.state_dir)), earlier=earlier_state(Path(host.state_dir), host.name)
         ),
         own_word=_own_word(host),
-        sockets=tuple(_look_at_socket(address) for address in _addresses(config, host)),
+        sockets=tuple(_look_at_socket(address, Path(host.state_dir)) for address in _addresses(config, host)),
+        account_troubles=tuple(_account_troubles(config.nbd)),
         memory_bytes=_memory_bytes(),
         descriptors_max=1 << 30 if hard == resource.RLIM_INFINITY else hard,
     )
@@ -128,24 +134,38 @@ def _filesystem_of(path: Path) -> str:
 # ------------------------------------------------------------------------ sockets and limits
 
 
-def _look_at_socket(address: str) -> SocketLook:
+def _account_troubles(config: NbdConfig) -> Iterator[str]:
+    """By the service's words."""
+    for account, key, kind in (
+        (config.socket_owner, "nbd.socket_owner", Kind.USER),
+        (config.socket_group, "nbd.socket_group", Kind.GROUP),
+    ):
+        try:
+            number_of(account, key, kind)
+        except UnknownAccountError as error:
+            yield str(error)
+
+
+def _look_at_socket(address: str, state_dir: Path) -> SocketLook:
     scheme, _, place = address.partition("://")
     if scheme == "unix":
-        return _look_at_unix(address, Path(place))
+        return _look_at_unix(address, Path(place), state_dir)
     host, _, port = place.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     if why := _why_not_ours(family, host.strip("[]")):
         return SocketLook(address=address, trouble=f"cannot be listened on: {why}")
-    return SocketLook(address=address, is_taken=_is_taken(family, (host.strip("[]"), int(port))))
+    return _look_at_listener(address, family, (host.strip("[]"), int(port)))
 
 
-def _look_at_unix(address: str, path: Path) -> SocketLook:
+def _look_at_unix(address: str, path: Path, state_dir: Path) -> SocketLook:
     length = len(os.fsencode(path))
     if length > UNIX_PATH_BYTES_MAX:
         return SocketLook(
             address=address,
             trouble=f"has a path of {length} bytes, and a socket's has {UNIX_PATH_BYTES_MAX} at most",
         )
+    if path.parent == state_dir and not path.parent.exists():
+        return SocketLook(address=address)  # the host makes it; whether it can is told of the state directory
     if not path.parent.is_dir():
         return SocketLook(address=address, trouble=f"cannot be listened on: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -156,7 +176,7 @@ def _look_at_unix(address: str, path: Path) -> SocketLook:
         return SocketLook(
             address=address, trouble="cannot be listened on: something else is there, and no socket"
         )
-    return SocketLook(address=address, is_taken=_is_taken(socket.AF_UNIX, str(path)))
+    return _look_at_listener(address, socket.AF_UNIX, str(path))
 
 
 def _why_not_ours(family: socket.AddressFamily, host: str) -> str:
@@ -169,11 +189,20 @@ def _why_not_ours(family: socket.AddressFamily, host: str) -> str:
     return ""
 
 
-def _is_taken(family: socket.AddressFamily, where: str | tuple[str, int]) -> bool:
-    """Whether somebody accepts connections there. A client that leaves at once is what he sees."""
+def _look_at_listener(address: str, family: socket.AddressFamily, where: str | tuple[str, int]) -> SocketLook:
+    """Who accepts connections there, if anybody does. A client that leaves at once is what he sees."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_TIMEOUT_S)
-        return probe.connect_ex(where) == 0
+        if probe.connect_ex(where) != 0:
+            return SocketLook(address=address)
+        probe.settimeout(_GREETING_TIMEOUT_S)
+        try:
+            greeting = probe.recv(len(_GREETING))
+        except OSError:
+            greeting = b""
+        return SocketLook(
+            address=address, is_taken=True, is_nbd=_GREETING.startswith(greeting) if greeting else None
+        )
 
 
 def _memory_bytes() -> int:

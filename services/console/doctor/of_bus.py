@@ -5,13 +5,15 @@ from collections.abc import Iterator
 
 from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Finding, failure, ok, warning
+from services.console.doctor.remedies import start
 from services.console.units import bytes_text
 from shared.bus.bootstrap import PROGRESS_STREAM
 from shared.bus.durability import SERVER_VERSION_MIN, version_of
 from shared.bus.interface import SERVICE_VERSION
+from shared.bus.permissions import OPERATOR, cloning_role
 from shared.bus.unconnected import Why
 from shared.config.model import GIB, MIB
-from shared.messages.host import HOST_SERVICE_NAME
+from shared.messages.host import HOST_SERVICE_NAME, WAITS_FOR_ADMISSION
 from shared.migration.condition import JournalCondition
 from shared.migration.records import Subjects
 
@@ -24,6 +26,9 @@ JOURNAL_ROOM_LOW_BYTES = GIB // 4
 CERTIFICATE_SOON_DAYS = 14
 
 RENEW_NATS = "where the installation is kept, `cutover init DIR --renew`; then have the server read its file again (SIGHUP)"
+_SEE_LOG = "its log says why NATS refuses it"
+_AWAY = f"start its write cloning service; if it runs, {_SEE_LOG}. `cutover recover` tells of its volumes"
+_WAITS = "mend what it waits for; it asks again by itself"
 _NO_FILE = "mend that file: the lines about files say how"
 _REMEDIES = {
     Why.AWAY: "start it (`cutover up` starts one), or set nats.url, CUTOVER_NATS_URL or --server",
@@ -33,7 +38,7 @@ _REMEDIES = {
     Why.AUTHORITY: "let nats.tls_ca_file name the authority of that server: tls/ca.pem of the installation that it belongs to",
     Why.CREDENTIALS: "let nats.nkey_seed_file name the seed that belongs to this role; if the server's file has its key, have "
     "that read again (SIGHUP)",
-    Why.INBOX: "take nats.inbox_prefix from the file that `cutover init` wrote for this role",
+    Why.INBOX: "let nats.nkey_seed_file and nats.inbox_prefix be of one role, as in the file that `cutover init` wrote for it",
 }
 
 
@@ -115,9 +120,17 @@ def permissions(facts: Facts) -> Iterator[Finding]:
     """Whether we may ask what we have to."""
     if (bus := facts.bus) is None:
         return
+    host, role = facts.config.host if facts.config is not None else None, bus.role
+    is_anothers = host is not None and role != OPERATOR and role != cloning_role(host.name)
+    if host is not None and is_anothers:
+        yield failure(
+            f"the host would not start: nats.nkey_seed_file and nats.inbox_prefix are of the role {role}, which may not ask for "
+            f"the admission of {host.name}",
+            f"take both from the file that `cutover init` wrote for {host.name}",
+        )
     for denied in bus.denied:
         yield failure(denied, "use the operator's credentials, or have the server permit it")
-    if not bus.denied:
+    if not bus.denied and not is_anothers:
         yield ok(f"what was asked here as {bus.role} is permitted")
 
 
@@ -132,17 +145,18 @@ def streams(facts: Facts) -> Iterator[Finding]:
     if (bus := facts.bus) is None:
         return
     wrong = False
+    bootstrap = start(facts, "shared.bus.bootstrap", "services/bootstrap.toml")
     for name, differing in bus.streams.items():
         if differing is None and name == PROGRESS_STREAM:
             wrong = True
             yield warning(
                 f"the stream {name} is not there: it is kept in memory, and ends with its server; who comes late misses the "
                 "last progress",
-                "run `python -m shared.bus.bootstrap` again, as after every start of NATS",
+                f"run `{bootstrap}` again, as after every start of NATS",
             )
         elif differing is None:
             wrong = True
-            yield failure(f"the stream {name} is not there", "run `python -m shared.bus.bootstrap` once")
+            yield failure(f"the stream {name} is not there", f"run `{bootstrap}` once")
         elif differing:
             wrong = True
             yield failure(
@@ -200,10 +214,8 @@ def services(facts: Facts) -> Iterator[Finding]:
     asked = [name for name in SERVICES if name not in bus.unasked]
     missing = [name for name in asked if not present[name]]
     if missing:
-        modules = ", ".join(
-            f"python -m services.{each.removeprefix('cutover-').replace('-', '_')}" for each in missing
-        )
-        yield failure(f"nobody answers as {', '.join(missing)}", f"start: {modules}")
+        started = ", ".join(_start_of(facts, each) for each in missing)
+        yield failure(f"nobody answers as {', '.join(missing)}", f"start: {started}")
     elif asked:
         yield ok(
             f"all answer: {', '.join(f'{name} ×{count}' if count > 1 else name for name, count in present.items())}"
@@ -216,8 +228,19 @@ def services(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _start_of(facts: Facts, service: str) -> str:
+    name = service.removeprefix("cutover-").replace("-", "_")
+    own = facts.config.host if facts.config is not None else None
+    host_file = f"hosts/{own.name if own is not None else 'NAME'}.toml"
+    return start(
+        facts, f"services.{name}", host_file if service == HOST_SERVICE_NAME else f"services/{name}.toml"
+    )
+
+
 def hosts(facts: Facts) -> Iterator[Finding]:
     """Whether the hosts that have migrations are up, and each name is one machine's."""
+    cut_off = list(_cut_off(facts))
+    yield from cut_off
     if (bus := facts.bus) is None:
         return
     up = Counter(each.metadata.get("host", "") for each in bus.instances if each.name == HOST_SERVICE_NAME)
@@ -229,28 +252,46 @@ def hosts(facts: Facts) -> Iterator[Finding]:
         )
     for name in away:
         theirs = [each for each in bus.migrations if each.host == name]
-        yield failure(
-            f"{theirs[0].host_error or f'host {name} does not answer.'} It has {', '.join(each.name for each in theirs)}",
-            "start its write cloning service, or see `cutover recover`",
-        )
+        why = theirs[0].host_error or f"host {name} does not answer."
+        todo = _WAITS if WAITS_FOR_ADMISSION in why else _AWAY
+        yield failure(f"{why} It has {', '.join(each.name for each in theirs)}", todo)
     own = facts.config.host.name if facts.config is not None and facts.config.host is not None else None
-    if own is not None and not up[own] and not _answers_here(facts):
-        yield warning(
-            f"this machine's host, {own}, does not answer", "start python -m services.write_cloning"
-        )
+    if own is not None and own not in away and not up[own] and not _answers_here(facts):
+        todo = f"start {start(facts, 'services.write_cloning', f'hosts/{own}.toml')}; if it runs, {_SEE_LOG}"
+        yield warning(f"this machine's host, {own}, does not answer", todo)
     elif HOST_SERVICE_NAME in bus.unasked:
-        if own is not None:
+        if own is not None and not cut_off:
             yield ok(f"this machine's host, {own}, answers")
-    elif not twice and not away:
-        yield ok(f"up: {', '.join(sorted(up)) or 'none'}")
+    elif not up and not away and not cut_off:
+        todo = f"start {start(facts, 'services.write_cloning', 'hosts/NAME.toml')} on its machine"
+        yield warning("no host answers", todo)
+    elif not twice and not away and not cut_off:
+        yield ok(f"up: {', '.join(sorted(up))}")
+
+
+def _cut_off(facts: Facts) -> Iterator[Finding]:
+    """This machine's host by its own word, where NATS takes us and not it: it would be the last to be missed."""
+    told = facts.machine.own_word if facts.machine is not None else None
+    if told is None or not told.nats_is_away:
+        return
+    does = "serves its volumes" if told.migrations else "runs"
+    since = told.nats_lost_at or "it was started"
+    yield failure(
+        f"this machine's host, {told.host}, {does}, but has had no NATS since {since}",
+        "its log says why. A key or a CA file that was replaced is read when the host is started: see «Credentials and TLS» "
+        "in docs/OPERATING.md before it is stopped",
+    )
 
 
 def volumes(facts: Facts) -> Iterator[Finding]:
     """Whether every volume is open; where only this machine's host can be asked, every one of it."""
-    if (bus := facts.bus) is None or any("cutover.control.list" in trouble for trouble in bus.troubles):
+    if (bus := facts.bus) is None:
         return
     if VOLUMES in bus.unasked:
         yield from _own_volumes(facts)
+        return
+    if not bus.has_list:
+        yield warning("not looked at: state control did not tell of them", "see the other lines for why")
         return
     closed = [each for each in bus.listed if each.host_answers and each.host_error]
     for each in closed:

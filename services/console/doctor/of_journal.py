@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from services.console.doctor.facts import Facts
-from services.console.doctor.findings import Finding, failure, ok
+from services.console.doctor.findings import Finding, failure, ok, warning
+from services.console.doctor.of_bus import VOLUMES
 from shared.bus.storing import REMEDY
+from shared.messages.local import LocalStatus
 from shared.messages.standing import untold
 from shared.messages.status import Listed
 from shared.migration.condition import WORDS, JournalCondition, remedy
@@ -27,21 +29,35 @@ def records(facts: Facts) -> Iterator[Finding]:
         yield failure(said, remedy(each.journal_condition, each.name, each.host))
     if bus.store_trouble:
         yield failure(bus.store_trouble, _TODO)
-    waiting = [
-        (each.name, wait) for each in bus.migrations if (wait := each.journal_wait) is not None and wait.why
-    ]
+    own_word = _own_word(facts)
+    told = own_word.migrations if own_word is not None else bus.migrations
+    waiting = [(each.name, wait) for each in told if (wait := each.journal_wait) is not None and wait.why]
     for name, wait in waiting:
         yield failure(
             untold(name, wait), _TODO if bus.store_trouble else "see the logs of NATS and of the services"
         )
-    if not bus.store_trouble and not waiting and not unsound:
+    if bus.store_trouble or waiting or unsound:
+        return
+    if own_word is not None and not own_word.nats_is_away:
+        yield ok("no record of this machine's host waits for it")
+    elif bus.has_list and VOLUMES not in bus.unasked:
         yield ok("no record waits for it")
+    elif VOLUMES not in bus.unasked or own_word is not None:
+        yield warning(
+            "not looked at: nobody could tell whether a record waits for it", "see the other lines for why"
+        )
+
+
+def _own_word(facts: Facts) -> LocalStatus | None:
+    """Of this machine's host, where no other can be asked."""
+    is_asked = facts.bus is not None and facts.bus.has_list and VOLUMES not in facts.bus.unasked
+    return facts.machine.own_word if facts.machine is not None and not is_asked else None
 
 
 def _unsound(facts: Facts) -> list[Listed]:
     """By the word of every host; where only this machine's can be asked, by its."""
     told = facts.bus.listed if facts.bus is not None else ()
-    if not told and facts.machine is not None and facts.machine.own_word is not None:
-        told = facts.machine.own_word.migrations
+    if not told and (own_word := _own_word(facts)) is not None:
+        told = own_word.migrations
     unsound = [each for each in told if each.journal_condition is not JournalCondition.SOUND]
     return sorted(unsound, key=lambda each: each.name)

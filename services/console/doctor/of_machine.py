@@ -193,6 +193,8 @@ def export_sockets(facts: Facts) -> Iterator[Finding]:
     """Whether clients can be listened for."""
     if facts.machine is None:
         return
+    for trouble in facts.machine.account_troubles:
+        yield failure(f"{trouble}: the host would not start", "name one that this machine has")
     is_up = bool(_engine_of_host(facts)) or _is_up(facts)
     for socket in facts.machine.sockets:
         if socket.trouble:
@@ -200,6 +202,16 @@ def export_sockets(facts: Facts) -> Iterator[Finding]:
         elif socket.is_taken and not is_up:
             yield failure(
                 f"somebody else listens on {socket.address}", "end that, or give nbd.listen another address"
+            )
+        elif socket.is_taken and socket.is_nbd is False:
+            yield failure(
+                f"something else listens on {socket.address}: it is no NBD server",
+                "end that, or give nbd.listen another address",
+            )
+        elif socket.is_taken and socket.is_nbd is None:
+            yield warning(
+                f"what listens on {socket.address} has not greeted as an NBD server does",
+                "if this machine's host waits for its admission, mend what it waits for; else see what listens there",
             )
         else:
             yield ok(f"{socket.address}{' is listened on' if socket.is_taken else ' can be listened on'}")

@@ -4,9 +4,7 @@ The file comes into being with the narrowest rights, this user's. The group's ar
 owner comes last.
 """
 
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.write_cloning.export.errors import SocketRightsError
+from shared.accounts import Kind, UnknownAccountError, number_of
 
 _OWNER_ALONE = stat.S_IRUSR | stat.S_IWUSR
 _WITH_GROUP = _OWNER_ALONE | stat.S_IRGRP | stat.S_IWGRP
@@ -71,16 +70,10 @@ def rights_for(owner: str | int | None, group: str | int | None) -> Rights:
     Raises:
         SocketRightsError: there is none of that name.
     """
-    return Rights(
-        owner=None if owner is None else _number(owner, "nbd.socket_owner", "user"),
-        group=None if group is None else _number(group, "nbd.socket_group", "group"),
-    )
-
-
-def _number(account: str | int, key: str, kind: str) -> int:
-    if isinstance(account, int) or (account.isascii() and account.isdecimal()):
-        return int(account)
     try:
-        return pwd.getpwnam(account).pw_uid if kind == "user" else grp.getgrnam(account).gr_gid
-    except KeyError:
-        raise SocketRightsError(f"{key}: there is no {kind} named {account!r}") from None
+        return Rights(
+            owner=number_of(owner, "nbd.socket_owner", Kind.USER),
+            group=number_of(group, "nbd.socket_group", Kind.GROUP),
+        )
+    except UnknownAccountError as error:
+        raise SocketRightsError(str(error)) from None

@@ -139,7 +139,7 @@ def test_a_service_and_a_host_that_are_away_are_told_with_what_they_have(
     (missing,) = of(lines, "services", "failure")
     assert missing == "nobody answers as cutover-startup, cutover-write-cloning"
     assert of(lines, "hosts", "failure") == [
-        f"Host '{HOST}' is away: its write cloning service does not run. It has vol1"
+        f"Host '{HOST}' is away: its write cloning service does not run, or NATS refuses it. It has vol1"
     ]
 
 

@@ -29,7 +29,7 @@ MACHINE = MachineFacts(
     host=HOST,
     patterns=(PatternLook(pattern="/srv/*.img", devices=(DEVICE,)),),
     state=STATE,
-    sockets=(SocketLook(address="unix:///run/nbd.sock", is_taken=True),),
+    sockets=(SocketLook(address="unix:///run/nbd.sock", is_taken=True, is_nbd=True),),
     memory_bytes=16 * GIB,
     descriptors_max=1 << 20,
 )
@@ -101,6 +101,9 @@ def with_own_word(**changes: Any) -> Facts:
     return replace(AS_HOST, machine=replace(MACHINE, own_word=replace(OWN_WORD, **changes)))
 
 
+CUT_OFF = with_own_word(nats_is_away=True, nats_lost_at="2026-11-29T11:00:00Z")
+
+
 def with_bus(**changes: Any) -> Facts:
     return replace(WELL, bus=replace(BUS, **changes))
 
@@ -116,6 +119,10 @@ def with_machine(**changes: Any) -> Facts:
 def with_host(**changes: Any) -> Facts:
     host = replace(HOST, **changes)
     return replace(WELL, config=Config(host=host), machine=replace(MACHINE, host=host))
+
+
+def with_socket(**changes: Any) -> Facts:
+    return with_machine(sockets=(SocketLook(address="tcp://127.0.0.1:4222", **changes),))
 
 
 def with_state(**changes: Any) -> Facts:

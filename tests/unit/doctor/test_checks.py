@@ -10,6 +10,7 @@ from services.console.doctor.findings import Outcome
 from services.console.doctor.table import CHECKS, Check, _found, lines
 from shared.bus.unconnected import Why
 from shared.config.model import GIB, MIB, Config
+from shared.messages.host import WAITS_FOR_ADMISSION
 from shared.messages.status import JournalWait, UnlistedMigration
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
@@ -21,6 +22,7 @@ from tests.unit.doctor.facts import (
     BUS,
     CLONING,
     CLOSED,
+    CUT_OFF,
     DEVICE,
     INSTANCES,
     MACHINE,
@@ -34,6 +36,7 @@ from tests.unit.doctor.facts import (
     with_machine,
     with_own_word,
     with_pattern,
+    with_socket,
     with_state,
 )
 
@@ -93,7 +96,9 @@ CASES = (
     ("credentials", with_bus(asks_for_credentials=False), OK, "this machine's own address"),
     ("credentials", with_bus(asks_for_credentials=False, is_local=False), WARNING, "may do anything"),
     ("permissions", WELL, OK, "is permitted"),
-    ("permissions", with_bus(role="startup"), OK, "as startup is permitted"),
+    ("permissions", AS_STARTUP, OK, "as startup is permitted"),
+    ("permissions", AS_HOST, OK, "as write_cloning-h1 is permitted"),
+    ("permissions", with_bus(role="write_cloning-h2"), FAILURE, "which may not ask for the admission of h1"),
     ("permissions", with_bus(denied=("cutover.control.list is not permitted: …",)), FAILURE, "is not permitted"),
     ("streams", WELL, OK, "are as they have to be"),
     ("streams", with_bus(streams={"CUTOVER_JOURNAL": None}), FAILURE, "CUTOVER_JOURNAL is not there"),
@@ -107,6 +112,10 @@ CASES = (
     ("journal", with_bus(store_trouble="the NATS server cannot store: no space left"), FAILURE, "cannot store: no space left"),
     ("journal", with_bus(migrations=(status(journal_wait=WAIT),)), FAILURE, "decision 4 (setup). What keeps it: No answer."),
     ("journal", with_bus(migrations=(status(journal_wait=replace(WAIT, why="")),)), OK, "no record waits for it"),
+    ("journal", AS_HOST, OK, "no record of this machine's host waits"),
+    ("journal", with_own_word(migrations=(status(journal_wait=WAIT),)), FAILURE, "vol1"),
+    ("journal", CUT_OFF, WARNING, "not looked at: nobody could tell"),
+    ("journal", with_bus(has_list=False), WARNING, "whether a record waits for it"),
     ("clocks", WELL, OK, "the clocks of the NATS server, host h1 and of this machine agree"),
     ("clocks", with_bus(server_ahead_s=5.0), WARNING, "the NATS server is 5.0 s ahead of"),
     ("clocks", with_bus(hosts_ahead_s={"h1": -7200.0}), FAILURE, "host h1 is 7200.0 s behind"),
@@ -118,6 +127,13 @@ CASES = (
     ("hosts", WELL, OK, "up: h1"),
     ("hosts", AS_HOST, OK, "this machine's host, h1, answers"),
     ("hosts", replace(AS_HOST, machine=MACHINE), WARNING, "host, h1, does not answer"),
+    (
+        "hosts", CUT_OFF, FAILURE,
+        "this machine's host, h1, serves its volumes, but has had no NATS since 2026-11-29T11:00:00Z",
+    ),
+    ("hosts", replace(CUT_OFF, bus=None), FAILURE, "has had no NATS since 2026-11-29T11:00:00Z"),
+    ("hosts", with_own_word(nats_is_away=True, migrations=()), FAILURE, "h1, runs, but has had no NATS since it was started"),
+    ("hosts", replace(NO_HOST, bus=replace(BUS, instances=())), WARNING, "no host answers"),
     ("hosts", with_bus(instances=(*INSTANCES, CLONING)), FAILURE, "2 services answer as host h1"),
     ("hosts", with_bus(instances=INSTANCES[:3]), WARNING, "this machine's host, h1, does not answer"),
     ("hosts", with_bus(migrations=(status(host="h9", host_answers=False),)), FAILURE, "host h9 does not answer. It has vol1"),
@@ -131,6 +147,7 @@ CASES = (
     ("volumes", with_bus(migrations=(GONE_BACK,), unlisted=(LOST,)), OK, "2 open"),
     ("volumes", with_bus(unlisted=(replace(LOST, host_error="of version 99"),)), FAILURE, "vol8 is closed: of version 99"),
     ("volumes", WELL, OK, "there is no migration"),
+    ("volumes", with_bus(has_list=False), WARNING, "not looked at"),
     ("volumes", with_bus(migrations=(status(),)), OK, "1 open"),
     ("volumes", with_bus(migrations=(status(host_error="its witness is lost"),)), FAILURE, "is closed: its witness is lost"),
     ("volumes", with_bus(migrations=(status(warnings=("writes wait",)),)), WARNING, "writes wait"),
@@ -168,6 +185,9 @@ CASES = (
     ("export", WELL, OK, "is listened on"),
     ("export", with_machine(sockets=(SocketLook(address="unix:///x"),)), OK, "can be listened on"),
     ("export", with_machine(sockets=(SocketLook(address="unix:///x", trouble="has a path of 200 bytes"),)), FAILURE, "200 bytes"),
+    ("export", with_socket(is_taken=True, is_nbd=False), FAILURE, "something else listens on tcp://127.0.0.1:4222"),
+    ("export", with_socket(is_taken=True), WARNING, "has not greeted as an NBD server does"),
+    ("export", with_machine(account_troubles=("nbd.socket_owner: no",)), FAILURE, "socket_owner: no: the host would not start"),
     ("export", AS_HOST, OK, "nbd.sock is listened on"),
     ("export", replace(WELL, bus=replace(BUS, instances=INSTANCES[:3])), FAILURE, "somebody else listens on"),
     ("memory", WELL, OK, "1 volume may take 384 MiB of 16 GiB"),
@@ -296,6 +316,58 @@ def test_what_is_wrong_with_a_file_has_a_remedy_that_helps(
     """`init` alone refuses a folder that holds anything, and elsewhere makes an authority that nothing here knows."""
     (found,) = judged("files", with_file(key=key, is_secret=False, **changes))
     assert todo in found.todo
+
+
+@pytest.mark.parametrize("facts", [CUT_OFF, with_bus(has_list=False), with_bus(instances=(), has_list=False)])
+def test_of_what_could_not_be_asked_nothing_is_told_to_be_well(facts: Facts) -> None:
+    told = [
+        found.message
+        for check in ("journal", "hosts")
+        for found in judged(check, facts)
+        if found.outcome is OK
+    ]
+    assert told in ([], ["up: h1"])
+
+
+def test_a_host_that_waits_is_not_to_be_started_and_one_that_is_refused_has_a_log() -> None:
+    away = status(host="h9", host_answers=False)
+    (waits,) = judged(
+        "hosts", with_bus(migrations=(replace(away, host_error=f"Host 'h9' {WAITS_FOR_ADMISSION}: …"),))
+    )
+    assert waits.todo == "mend what it waits for; it asks again by itself"
+    (gone,) = judged("hosts", with_bus(migrations=(away,)))
+    assert gone.todo.startswith("start its write cloning service; if it runs, its log says why")
+
+
+@pytest.mark.parametrize(
+    ("installation", "recording", "cloning", "bootstrap"),
+    [
+        (
+            "/etc/cutover",
+            "services.fault_recording --config /etc/cutover/services/fault_recording.toml",
+            "services.write_cloning --config /etc/cutover/hosts/h1.toml",
+            "shared.bus.bootstrap --config /etc/cutover/services/bootstrap.toml",
+        ),
+        (
+            None,
+            "services.fault_recording with its configuration",
+            "services.write_cloning with its configuration",
+            "shared.bus.bootstrap with its configuration",
+        ),
+    ],
+)
+def test_commands_are_told_with_their_configuration(
+    installation: str | None, recording: str, cloning: str, bootstrap: str
+) -> None:
+    """In an installation with keys a service that is started without its file is refused by NATS."""
+    bare = with_bus(instances=(), streams={"CUTOVER_JOURNAL": None, "CUTOVER_PROGRESS": None})
+    facts = replace(bare, installation=installation)
+    (services,) = judged("services", facts)
+    assert f"python -m {recording}, " in services.todo
+    assert services.todo.endswith(f"python -m {cloning}")
+    assert all(f"`python -m {bootstrap}`" in each.todo for each in judged("streams", facts))
+    (host,) = judged("hosts", facts)
+    assert f"start python -m {cloning};" in host.todo
 
 
 def test_devices_with_trouble_are_named_but_not_without_end() -> None:

@@ -1,0 +1,13 @@
+"""Commands that remedies name, as they have to be typed."""
+
+import shlex
+from pathlib import Path
+
+from services.console.doctor.facts import Facts
+
+
+def start(facts: Facts, module: str, file: str) -> str:
+    """How a module of ours is started; `file` is its configuration in the folder of an installation, if that is known."""
+    if facts.installation is None:
+        return f"python -m {module} with its configuration"
+    return f"python -m {module} --config {shlex.quote(str(Path(facts.installation) / file))}"
