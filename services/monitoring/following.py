@@ -200,7 +200,9 @@ class Following:
                 found = await for_each(tuple(SERVICES), self._instances, at_once=len(SERVICES))
             except Refusal:
                 found = []  # there is no connection, which is told already
-            if found:
+            if (
+                found and self._bus.is_connected
+            ):  # who was silent because it was lost meanwhile need not be away
                 self._picture.told_instances(dict(zip(SERVICES, found, strict=True)), self._wall.now())
             await asyncio.sleep(DISCOVERY_INTERVAL_S)
 

@@ -74,6 +74,11 @@ class Surroundings:
     certificate_not_after: float | None = None  # of the NATS server; None without TLS
     listed: float | None = None  # when all migrations were last asked for
 
+    def answers(self, host: str) -> bool:
+        """Whether a host is known to answer at present."""
+        known = self.hosts.get(host)
+        return known is not None and known.is_up is True
+
 
 class Picture:
     """See the module's docstring. Times (`now`) are seconds since 1970, by our clock."""
