@@ -138,6 +138,16 @@ def test_of_what_is_out_of_reach_nothing_is_said_that_may_have_changed(*, is_nat
     assert told["cutover_last_progress_timestamp_seconds"]["vol1",] == NOW, "that stays true"
 
 
+def test_host_that_has_answered_state_control_is_up() -> None:
+    """Before services are looked for again, which is seconds later."""
+    picture = watched()
+    picture.told_status(status(view(), host_error="away", host_answers=False), NOW)
+    assert "cutover_volume_open" not in scraped(picture)
+    picture.told_status(status(view()), NOW + 1)
+    told = scraped(picture)
+    assert (told["cutover_volume_open"]["vol1",], told["cutover_host_up"][view().host,]) == (1, 1)
+
+
 def test_what_is_wrong_with_a_journal_is_told_without_its_host() -> None:
     picture = watched()
     damaged = status(
