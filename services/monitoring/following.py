@@ -189,8 +189,9 @@ class Following:
                 subject, PlainRequest(), MigrationStatus, timeout_s=QUERY_TIMEOUT_S
             )
         except Refusal as refusal:
-            if refusal.code is Code.UNKNOWN_MIGRATION:
-                self._picture.told_gone(name)
+            known = self._picture.migrations.get(name)
+            if refusal.code is Code.UNKNOWN_MIGRATION and known is not None and known.unlisted is None:
+                self._due.set()  # a host may have it all the same; records are heard that the journal does not take
             return
         self._picture.told_status(status, self._wall.now())
 
@@ -200,7 +201,9 @@ class Following:
                 found = await for_each(tuple(SERVICES), self._instances, at_once=len(SERVICES))
             except Refusal:
                 found = []  # there is no connection, which is told already
-            if found:
+            if (
+                found and self._bus.is_connected
+            ):  # who was silent because it was lost meanwhile need not be away
                 self._picture.told_instances(dict(zip(SERVICES, found, strict=True)), self._wall.now())
             await asyncio.sleep(DISCOVERY_INTERVAL_S)
 

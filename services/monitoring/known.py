@@ -16,6 +16,7 @@ from shared.migration.states import State
 
 FAULTS_KEPT_MAX = 200  # the newest, of each migration
 REST_AFTER_S = 3.0  # a host tells of every change within a second
+_WITHOUT_RECORDS = frozenset({JournalCondition.UNKNOWN, JournalCondition.PENDING})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +90,14 @@ class Known:
         return bool(self.trouble) and told is not None and told.host_answers
 
     @property
+    def is_open(self) -> bool | None:
+        """Whether its host has it open; None where nobody who could tell has."""
+        if self.trouble:
+            return False if self.is_closed else None
+        is_told = self.view is not None or self.status is not None or self.unlisted is not None
+        return True if is_told else None
+
+    @property
     def is_state_known(self) -> bool:
         """Whether anybody has told of its state."""
         return self.decision >= 0 or self.status is not None
@@ -96,7 +105,7 @@ class Known:
     @property
     def is_recorded(self) -> bool:
         """Whether the journal has the migration at all."""
-        return self.unlisted is None or self.unlisted.journal_condition is not JournalCondition.UNKNOWN
+        return self.unlisted is None or self.unlisted.journal_condition not in _WITHOUT_RECORDS
 
     @property
     def journal_condition(self) -> JournalCondition | None:

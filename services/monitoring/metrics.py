@@ -22,7 +22,7 @@ from services.monitoring.known import Known
 from services.monitoring.picture import Picture, Surroundings
 from services.monitoring.times import seconds_of
 from shared.messages.status import HostView, LatencyView
-from shared.migration.condition import JournalCondition
+from shared.migration.condition import HOLDS_WHAT_COUNTS
 from shared.migration.devices import Side
 from shared.migration.states import State
 
@@ -33,7 +33,7 @@ LiveValue = Callable[[HostView], float | None]
 
 @dataclass(frozen=True, slots=True)
 class _OfLive:
-    """A gauge of what the host tells: one value for each migration that is open."""
+    """A gauge of what the host tells: one value for each migration that is open, while the host answers."""
 
     name: str
     help: str
@@ -66,11 +66,6 @@ _OF_LIVE = (
         "Requests of earlier attempts that may still land on the target.",
         lambda view: view.outstanding_target_requests,
     ),
-    _OfLive(
-        "cutover_last_progress_timestamp_seconds",
-        "When the host last told of the migration, in seconds since 1970.",
-        lambda view: seconds_of(view.at),
-    ),
 )
 
 
@@ -88,7 +83,12 @@ class PictureCollector(Collector):
         yield _build_info()
         yield from _of_surroundings(self._around)
         yield from _of_migrations(self._migrations)
-        yield from _of_hosts_views(self._migrations)
+        # What nobody can tell at present has no sample: it would be taken for true.
+        answering = [known for known in self._migrations if self._around.answers(known.host)]
+        yield _of_volumes(answering)
+        visible = self._migrations if self._around.link.is_connected else ()
+        yield _of_journal(visible, frozenset(known.name for known in answering))
+        yield from _of_hosts_views(answering)
 
 
 def exposition(picture: Picture, accepted: str) -> tuple[bytes, str]:
@@ -155,17 +155,14 @@ def _of_migrations(migrations: Sequence[Known]) -> Iterator[Metric]:
         "Whether the error flag is set, that is, writes are being cloned: 1 or 0.",
         labels=["migration"],
     )
-    is_open = GaugeMetricFamily(
-        "cutover_volume_open", "Whether the host has the volume open: 1 or 0.", labels=["migration"]
-    )
     recorded = GaugeMetricFamily(
         "cutover_migration_recorded",
         "Whether the journal has the migration at all: 1, or 0 where only its host does.",
         labels=["migration"],
     )
-    sound = GaugeMetricFamily(
-        "cutover_journal_sound",
-        "Whether the host finds its journal sound, that is, whole and with every record that it relied on: 1 or 0.",
+    told_at = GaugeMetricFamily(
+        "cutover_last_progress_timestamp_seconds",
+        "When the host last told of the migration, in seconds since 1970.",
         labels=["migration"],
     )
     now = GaugeMetricFamily(
@@ -181,14 +178,37 @@ def _of_migrations(migrations: Sequence[Known]) -> Iterator[Metric]:
             states.add_metric(name, {state: known.state is state for state in State})
             on_target.add_metric(name, known.authority is Side.TARGET)
             flags.add_metric(name, known.is_flagged)
-        is_open.add_metric(name, known.live is not None and not known.trouble)
         recorded.add_metric(name, known.is_recorded)
-        if known.journal_condition is not None:
-            sound.add_metric(name, known.journal_condition is JournalCondition.SOUND)
+        if known.view is not None:
+            told_at.add_metric(name, seconds_of(known.view.at))
         for side in Side:
             now.add_metric([known.name, side], sum(fault.side is side for fault in known.attempt_faults))
             ever.add_metric([known.name, side], sum(fault.side is side for fault in tuple(known.faults)))
-    yield from (about, states, on_target, flags, is_open, recorded, sound, now, ever)
+    yield from (about, states, on_target, flags, recorded, told_at, now, ever)
+
+
+def _of_volumes(answering: Sequence[Known]) -> Metric:
+    is_open = GaugeMetricFamily(
+        "cutover_volume_open", "Whether the host has the volume open: 1 or 0.", labels=["migration"]
+    )
+    for known in answering:
+        if known.is_open is not None:
+            is_open.add_metric([known.name], known.is_open)
+    return is_open
+
+
+def _of_journal(migrations: Sequence[Known], answering: frozenset[str]) -> Metric:
+    """What is wrong with it may be seen without the host; that nothing is, the host alone can tell."""
+    sound = GaugeMetricFamily(
+        "cutover_journal_sound",
+        "Whether the host finds its journal sound, that is, whole and with every record that it relied on: 1 or 0.",
+        labels=["migration"],
+    )
+    for known in migrations:
+        is_sound = known.journal_condition in HOLDS_WHAT_COUNTS
+        if known.journal_condition is not None and (known.name in answering or not is_sound):
+            sound.add_metric([known.name], is_sound)
+    return sound
 
 
 def _about(known: Known) -> dict[str, str]:

@@ -74,6 +74,11 @@ class Surroundings:
     certificate_not_after: float | None = None  # of the NATS server; None without TLS
     listed: float | None = None  # when all migrations were last asked for
 
+    def answers(self, host: str) -> bool:
+        """Whether a host is known to answer at present."""
+        known = self.hosts.get(host)
+        return known is not None and known.is_up is True
+
 
 class Picture:
     """See the module's docstring. Times (`now`) are seconds since 1970, by our clock."""
@@ -106,7 +111,7 @@ class Picture:
         """State control has answered for one."""
         known = self._known(status.name, status.uuid)
         known.told_status(status, now)
-        self._host(status.host)
+        self._answered(status.host, now, answers=status.host_answers)
         self._touch(known)
 
     def told_unlisted(self, unlisted: UnlistedMigration, now: float) -> None:
@@ -115,7 +120,7 @@ class Picture:
         known = self._known(unlisted.name, unlisted.uuid or (before.uuid if before is not None else ""))
         known.told_unlisted(unlisted, now)
         if unlisted.host:
-            self._host(unlisted.host)
+            self._answered(unlisted.host, now, answers=unlisted.host_answers)
         self._touch(known)
 
     def told_list(self, reply: ListReply, asked_at: float, now: float) -> None:
@@ -308,6 +313,13 @@ class Picture:
         }
         if gone := silent and silent - {known.host for known in self.migrations.values()}:
             self.around.hosts = {name: host for name, host in hosts.items() if name not in gone}
+            self._touch_surroundings()
+
+    def _answered(self, name: str, now: float, *, answers: bool) -> None:
+        """State control has asked a host. One that has not answered it in time is not away for that."""
+        host = self._host(name)
+        if answers and self.around.link.is_connected:
+            host.is_up, host.heard = True, now
             self._touch_surroundings()
 
     def _host(self, name: str) -> HostKnown:

@@ -36,6 +36,11 @@ def lost_closed(name: str, host: str, why_closed: str) -> str:
     return _CLOSED.format(name, host, why_closed)
 
 
+def unreported(name: str, host: str) -> str:
+    """The sentence about a volume that a host has open and the journal was not told of so far."""
+    return _UNREPORTED.format(host, name)
+
+
 @dataclass(frozen=True, slots=True)
 class _Claim:
     """What a host has under a name. `uuid` is None where the host cannot tell."""
@@ -67,14 +72,17 @@ class Existing:
             raise
 
     async def refuse_lost(self, name: str) -> None:
-        """Refuse where a host has a migration that was recorded and of which the journal knows nothing.
+        """Refuse where a host has a migration of which the journal knows nothing.
 
         Raises:
-            Refusal: `journal-unsound`.
+            Refusal: `journal-unsound`; `unknown-migration`, saying who has it, where it was never recorded.
         """
-        for claim in await self._claims(name):
+        claims = await self._claims(name)
+        for claim in claims:
             if claim.is_reported:
                 raise Refusal(Code.JOURNAL_UNSOUND, claim.why_lost)
+        if claims:
+            raise Refusal(Code.UNKNOWN_MIGRATION, unreported(name, claims[0].host))
 
     async def require_free(self, name: str, chosen: str) -> None:
         """Refuse to give a name that the journal does not know to the chosen host while a host has something under it.
@@ -88,7 +96,7 @@ class Existing:
             if claim.is_reported:
                 raise Refusal(Code.JOURNAL_UNSOUND, claim.why_lost)
             if claim.host != chosen:
-                raise Refusal(Code.NAME_TAKEN, _UNREPORTED.format(claim.host, name))
+                raise Refusal(Code.NAME_TAKEN, unreported(name, claim.host))
 
     async def _claims(self, name: str) -> Sequence[_Claim]:
         """What hosts have and the journal never heard of, or has not been told yet."""

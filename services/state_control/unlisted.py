@@ -1,4 +1,4 @@
-"""What hosts have and the journal does not tell of: volumes that it lost, or contradicts, or whose records cannot be read.
+"""What hosts have and the journal does not tell of: what it lost, contradicts, cannot be read of, or is yet to be told.
 
 A host says for itself which volumes it has open and which it keeps closed. Where the journal says nothing of them, or nothing
 that could be believed, that word is all there is, and silence would be taken for health.
@@ -7,7 +7,7 @@ that could be believed, that word is all there is, and silence would be taken fo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.state_control.existing import lost_closed, lost_open
+from services.state_control.existing import lost_closed, lost_open, unreported
 from shared.bus.interface import Journal
 from shared.messages.host import ClosedView, HostStatusReply
 from shared.messages.standing import gone_back
@@ -25,6 +25,7 @@ _ANOTHER_CLOSED = (
     "The journal has another migration {0!r}, of host {2!r}, than the one that host {1!r} keeps closed: {3} "
     "`cutover cleanup {0}` ends the other one; then `cutover recover {0}` tells what may be done."
 )
+_PENDING = "{} Application I/O goes on, and the host repeats it by itself. What keeps it, since {}: {}"
 _NOBODY = "No host that answers has it."
 
 
@@ -80,12 +81,14 @@ class Unlisted:
         if (refusal := self._unreadable.get(name)) is not None:
             return _unreadable(name, refusal)
         ledger = self._ledgers.get(name)
-        if not view.tail_digest or (ledger is not None and ledger.host == host):
-            return None  # it has yet to be reported; or it is listed
+        if ledger is not None and ledger.host == host:
+            return None  # it is listed
         # Not lost is what the journal was told, or what was cleaned up, while the hosts were asked.
         fresh = await self._read(name)
         if isinstance(fresh, _Found):
             return fresh
+        if not view.tail_digest:
+            return None if fresh.exists else _pending(host, view)  # it was told meanwhile
         condition = condition_of(fresh, view.uuid, view.tail_digest)
         if condition is JournalCondition.SOUND or (
             condition is JournalCondition.GONE_BACK and not fresh.exists
@@ -125,6 +128,15 @@ def _why(condition: JournalCondition, ledger: Ledger, host: str) -> str:
     if condition is JournalCondition.ANOTHER:
         return _ANOTHER.format(name, host, ledger.host)
     return gone_back(name, f"host {host!r}").message if ledger.exists else lost_open(name, host)
+
+
+def _pending(host: str, view: HostView) -> _Found | None:
+    """One that has yet to be reported; None where nothing keeps it, and a moment later it is listed."""
+    wait = view.journal_wait
+    if wait is None or not wait.why:
+        return None
+    why = _PENDING.format(unreported(view.name, host), wait.since, wait.why)
+    return _Found(JournalCondition.PENDING, why)
 
 
 def _unreadable(name: str, refusal: Refusal) -> _Found:

@@ -5,7 +5,7 @@ The journal is not asked: this is for when nobody can ask it.
 
 from services.write_cloning.migration import Migration
 from services.write_cloning.surroundings import Surroundings
-from services.write_cloning.views import fault_view, view_of
+from services.write_cloning.views import condition_of_journal, fault_view, view_of
 from shared.messages.status import FaultView, MigrationStatus, StatusSource, Unrecorded, UnrecordedDecision
 
 _WHOLE_PERCENT = 100.0
@@ -57,7 +57,7 @@ def own_status_of(migration: Migration, around: Surroundings) -> MigrationStatus
             decisions=_decisions(migration),
             flag_clear=migration.reporter.owes_clear,
         ),
-        journal_condition=migration.journal_condition,
+        journal_condition=condition_of_journal(migration),
     )
 
 

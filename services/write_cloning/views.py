@@ -7,6 +7,7 @@ from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.volume.latency import Latency
 from shared.messages.recording import FaultReport
 from shared.messages.status import FaultView, HostView, LatencyView, RoutingView
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routing_of
 
@@ -70,12 +71,20 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         application_write_latency=_latency(volume.write_latency),
         pending_faults=tuple(fault_view(migration, fault, around) for fault in migration.unstored_faults),
         tail_digest=witness.tail_digest,
-        journal_condition=migration.journal_condition,
+        journal_condition=condition_of_journal(migration),
         warnings=migration.warnings,
         source=witness.devices.source.name,
         target=witness.devices.target.name,
         at=around.clock.now_rfc3339(),
     )
+
+
+def condition_of_journal(migration: Migration) -> JournalCondition:
+    """As it was found last; one that does not take the first record is not called sound."""
+    found = migration.journal_condition
+    if found is JournalCondition.SOUND and not migration.witness.tail_digest and migration.reporter.trouble:
+        return JournalCondition.PENDING
+    return found
 
 
 def _synced_bytes(migration: Migration, state: State) -> int:

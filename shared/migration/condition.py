@@ -16,6 +16,7 @@ class JournalCondition(StrEnum):
     """How the journal is to one host, of one migration."""
 
     SOUND = "sound"  # whole, and it holds what the host relied on
+    PENDING = "pending"  # it has yet to take the first record, and something keeps it: the host has relied on nothing so far
     GONE_BACK = "gone-back"  # it lacks a record that the host relied on
     UNKNOWN = "unknown"  # it has no record of the migration at all
     ANOTHER = "another"  # it has another migration of that name
@@ -27,6 +28,7 @@ class JournalCondition(StrEnum):
 WORDS: Mapping[JournalCondition, str] = MappingProxyType(
     {
         JournalCondition.SOUND: "sound",
+        JournalCondition.PENDING: "has yet to take it",
         JournalCondition.GONE_BACK: "has gone back",
         JournalCondition.UNKNOWN: "does not know it",
         JournalCondition.ANOTHER: "has another",
@@ -35,6 +37,8 @@ WORDS: Mapping[JournalCondition, str] = MappingProxyType(
         JournalCondition.NEWER_VERSION: "is of a newer version",
     }
 )
+
+HOLDS_WHAT_COUNTS = frozenset({JournalCondition.SOUND, JournalCondition.PENDING})
 
 REPAIRED_AT_START = frozenset(
     {JournalCondition.GONE_BACK, JournalCondition.UNKNOWN, JournalCondition.DAMAGED}
@@ -69,6 +73,8 @@ def remedy(condition: JournalCondition, migration: str, host: str) -> str:
             "witness, which costs a resync"
         )
     match condition:
+        case JournalCondition.PENDING:
+            return "see to what keeps it, and the logs of NATS and of the services; the host then tells it by itself"
         case JournalCondition.ANOTHER | JournalCondition.UNREADABLE:
             return (
                 f"bring back the journal that {whose} relies on, and do not restart it before: it would keep the volume closed; "

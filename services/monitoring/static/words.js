@@ -14,6 +14,7 @@ export const MEANINGS = {
 
 // What is wrong with the journal of a migration, by the word that the services have for it.
 export const JOURNALS = {
+  "pending": "has yet to take it",
   "gone-back": "has gone back",
   "unknown": "does not know it",
   "another": "has another",

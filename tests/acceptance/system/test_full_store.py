@@ -11,6 +11,7 @@ import pytest
 
 from shared.migration.recovery import Choice
 from tests.acceptance.system.journal_store import until_all_serve
+from tests.acceptance.system.page_watcher import Watcher, monitored
 from tests.acceptance.system.pairs import make_pair
 from tests.acceptance.system.ways import bring_to
 from tests.acceptance.system.whole_system import CLONING, System
@@ -106,3 +107,43 @@ def test_full_store_is_told_by_everyone_until_the_server_is_restarted(
         )
         assert (settled["state"], settled["warnings"], settled["journal_wait"]) == ("setup", [], None)
         assert system.cutover("sync", "vol1").returncode == 0
+
+
+def test_volume_that_was_set_up_meanwhile_is_told_of_until_it_is_recorded(
+    own_system: Callable[..., System],
+) -> None:
+    """Cause: it was served, and every answer denied it, as long as the journal had not taken its first record."""
+    system = own_system()
+    pair = make_pair(system)
+    with small_store(system) as store, monitored(system) as monitoring:
+        filler = fill(store)
+        assert not system.set_up("vol1", pair.source, pair.target)["journal"]
+        watcher = Watcher(monitoring.url, "vol1")
+        watcher.until(lambda: watcher.rows.get("vol1", {}).get("journal") == "pending", "it is on the page")
+        metrics = monitoring.metrics()
+        told = ("migration_recorded", "journal_sound", "journal_pending", "volume_open")
+        assert [metrics[f'cutover_{each}{{migration="vol1"}}'] for each in told] == [0, 1, 1, 1]
+
+        shown = system.cutover("list")
+        assert shown.returncode == 1
+        assert "has yet to take it" in shown.stdout
+        assert NO_SPACE in " ".join(shown.stdout.split())
+        for look in ("query", "recover", "sync"):
+            refused = system.cutover(look, "vol1")
+            assert "Host 'h1' has set up 'vol1', and the journal has yet to be told of it." in refused.stderr
+        doctor = system.cutover("doctor", "--config", str(system.config)).stdout
+        assert "failure journal         vol1: Host 'h1' has set up 'vol1'" in doctor
+
+        assert watcher.rows["vol1"]["journal"] == "pending", (
+            "it is told again and again, and is no less there for that"
+        )
+
+        filler.unlink()
+        system.stop_nats()
+        watcher.until(lambda: not watcher.around["link"]["is_connected"], "NATS is away")
+        metrics = monitoring.metrics()
+        assert not [each for each in told[1:] if f'cutover_{each}{{migration="vol1"}}' in metrics]
+        system.start_nats()
+        until_all_serve(system)
+        watcher.until(lambda: watcher.rows["vol1"]["journal"] == "sound", "recorded")
+        assert system.cutover("list").returncode == 0

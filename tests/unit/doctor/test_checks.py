@@ -61,6 +61,9 @@ LOST = UnlistedMigration(
     view=None,
     as_of="2026-11-29T12:00:00Z",
 )
+UNTAKEN = replace(
+    LOST, journal_condition=JournalCondition.PENDING, warnings=("It has yet to be told of it.",)
+)
 WAIT = JournalWait(what="decision 4 (setup)", why="No answer.", since="2026-01-31T12:00:00Z")
 
 # Check, facts, outcome, and words of the line.
@@ -142,6 +145,7 @@ CASES = (
         FAILURE, "Host 'h9' is up, and waits. It has vol1",
     ),
     ("journal", with_bus(unlisted=(LOST,)), FAILURE, "vol8: The journal does not know it."),
+    ("journal", with_bus(unlisted=(UNTAKEN,)), FAILURE, "vol8: It has yet to be told of it."),
     ("journal", with_bus(migrations=(GONE_BACK,)), FAILURE, "vol1: It has gone back."),
     ("journal", with_own_word(migrations=(GONE_BACK,)), FAILURE, "It has gone back."),
     ("volumes", with_bus(migrations=(GONE_BACK,), unlisted=(LOST,)), OK, "2 open"),

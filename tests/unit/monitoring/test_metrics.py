@@ -11,9 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.monitoring.metrics import exposition
 from services.monitoring.picture import Durability, Link, Picture
+from shared.bus.interface import ServiceInstance
 from shared.messages.control import ListReply
+from shared.messages.host import HOST_SERVICE_NAME
 from shared.messages.status import HostView, UnlistedMigration
-from shared.migration.condition import JournalCondition
+from shared.migration.condition import WORDS, JournalCondition
 from shared.migration.states import State
 from tests.support.records import fault_record
 from tests.support.staged import BEGAN, World, status, view
@@ -44,8 +46,17 @@ def told(count: int = 3) -> Picture:
     return picture
 
 
-def test_one_migration_is_told_in_base_units() -> None:
+def watched(*hosts: str) -> Picture:
+    """Nothing is known but that NATS and these hosts answer."""
     picture = Picture("e")
+    picture.told_link(Link(is_connected=True))
+    instances = tuple(ServiceInstance(name="", instance_id=host, metadata={"host": host}) for host in hosts)
+    picture.told_instances({HOST_SERVICE_NAME: instances}, NOW)
+    return picture
+
+
+def test_one_migration_is_told_in_base_units() -> None:
+    picture = watched(view().host)
     picture.told_status(status(view()), NOW)
     picture.told_progress(
         view(application_reads=7, application_write_bytes=4096, journal_pending=True, rate_bytes_per_s=1.5),
@@ -77,13 +88,73 @@ def test_faults_are_counted_by_side_and_the_attempt_s_alone() -> None:
 
 
 def test_closed_volume_has_no_figures_that_are_not_true() -> None:
-    picture = Picture("e")
+    picture = watched(view().host)
     picture.told_progress(view(), NOW)
-    picture.told_status(status(view(), host_error="its host is away", host_answers=False), NOW + 1)
+    picture.told_status(status(view(), host_error="It was not admitted.", host_answers=True), NOW + 1)
     told = scraped(picture)
     assert told["cutover_volume_open"]["vol1",] == 0
     assert told["cutover_migration_state"]["syncing", "vol1"] == 1
     assert "cutover_copy_rate_bytes_per_second" not in told
+
+
+OF_THE_HOST = (
+    "cutover_volume_open",
+    "cutover_journal_sound",
+    "cutover_journal_pending",
+    "cutover_synced_bytes",
+)
+
+
+def test_volume_whose_host_does_not_answer_is_not_said_to_be_closed() -> None:
+    """Cause: what was only not known was 0, as of a volume that is closed."""
+    picture = watched(view().host)
+    picture.told_progress(view(), NOW)
+    picture.told_status(status(view(), host_error="its host is away", host_answers=False), NOW + 1)
+    told = scraped(picture)
+    assert not told.keys() & set(OF_THE_HOST)
+    assert told["cutover_migration_state"]["syncing", "vol1"] == 1
+
+
+def test_volume_that_only_state_control_has_told_of_is_open() -> None:
+    """Cause: it counted as closed before its host told of progress, and as long as NATS was away after that."""
+    picture = watched(view().host)
+    picture.told_status(status(view()), NOW)
+    assert scraped(picture)["cutover_volume_open"]["vol1",] == 1
+
+
+@pytest.mark.parametrize("is_nats_away", [True, False])
+def test_of_what_is_out_of_reach_nothing_is_said_that_may_have_changed(*, is_nats_away: bool) -> None:
+    """Cause: a journal stayed sound and a volume open, or closed, for as long as NATS was away."""
+    picture = watched(view().host)
+    picture.told_status(status(view()), NOW)
+    picture.told_progress(view(), NOW)
+    assert set(OF_THE_HOST) <= scraped(picture).keys()
+    if is_nats_away:
+        picture.told_link(Link(is_connected=False))
+    else:
+        picture.told_instances({HOST_SERVICE_NAME: ()}, NOW + 9)
+    told = scraped(picture)
+    assert not told.keys() & set(OF_THE_HOST)
+    assert told["cutover_last_progress_timestamp_seconds"]["vol1",] == NOW, "that stays true"
+
+
+def test_host_that_has_answered_state_control_is_up() -> None:
+    """Before services are looked for again, which is seconds later."""
+    picture = watched()
+    picture.told_status(status(view(), host_error="away", host_answers=False), NOW)
+    assert "cutover_volume_open" not in scraped(picture)
+    picture.told_status(status(view()), NOW + 1)
+    told = scraped(picture)
+    assert (told["cutover_volume_open"]["vol1",], told["cutover_host_up"][view().host,]) == (1, 1)
+
+
+def test_what_is_wrong_with_a_journal_is_told_without_its_host() -> None:
+    picture = watched()
+    damaged = status(
+        view(), journal_condition=JournalCondition.DAMAGED, host_answers=False, host_error="away"
+    )
+    picture.told_status(damaged, NOW)
+    assert scraped(picture)["cutover_journal_sound"]["vol1",] == 0
 
 
 def lost(told: HostView, condition: JournalCondition, host_error: str | None = None) -> UnlistedMigration:
@@ -107,8 +178,18 @@ def lost(told: HostView, condition: JournalCondition, host_error: str | None = N
     )
 
 
+def test_migration_that_the_journal_has_yet_to_take_is_neither_recorded_nor_lost() -> None:
+    """Cause: it was in no metric. The alert for a journal that has lost something wants one that is not sound."""
+    picture = watched(view().host)
+    untaken = view(journal_pending=True, journal_condition=JournalCondition.PENDING)
+    picture.told_list(ListReply(unlisted=(lost(untaken, JournalCondition.PENDING),)), NOW, NOW)
+    told = scraped(picture)
+    assert (told["cutover_migration_recorded"]["vol1",], told["cutover_journal_sound"]["vol1",]) == (0, 1)
+    assert (told["cutover_volume_open"]["vol1",], told["cutover_journal_pending"]["vol1",]) == (1, 1)
+
+
 def test_migration_that_the_journal_has_lost_keeps_its_metrics() -> None:
-    picture = Picture("e")
+    picture = watched(view().host)
     picture.told_list(ListReply(migrations=(status(view()),)), NOW, NOW)
     picture.told_progress(view(), NOW)
     assert scraped(picture)["cutover_journal_sound"]["vol1",] == 1
@@ -122,7 +203,7 @@ def test_migration_that_the_journal_has_lost_keeps_its_metrics() -> None:
 
 
 def test_volume_that_its_host_keeps_closed_is_closed_though_nothing_else_can_be_read() -> None:
-    picture = Picture("e")
+    picture = watched(view().host)
     closed = lost(view(), JournalCondition.NEWER_VERSION, "It holds a record of version 99.")
     picture.told_list(ListReply(unlisted=(closed,)), NOW, NOW)
     told = scraped(picture)
@@ -132,7 +213,7 @@ def test_volume_that_its_host_keeps_closed_is_closed_though_nothing_else_can_be_
 
 
 def test_what_the_host_itself_finds_counts() -> None:
-    picture = Picture("e")
+    picture = watched(view().host)
     picture.told_status(status(view()), NOW)
     picture.told_progress(view(journal_condition=JournalCondition.GONE_BACK), NOW + 1)
     assert scraped(picture)["cutover_journal_sound"]["vol1",] == 0
@@ -245,3 +326,15 @@ def test_labels_are_bounded() -> None:
     picture.told_status(status(view()), NOW)
     picture.told_progress(view(io_engine="e" * 5000), NOW)
     assert max(len(line) for line in exposition(picture, "")[0].splitlines()) < 1000
+
+
+def test_page_has_the_words_of_every_condition_of_the_journal() -> None:
+    text = (DOCS.parents[1] / "services/monitoring/static/words.js").read_text()
+    told = dict(re.findall(r'"([a-z-]+)": "([^"]+)",', text.partition("JOURNALS = {")[2].partition("}")[0]))
+    assert told == {each: words for each, words in WORDS.items() if each is not JournalCondition.SOUND}
+
+
+def test_operating_has_a_row_for_every_condition_of_the_journal() -> None:
+    operating = (DOCS.parent / "OPERATING.md").read_text()
+    for condition, words in WORDS.items():
+        assert f"| `{condition}` | `{words}` |" in operating

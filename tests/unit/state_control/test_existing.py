@@ -108,6 +108,23 @@ async def test_what_nobody_has_is_unknown(services: Services, command: str) -> N
     assert refused.value.code is Code.UNKNOWN_MIGRATION
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_what_a_host_has_yet_to_report_is_unknown_and_said_to_be_there(
+    services: Services, command: str
+) -> None:
+    """Cause: of a volume that was served «there is no migration» was said, as long as NATS' disk was full."""
+    host = services.host()
+    host.reports = False
+    await host.set_up()
+    async with up(services, host):
+        with pytest.raises(Refusal) as refused:
+            await ask(services, command, COMMANDS[command])
+    assert (refused.value.code, refused.value.message) == (
+        Code.UNKNOWN_MIGRATION,
+        "Host 'h1' has set up 'vol1', and the journal has yet to be told of it.",
+    )
+
+
 @pytest.mark.parametrize("chosen", ["h1", "h2"])
 async def test_name_of_what_a_host_has_open_is_not_given_away(
     services: Services, broker: MemoryBroker, chosen: str

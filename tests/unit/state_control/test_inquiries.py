@@ -20,7 +20,7 @@ from shared.messages.control import (
     control_subject,
 )
 from shared.messages.host import ClosedView
-from shared.messages.status import MigrationStatus
+from shared.messages.status import JournalWait, MigrationStatus
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
@@ -230,6 +230,29 @@ async def test_open_volumes_that_the_journal_has_lost_are_unlisted(
     assert lost.journal_condition is JournalCondition.UNKNOWN
     assert lost.view is not None
     assert reply.warnings == lost.warnings
+
+
+async def test_volume_whose_first_record_the_journal_does_not_take_is_unlisted(services: Services) -> None:
+    """Cause: it was served, and in no answer, for as long as something kept its first record out of the journal."""
+    host = services.host()
+    host.reports = False
+    await host.set_up()
+    host.journal_wait = JournalWait(what="decision 1 (setup)", why="", since="2026-01-31T12:00:00Z")
+    async with up(services, host):
+        assert await listed(services) == ListReply(), "a moment later it is recorded"
+        host.journal_wait = replace(host.journal_wait, why="The disk is full.")
+        reply = await listed(services)
+        host.journal_wait, host.reports = None, True
+        await host.report("vol1")
+        recorded = await listed(services)
+    (untaken,) = reply.unlisted
+    assert reply.migrations == ()
+    assert (untaken.name, untaken.host, untaken.state) == ("vol1", "h1", State.SETUP)
+    assert untaken.journal_condition is JournalCondition.PENDING
+    assert untaken.warnings == reply.warnings
+    assert untaken.warnings[0].startswith("Host 'h1' has set up 'vol1', and the journal has yet to be told")
+    assert untaken.warnings[0].endswith("since 2026-01-31T12:00:00Z: The disk is full.")
+    assert ([each.name for each in recorded.migrations], recorded.unlisted) == (["vol1"], ())
 
 
 async def test_volume_whose_name_the_journal_gave_to_another_is_not_to_be_restarted(

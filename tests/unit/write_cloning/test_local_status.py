@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ import pytest
 from services.write_cloning import local_status as local_status_module
 from services.write_cloning.keeper import Keeper
 from services.write_cloning.local_status import LocalTelling, telling_locally
+from services.write_cloning.migration import Migration
 from services.write_cloning.own_status import own_status_of
+from services.write_cloning.views import view_of
 from shared.clock import SystemClock
 from shared.messages.codec import decode_reply, encode
 from shared.messages.host import HostCommand
 from shared.messages.local import LocalStatus
 from shared.messages.standing import untold
 from shared.messages.status import MigrationStatus, StatusSource, UnrecordedDecision
+from shared.migration.condition import JournalCondition
 from shared.migration.states import State
 from shared.migration.table import Trigger
 from shared.one_answer import CLIENTS_MAX, OneAnswer
@@ -87,6 +91,21 @@ async def test_what_waits_for_the_journal_is_told_and_the_flag_is_set_until_it_i
             False,
         )
         assert [(each.side, each.operation) for each in status.faults] == [("target", "write")]
+
+
+async def test_journal_that_does_not_take_the_first_record_is_not_called_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with standing_host() as house:
+        untaken = replace(house.witness, tail_digest="")
+        monkeypatch.setattr(Migration, "witness", property(lambda _migration: untaken))
+        assert own_status(house).journal_condition is JournalCondition.SOUND, "nothing keeps it"
+        house.migration.reporter.trouble = "The disk is full."
+        assert own_status(house).journal_condition is JournalCondition.PENDING
+        assert view_of(house.migration, house.around).journal_condition is JournalCondition.PENDING
+        house.migration.journal_condition = JournalCondition.ANOTHER
+        assert own_status(house).journal_condition is JournalCondition.ANOTHER
+        monkeypatch.undo()
 
 
 async def test_flag_is_set_for_as_long_as_it_is_not_known_whether_its_clear_was_stored(
