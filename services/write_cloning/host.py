@@ -72,6 +72,7 @@ class Host:
         self._in_doubt: set[str] = set()  # closed until an operator vouches
         self._vouched_for: set[str] = set()  # being opened on an operator's word
         self._being_set_up: set[str] = set()
+        self._being_let_go: set[str] = set()  # cleaned up; what belongs to the name is about to be removed
         self._has_asked = False  # for admission, in this run
 
     @property
@@ -134,6 +135,7 @@ class Host:
         Raises:
             Refusal: `busy`; or there is no answer, and it is as before.
         """
+        self._refuse_being_let_go(name)
         if name in self._being_set_up:
             raise Refusal(Code.BUSY, f"{name} is being opened.")
         if name not in self._migrations:
@@ -250,6 +252,7 @@ class Host:
         present = self._migrations.get(name)
         if present is not None and present.witness.operation_id == request.operation_id:
             return await present.confirm()
+        self._refuse_being_let_go(name)
         if name in self._closed and name not in self._being_set_up:
             await self._look_again(name)
         if name in self._migrations or name in self._closed or name in self._being_set_up:
@@ -260,6 +263,11 @@ class Host:
         finally:
             self._being_set_up.discard(name)
         return await migration.confirm()
+
+    def _refuse_being_let_go(self, name: str) -> None:
+        """Refuse to begin what the end of the last migration of that name would remove: its witness, and its map."""
+        if name in self._being_let_go:
+            raise Refusal(Code.BUSY, f"The last migration named {name} is being let go of: try again.")
 
     async def _look_again(self, name: str) -> None:
         """Have one judged anew before it keeps its name from another: it may be over by now."""
@@ -369,11 +377,17 @@ class Host:
         await self._let_go(migration)
 
     async def _let_go(self, migration: Migration) -> None:
-        if self._migrations.get(migration.name) is migration:
-            del self._migrations[migration.name]
+        name = migration.name
+        if self._migrations.get(name) is not migration:
+            return
+        del self._migrations[name]
+        self._being_let_go.add(name)
+        try:
             await migration.release()
-            log.info("closed, and let go", extra=about(migration.name, migration.witness.attempt))
-            await self._forget(migration.name, migration.witness.uuid)
+            log.info("closed, and let go", extra=about(name, migration.witness.attempt))
+            await self._forget(name, migration.witness.uuid)
+        finally:
+            self._being_let_go.discard(name)
 
     async def _forget(self, name: str, uuid: str | None) -> None:
         await self._around.witnesses.forget(name, uuid)

@@ -57,8 +57,8 @@ class Damage:
         world, nats, rng = self._world, self._world.nats, self._rng
         floor = self._floor()
         length = len(nats.broker.messages)
-        if floor >= length or self._witness is not None or self._is_unreadable():
-            return  # an adopted one is damaged until its host opens it, for which it may wait long
+        if floor >= length or self._witness is not None or not self._is_witness_whole():
+            return  # what was admitted without one has none until its host opens it, for which it may wait long
         if rng.random() < 0.7:
             world.count_fault("journal:old-copy")
             nats.go_back(rng.randint(floor, length - 1))
@@ -173,6 +173,8 @@ class Damage:
 
     def _find_way_out(self, content: bytes) -> None:
         loop = self._world.loop
+        if self._deciding is not None and not self._deciding.done():
+            return
         is_rare = _open_seal(NAME, content).authority is Side.TARGET
         if self._world.servers.draw_adoption() or (is_rare and self._rng.random() < ADOPTED_CHANCE):
             self._deciding = loop.create_task(self._have_it_adopted(content), context=NOBODY)
@@ -202,6 +204,11 @@ class Damage:
                 world.rules.look_at_files()
                 return
 
+    def _is_witness_whole(self) -> bool:
+        """Whether the migration that there is has a witness that can be believed."""
+        is_there = _FILE in self._world.witness_files.files or not self._world.rules.ledger().exists
+        return is_there and not self._is_unreadable()
+
     def _is_unreadable(self) -> bool:
         content = self._world.witness_files.files.get(_FILE)
         try:
@@ -214,7 +221,7 @@ class Damage:
         await asyncio.sleep(1.0)
         witness = _open_seal(NAME, content)
         is_adopted = witness.state is not None and await self._world.operator.adopt(witness.authority)
-        if is_adopted:
+        if is_adopted or self._world.rules.ledger().adoption is not None:  # the word counts, answered or not
             self._witness = None
         else:
             self._mend()

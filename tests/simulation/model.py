@@ -56,6 +56,7 @@ class Model:
         self.reads: dict[Read, None] = {}
         self._under_way = [0] * len(values)
         self._began = [0] * len(values)
+        self._ended: list[dict[bytes, int]] = [{} for _value in values]  # when each was answered last
         self._is_cold = False  # nothing was written since the last power cut
 
     @property
@@ -86,13 +87,17 @@ class Model:
                 now = {other: ended for other, ended in now.items() if ended > write.began}
             now[value] = self._clock
             self.now[sector] = now
+            ended = self._ended[sector]
+            ended[value] = self._clock
             if write.durable and not failed:
+                # Whatever overlapped with it in time may have come after it, and was not made durable by it.
                 pending = self._pending(sector)
                 self.cut[sector] = {
                     other: began
                     for other, began in self.cut[sector].items()
-                    if other in now or other in pending
+                    if other in pending or ended.get(other, 0) > write.began
                 }
+                self._ended[sector] = {other: ended[other] for other in self.cut[sector] if other in ended}
 
     def begin_read(self, low: int, high: int) -> Read:
         self._clock += 1

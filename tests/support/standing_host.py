@@ -95,6 +95,7 @@ class MemoryStorage:
         self.content: dict[str, bytes] = {}
         self.puts_to_fail = 0
         self.before_put: Callable[[], Awaitable[None]] | None = None
+        self.before_remove: Callable[[], Awaitable[None]] | None = None
 
     async def put(self, name: str, content: bytes) -> None:
         await asyncio.sleep(0)
@@ -110,6 +111,9 @@ class MemoryStorage:
         return self.content.get(name)
 
     async def remove(self, name: str) -> None:
+        if self.before_remove is not None:
+            once, self.before_remove = self.before_remove, None
+            await once()
         self.content.pop(name, None)
 
     async def names(self) -> Sequence[str]:

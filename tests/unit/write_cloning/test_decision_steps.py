@@ -1,5 +1,6 @@
 """The decision point follows the state table: each transition performs its row's steps in order, and ends where it says."""
 
+import asyncio
 import errno
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 from services.write_cloning.keeper import Keeper
 from services.write_cloning.reporter import origin_of
 from services.write_cloning.views import view_of
-from shared.messages.host import EnterRequest
+from shared.messages.host import EnterRequest, HostSetupRequest
 from shared.messages.recording import SetFlagRequest, StoredReply, record_subject
 from shared.migration.devices import Side
 from shared.migration.records import Kind, StateRecord
@@ -232,3 +233,27 @@ async def test_flag_that_the_host_has_refused_is_not_entered_with_when_the_same_
         assert refusal.value.code is Code.STALE
         assert house.witness.state is State.SETUP
         assert (await house.ask("sync")).state is State.SYNCING
+
+
+async def test_name_is_not_given_again_before_what_belonged_to_it_is_removed() -> None:
+    """Cause: the end of a clean-up removed the witness of the next migration of that name, whose volume was open by then."""
+    again = HostSetupRequest(
+        uuid="next", source="source", target="target", overwrite_target=True, operation_id="op-next"
+    )
+    async with standing_host() as house:
+        begun, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            begun.set()
+            await goes_on.wait()
+
+        house.storage.before_remove = hold
+        cleaning = house.tasks.create_task(house.ask("cleanup", DISCONNECT))
+        await begun.wait()
+        with pytest.raises(Refusal) as refused:
+            await house.host.set_up(NAME, again)
+        assert refused.value.code is Code.BUSY
+        goes_on.set()
+        assert (await cleaning).state is None
+        await house.host.set_up(NAME, again)
+        assert f"{NAME}.witness" in house.storage.content
