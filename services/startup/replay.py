@@ -29,6 +29,8 @@ from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import CLONING_STATES, Flag
 from shared.migration.verdicts import Remedy, Verdict, VerdictFacts, judge
 
+_OF_ANOTHER = "its host has the witness of an earlier migration of that name alone"
+
 
 @dataclass(frozen=True, slots=True)
 class Removed:
@@ -54,6 +56,8 @@ class Replay:
         name = witness.migration
         ledger = await self._journal.read(name)
         if is_over(witness, ledger):
+            if ledger.exists and ledger.host == self._host:  # another one of that name, as after a takeover
+                return await self.without_witness(name, _OF_ANOTHER)
             return Removed(name)
         if is_superseded(witness, ledger, self._host):
             return await self._judged(ledger, None)

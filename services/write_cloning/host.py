@@ -421,9 +421,19 @@ class Host:
         )
 
     async def look_at_journal(self) -> None:
-        """Look whether the journal holds what each migration relied on, one after the other."""
+        """Look whether the journal holds what each migration relied on, one after the other; and which closed ones are over."""
         for migration in tuple(self._migrations.values()):
             await migration.look_at_journal()
+        for closed in tuple(self._closed.values()):
+            if closed.uuid is not None and await self._is_over(closed.name, closed.uuid):
+                await self._look_again(closed.name)
+
+    async def _is_over(self, name: str, uuid: str) -> bool:
+        try:
+            ledger = await self._around.journal.read(name)
+        except Refusal:  # nobody knows, for now
+            return False
+        return ledger.has_had(uuid) and ledger.uuid != uuid
 
     def whereabouts(self, name: str) -> Whereabouts:
         """Which attempt an open migration is in, for the log."""

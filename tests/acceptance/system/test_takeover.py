@@ -2,10 +2,12 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from services.write_cloning.journal_watch import INTERVAL_S
 from shared.messages.host import HOST_SERVICE_NAME
 from tests.acceptance.system.application import Application
 from tests.acceptance.system.devices import digest
@@ -143,6 +145,27 @@ def test_host_that_was_taken_over_before_a_clean_up_revives_nothing(two_hosts: t
     assert status == 1
     assert "was cleaned up" in said
     assert system.client.words("vol1")[-1] == "tombstone"
-    # Nor does it keep the name, or the devices.
-    system.set_up("vol1", pair.target, pair.source, overwrite_target=True)
-    assert system.client.query("vol1")["host"] == HOST
+    # Nor does it keep the name, or stand in the way of another migration that it takes over.
+    system.client.command(
+        "setup", "vol1", source=str(pair.target), target=str(pair.source), host=OTHER, overwrite_target=True
+    )
+    system.kill_service(OTHER)
+    assert adopt(system, "source", HOST) == (0, "")
+    taken = system.client.query("vol1")
+    assert (taken["host"], taken["host_error"], taken["state"]) == (HOST, None, "setup")
+
+
+def test_host_that_was_taken_over_forgets_what_was_cleaned_up_since_by_itself(
+    two_hosts: tuple[System, Pair],
+) -> None:
+    """Cause: it went on to be called closed by its doctor, with advice that led nowhere, until it was started again."""
+    system, _pair = two_hosts
+    system.kill_service(CLONING)
+    assert adopt(system, "source", OTHER) == (0, "")
+    system.start_service(CLONING)
+    assert [each["name"] for each in system.host_status()["closed"]] == ["vol1"]
+    system.client.command("cleanup", "vol1")
+    deadline = time.monotonic() + 3 * INTERVAL_S
+    while system.host_status()["closed"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

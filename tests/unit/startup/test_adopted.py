@@ -9,6 +9,7 @@ from shared.migration.devices import Side
 from shared.migration.records import ADOPTED, StateRecord
 from shared.migration.refusals import Code
 from shared.migration.states import State
+from shared.migration.table import Trigger
 from shared.migration.verdicts import Label
 from tests.support import stories
 from tests.support.scripted_host import AT, ScriptedHost
@@ -109,3 +110,23 @@ async def test_what_the_lost_host_still_says_is_refused(services: Services) -> N
     reply = await services.admit(lost, run=8)
     assert (reply.admitted, len(reply.closed)) == ((), 1)
     assert await services.kinds() == before
+
+
+@pytest.mark.parametrize("is_adopted", [True, False])
+async def test_witness_of_an_earlier_migration_of_the_name_hides_not_the_one_that_was_taken_over(
+    services: Services, *, is_adopted: bool
+) -> None:
+    """Cause: its host was told that all is over, and had no volume of that name, nor anything to say of it."""
+    host, other = services.host(name="h2"), services.host()
+    await stories.committed(host)
+    old = host.witnesses["vol1"]
+    await host.move("vol1", Trigger.CLEANUP)
+    host.witnesses["vol1"] = old
+    await other.set_up("vol1", uuid="u2", operation="op-again")
+    if is_adopted:
+        await adopt(services, Side.SOURCE, host="h2")
+    reply = await services.admit(host)
+    if is_adopted:
+        assert [(each.uuid, each.state) for each in reply.admitted] == [("u2", State.SETUP)]
+    else:
+        assert (reply.admitted, reply.closed, reply.removed) == ((), (), ("vol1",)), "it is the other host's"

@@ -458,7 +458,23 @@ async def test_a_name_that_is_used_again_is_another_migration(services: Services
     await host.set_up("vol1", "u2", "op-again")
     assert (await services.admit(host)).admitted[0].uuid == "u2"
     host.witnesses["vol1"] = old
-    assert (await services.admit(host)).removed == ("vol1",)
+    assert (await services.admit(host)).admitted[0].uuid == "u2", (
+        "that was never cloned, and needs no witness"
+    )
+
+
+async def test_an_old_copy_of_the_witness_of_an_earlier_migration_of_the_name_proves_nothing(
+    services: Services,
+) -> None:
+    host = services.host()
+    await stories.committed(host)
+    old = host.witnesses["vol1"]
+    await host.move("vol1", Trigger.CLEANUP)
+    await host.set_up("vol1", "u2", "op-again")
+    await host.enter("vol1", await host.set_flag("vol1", "op-flag-again"), "op-sync-again")
+    host.witnesses["vol1"] = old
+    (closed,) = (await services.admit(host)).closed
+    assert "the witness of an earlier migration of that name alone" in closed.message
 
 
 async def test_the_request_names_the_host_of_the_subject(services: Services) -> None:
