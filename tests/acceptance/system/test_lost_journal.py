@@ -105,7 +105,8 @@ def test_store_that_is_lost_is_told_of_by_everyone_until_the_host_is_restarted(s
         system.start_service(CLONING)
         watcher.until(lambda: watcher.rows["vol1"]["journal"] == "sound", "repaired")
         watcher.until(lambda: watcher.rows["vol2"]["journal"] == "sound", "repaired")
-        assert (sound(monitoring, "vol1"), recorded(monitoring, "vol1")) == (1, 1)
+        # Once the host has been heard: until then nobody can say so.
+        watcher.until(lambda: (sound(monitoring, "vol1"), recorded(monitoring, "vol1")) == (1, 1), "metrics")
         assert listed(system)[0] == 0
 
 
