@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -132,7 +133,7 @@ def _machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "load_average": [round(load, 2) for load in os.getloadavg()],  # of 1, 5 and 15 minutes, at the end
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()} of {sys.base_prefix}",  # builds of a version differ in speed
         "commit": commit.stdout.strip(),
         **{program: _version(program) for program in _PROGRAMS},
     }

@@ -22,6 +22,7 @@ from shared.config.model import Config
 from shared.logs.handler import logging_to_stderr
 from shared.migration.refusals import Refusal
 from shared.plain import plain
+from shared.stopping import StoppedError
 from shared.supervision.supervisor import supervisor
 
 _log = logging.getLogger(__name__)
@@ -51,10 +52,13 @@ def _run(name: str, service: Service, config: Config) -> int:
     status = EXIT_FAILED
     try:
         status = uvloop.run(_serve(name, service, config))
+    except* StoppedError:
+        _log.info("%s has stopped before it began", name)
+        status = EXIT_DONE
     except* Refusal as refusals:  # a sentence for the operator, not a defect of ours
         for refusal in _leaves(refusals):
             _log.error("%s stops: %s", name, refusal)
-    except* ConfigError as mistakes:  # in a file that the configuration names
+    except* ConfigError as mistakes:  # in what the configuration names
         for mistake in _leaves(mistakes):
             _log.error("%s stops: %s", name, mistake)
         status = EXIT_USAGE

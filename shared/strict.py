@@ -57,7 +57,7 @@ def _bounded(schema: object) -> object:
     """Pydantic's schema of a shape with a bound on every number, so that no field can be forgotten."""
     match schema:
         case dict() if schema.get("type") == "int":
-            return schema | {"ge": 0, "le": INTEGER_MAX}
+            return {"ge": 0, "le": INTEGER_MAX} | schema  # a field's own bounds count
         case dict() if schema.get("type") == "float":
             return schema | {"ge": -_QUANTITY_MAX, "le": _QUANTITY_MAX, "allow_inf_nan": False}
         case dict():

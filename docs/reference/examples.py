@@ -205,7 +205,7 @@ _EXAMPLES: tuple[object, ...] = (
     ),
     AdoptRequest(authority=Side.SOURCE, accept=True),
     GiveUpRequest(accept=True),
-    SetFlagRequest(origin=_ORIGIN),
+    SetFlagRequest(origin=_ORIGIN, tail_digest=_DIGEST),
     ClearFlagRequest(origin=_ORIGIN, set_digest=_DIGEST, tail_digest=_DIGEST),
     RecordFaultRequest(origin=_ORIGIN, fault=_FAULT_REPORT),
     DecisionRequest(origin=_ORIGIN, state=State.SYNCING, authority=Side.SOURCE, trigger="sync"),

@@ -14,12 +14,15 @@ from shared.messages.control import (
     PlainRequest,
     control_subject,
 )
-from shared.messages.status import FaultView, MigrationStatus
+from shared.messages.status import FaultView, MigrationStatus, UnlistedMigration
+from shared.migration.condition import JournalCondition, condition_when_refused
 from shared.migration.names import NAME_RULE, is_valid_name
+from shared.migration.refusals import Refusal
 
 QUESTION_TIMEOUT_S = 5.0
 # State control itself gives the host a minute for what must be flushed, and its answer says more than our timeout.
 COMMAND_TIMEOUT_S = 90.0
+_UNREAD = frozenset({JournalCondition.UNREADABLE, JournalCondition.NEWER_VERSION})
 
 
 class Link(Requests, Listening, Protocol):
@@ -49,9 +52,23 @@ async def status_of(link: Link, name: str) -> MigrationStatus:
     )
 
 
-async def list_all(link: Link) -> ListReply:
+async def list_all(link: Requests) -> ListReply:
     """How all migrations are, and what hosts have besides."""
     return await link.request(LIST_SUBJECT, PlainRequest(), ListReply, timeout_s=QUESTION_TIMEOUT_S)
+
+
+async def unread_of(link: Requests, name: str, refusal: Refusal) -> UnlistedMigration:
+    """What a host tells of a migration whose journal cannot be read, in place of the refusal that says so.
+
+    Raises:
+        Refusal: the same, where it is for another reason.
+    """
+    if condition_when_refused(refusal.code) is None:
+        raise refusal
+    for each in (await list_all(link)).unlisted:
+        if each.name == name and each.journal_condition in _UNREAD:
+            return each
+    raise refusal
 
 
 async def fault_log(link: Link, name: str | None) -> tuple[FaultView, ...]:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -28,6 +29,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _DNS_NAME_LENGTH_MAX = 253
 _COMMON_NAME_LENGTH_MAX = 64
+_KEY_NAME_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,18 @@ class Authority:
     """What signs, for one installation."""
 
     issued: Issued
-    _certificate: x509.Certificate
+    certificate: x509.Certificate
     _key: ec.EllipticCurvePrivateKey = field(repr=False)
+
+    @property
+    def subject(self) -> str:
+        """What its certificate calls it, which stands in all that it signs."""
+        return self.certificate.subject.rfc4514_string()
+
+    @property
+    def not_after(self) -> datetime:
+        """Until when what it has signed is accepted at the longest; in UTC."""
+        return self.certificate.not_valid_after_utc
 
     def for_server(self, name: str, alternatives: Sequence[str], now: datetime) -> Issued:
         """For a server that is reached under any of these names and addresses."""
@@ -91,7 +103,7 @@ class Authority:
     ) -> x509.Certificate:
         builder = (
             _begun(subject, key, now, LIFETIME)
-            .issuer_name(self._certificate.subject)
+            .issuer_name(self.certificate.subject)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(usage, critical=False)
@@ -105,11 +117,12 @@ class Authority:
 
 
 def new_authority(name: str, now: datetime) -> Authority:
-    """An authority that nobody knows yet."""
+    """An authority that nobody knows yet. What it is called is told from others of that name by its key."""
     key = _new_key()
+    subject = _subject(f"{name} {_key_name(key.public_key())}")
     certificate = (
-        _begun(_subject(name), key.public_key(), now, AUTHORITY_LIFETIME)
-        .issuer_name(_subject(name))
+        _begun(subject, key.public_key(), now, AUTHORITY_LIFETIME)
+        .issuer_name(subject)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -132,6 +145,21 @@ def authority_of(certificates: bytes, key: bytes) -> Authority:
     raise ValueError("it is the key of another authority")
 
 
+def authorities_in(certificates: bytes) -> tuple[str, ...]:
+    """Each authority that these certificates (PEM) are of, once, told from the others by its key and how long it is good.
+
+    Raises:
+        ValueError: there are none, or one cannot be read.
+    """
+    found: dict[str, x509.Certificate] = {}
+    for each in x509.load_pem_x509_certificates(certificates):
+        found.setdefault(_key_name(each.public_key()), each)
+    return tuple(
+        f"{each.subject.rfc4514_string()} (key {key}, good until {each.not_valid_after_utc:%Y-%m-%d})"
+        for key, each in found.items()
+    )
+
+
 def general_name(text: str) -> x509.GeneralName:
     """A name or an address as a certificate has it.
 
@@ -152,6 +180,11 @@ def _names_of(certificate: x509.Certificate) -> x509.SubjectAlternativeName | No
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return None
+
+
+def _key_name(key: CertificatePublicKeyTypes) -> str:
+    """A few characters of the key's identifier."""
+    return x509.SubjectKeyIdentifier.from_public_key(key).digest.hex()[:_KEY_NAME_LENGTH]
 
 
 def _begun(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from services.console.certificates import LOOPBACK_NAMES
 from services.console.extending import Changed, Installed, add_host, authority, installed, new_key, renew
 from services.console.failures import usage
-from services.console.installation import CA, HOSTS, HostPlan, nbd_pair, seed_path
+from services.console.installation import CA, HOSTS, NATS_PAIR, HostPlan, nbd_pair, seed_path
 from services.console.installing import absolute, host_plan
 from services.console.output import Output
 from services.console.services_config import patterns_of, yet_to_come
@@ -54,13 +54,26 @@ def change(folder: str, wanted: Wanted, out: Output) -> None:
         _tell_key(here, wanted.new_key, out)
     else:
         changed = renew(here, authority(here, _key_file(wanted)), now)
-        _tell_renewed(changed, out)
+        _tell_renewed(here, changed, out)
     out.result({
         "folder": str(here.folder),
         "installed_at": str(here.at),
         "files": sorted(map(str, changed.made)),
         "changed": sorted(map(str, changed.changed)),
+        **_signed_by(changed),
     })  # fmt: skip
+
+
+def _signed_by(changed: Changed) -> dict[str, object]:
+    signs = changed.signed_by
+    if signs is None:
+        return {}
+    return {"signed_by": {"subject": signs.subject, "not_after": f"{signs.not_after:%Y-%m-%dT%H:%M:%SZ}"}}
+
+
+def _tell_signed_by(changed: Changed, out: Output) -> None:
+    if (signs := changed.signed_by) is not None:
+        out.say(f"Signed by {signs.subject}, which is good until {signs.not_after:%Y-%m-%d}.")
 
 
 def _key_file(wanted: Wanted) -> Path | None:
@@ -78,6 +91,7 @@ def _add_host(here: Installed, host: HostPlan, wanted: Wanted, now: datetime, ou
     )
     file = HOSTS / f"{host.name}.toml"
     out.say(f"Added host {host.name}: its key, its user in the server's file, its certificate, and {file}.")
+    _tell_signed_by(changed, out)
     if not wanted.allow:
         out.say(f"No device may be opened there until {file} names it (host.allowed_devices).")
     for sentence in filter(None, map(yet_to_come, wanted.allow)):
@@ -90,9 +104,10 @@ def _add_host(here: Installed, host: HostPlan, wanted: Wanted, now: datetime, ou
     out.say("What comes next:")
     out.say(f"  1. {_RELOAD}. Nobody else is disconnected.")
     out.say(
-        f"  2. bring {', '.join(map(str, needed))} to its machine, below {here.at}, for its service to read."
+        f"  2. bring {', '.join(map(str, needed))} to its machine, below {here.at}, for its service to read: "
+        f"under systemd `{_give(here, nbd_pair(host.name)[1])}` there."
     )
-    out.say(f"  3. python -m services.write_cloning --config {shlex.quote(str(here.at / file))}")
+    out.say(f"  3. python -P -m services.write_cloning --config {shlex.quote(str(here.at / file))}")
     return changed
 
 
@@ -108,11 +123,22 @@ def _tell_key(here: Installed, role: str, out: Output) -> None:
     out.say(f"  3. bring {seed_path(role)} to where it is used, and start what was stopped.")
 
 
-def _tell_renewed(changed: Changed, out: Output) -> None:
+def _give(here: Installed, key: PurePosixPath) -> str:
+    """The command that gives a private key to whose process reads it: what is made belongs to the folder's owner."""
+    who = "cutover-nats" if key == NATS_PAIR[1] else "cutover"
+    return f"chown {who} {shlex.quote(str(here.at / key))}"
+
+
+def _tell_renewed(here: Installed, changed: Changed, out: Output) -> None:
     everything = sorted({*changed.made, *changed.changed})
     out.say(f"Renewed {', '.join(str(each) for each in everything)}.")
+    _tell_signed_by(changed, out)
     out.say("What comes next:")
-    out.say(f"  1. {_RELOAD}. Nobody is disconnected.")
-    out.say(
-        "  2. bring the files of hosts and of NBD clients to their machines. A host uses its new ones by itself."
-    )
+    keys = (NATS_PAIR[1], *(nbd_pair(host)[1] for host in here.hosts))
+    steps = [
+        *(f"under systemd `{_give(here, key)}`, where it is used." for key in keys if key in changed.made),
+        f"{_RELOAD}. Nobody is disconnected.",
+        "bring the files of hosts and of NBD clients to their machines. A host uses its new ones by itself.",
+    ]
+    for number, step in enumerate(steps, start=1):
+        out.say(f"  {number}. {step}")

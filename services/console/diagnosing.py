@@ -19,6 +19,7 @@ from services.console.doctor.looking_at_files import look_at_files, look_at_tls
 from services.console.doctor.looking_at_machine import look_at_machine
 from services.console.doctor.table import Line, lines
 from services.console.failures import Exit
+from services.console.named_nats import CONFIG_VARIABLE
 from services.console.options import JsonOption, ServerOption
 from services.console.output import Output
 from services.console.running import usual_state_dir
@@ -31,8 +32,8 @@ from shared.migration.refusals import Refusal
 from shared.plain import plain
 
 diagnosing = typer.Typer()
-CONFIG_VARIABLE = "CUTOVER_CONFIG"
 _OF_INSTALLATION = "services/bootstrap.toml"
+_OF_HOSTS = "hosts/*.toml"
 
 _STYLES = {Outcome.OK: "green", Outcome.WARNING: "bold yellow", Outcome.FAILURE: "bold red"}
 _NAME_COLUMNS = 16
@@ -91,7 +92,14 @@ async def _facts(file: Path | None, server: str | None) -> Facts:
         config = load(file, os.environ)
     except ConfigError as error:
         mistakes = tuple(line.strip() for line in str(error).splitlines()[1:]) or (str(error),)
-    facts = Facts(config=config, config_name=name, mistakes=mistakes, installation=_installation(file))
+    folder = _installation(file)
+    facts = Facts(
+        config=config,
+        config_name=name,
+        mistakes=mistakes,
+        installation=None if folder is None else str(folder),
+        installed_hosts=() if folder is None else tuple(sorted(each.stem for each in folder.glob(_OF_HOSTS))),
+    )
     if config is not None:
         now = datetime.now(UTC)
         facts = replace(facts, files=look_at_files(config, now), tls_mistakes=look_at_tls(config, now))
@@ -100,12 +108,12 @@ async def _facts(file: Path | None, server: str | None) -> Facts:
     return facts if config is None else replace(facts, machine=look_at_machine(config))
 
 
-def _installation(file: Path | None) -> str | None:
+def _installation(file: Path | None) -> Path | None:
     """The folder that `cutover init` made, if the configuration is in one."""
     if file is None:
         return None
     folders = file.absolute().parents
-    return next((str(folder) for folder in folders[:2] if (folder / _OF_INSTALLATION).is_file()), None)
+    return next((folder for folder in folders[:2] if (folder / _OF_INSTALLATION).is_file()), None)
 
 
 def _nats(file: Path | None, server: str | None, config: Config | None) -> NatsConfig | None:

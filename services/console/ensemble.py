@@ -236,7 +236,11 @@ def _plan_of(service: str, ensemble: Ensemble, wish: Wish, lock: int) -> ChildPl
     cloning_patience_s = ensemble.host.shutdown_timeout_s + CLONING_STOP_MARGIN_S
     return ChildPlan(
         name=service,
-        command=(sys.executable, "-m", f"services.{service}", "--config", str(ensemble.directory.config)),
+        command=(
+            # -P: of the folder that we are called in, which others may write, no file is run.
+            *(sys.executable, "-P", "-m", f"services.{service}"),
+            *("--config", str(ensemble.directory.config)),
+        ),
         environment=os.environ,
         stop_patience_s=cloning_patience_s if service == CLONING else STOP_PATIENCE_S,
         log=ensemble.directory.log_of(service) if wish.logs_to_files else None,

@@ -6,7 +6,7 @@ Loaded for that command alone: what certificates are made with takes longer to l
 import secrets
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from services.console.certificates import LOOPBACK_NAMES, Authority, Issued, authority_of
+from services.console.certificates import LOOPBACK_NAMES, Authority, Issued, authorities_in, authority_of
 from services.console.failures import ConsoleError, usage
 from services.console.installation import (
     CA,
@@ -63,10 +63,11 @@ class Installed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """What was made, and what has other content now."""
+    """What was made, what has other content now, and who signed certificates among it."""
 
     made: tuple[PurePosixPath, ...] = ()
     changed: tuple[PurePosixPath, ...] = ()
+    signed_by: Authority | None = None
 
 
 def installed(folder: Path) -> Installed:
@@ -91,12 +92,21 @@ def installed(folder: Path) -> Installed:
 def authority(here: Installed, key_file: Path | None) -> Authority:
     """What signs certificates there: its key is in the folder, or where it is kept.
 
+    Where several are accepted, the key has to be named: the one in the folder may be of the one that is to go.
+
     Raises:
         ConsoleError: `no-authority`.
     """
     file = key_file or here.folder / CA_KEY
     try:
-        return authority_of((here.folder / CA).read_bytes(), file.read_bytes())
+        accepted = (here.folder / CA).read_bytes()
+        if key_file is None and len(several := authorities_in(accepted)) > 1:
+            raise ConsoleError(
+                "no-authority",
+                f"{here.folder / CA} holds several authorities: {'; '.join(several)}. Name the key of the one that is to "
+                "sign with --ca-key; nothing was written.",
+            )
+        return authority_of(accepted, file.read_bytes())
     except FileNotFoundError as error:
         raise ConsoleError(
             "no-authority",
@@ -139,7 +149,7 @@ def add_host(
     }
     server = _server(here, lambda text: with_user(text, role, permissions(role, everyone), key.public_key))
     put(here.folder, made, {SERVER_FILE: server})
-    return Changed(made=tuple(made), changed=(SERVER_FILE,))
+    return Changed(made=tuple(made), changed=(SERVER_FILE,), signed_by=signs)
 
 
 def new_key(here: Installed, role: str) -> Changed:
@@ -179,7 +189,7 @@ def renew(here: Installed, signs: Authority, now: datetime) -> Changed:
                 "not-written", f"{error.filename} cannot be read: {error.strerror}; nothing was changed."
             ) from error
         files |= pair(certificate, key, issued) if content is None else {certificate: File(content)}
-    return _put(here.folder, files | _clients_authority(here.folder))
+    return replace(_put(here.folder, files | _clients_authority(here.folder)), signed_by=signs)
 
 
 def _clients_authority(folder: Path) -> dict[PurePosixPath, File]:

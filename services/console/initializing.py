@@ -101,7 +101,8 @@ def init(  # noqa: PLR0913, PLR0917 - one parameter for each option
         str | None,
         typer.Option(
             metavar="FILE",
-            help="The authority's key, where it is not in DIR/tls/ca-key.pem: for --add-host and --renew.",
+            help="The authority's key, where it is not in DIR/tls/ca-key.pem, or DIR/tls/ca.pem holds several authorities: for "
+            "--add-host and --renew.",
             rich_help_panel=_CHANGE_PANEL,
         ),
     ] = None,

@@ -133,16 +133,16 @@ def next_commands(plan: Plan) -> list[str]:
 
     return [
         f"nats-server --config {path('nats/nats-server.conf')}",
-        f"python -m shared.bus.bootstrap --config {path('services/bootstrap.toml')}",
+        f"python -P -m shared.bus.bootstrap --config {path('services/bootstrap.toml')}",
         *(
-            f"python -m services.{service} --config {path(f'services/{service}.toml')}"
+            f"python -P -m services.{service} --config {path(f'services/{service}.toml')}"
             for service in ("fault_recording", "state_control", "startup")
         ),
         *(
-            f"python -m services.write_cloning --config {path(f'hosts/{each.name}.toml')}"
+            f"python -P -m services.write_cloning --config {path(f'hosts/{each.name}.toml')}"
             for each in plan.hosts
         ),
-        f"python -m services.monitoring --config {path('services/monitoring.toml')}",
+        f"python -P -m services.monitoring --config {path('services/monitoring.toml')}",
         f"CUTOVER_CONFIG={path('operator.toml')} cutover list",
         f"nats --server {nats_url(plan)} --nkey {path('secrets/operator.nk')} --tlsca {path('tls/ca.pem')} micro ls",
     ]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from services.console.units import rate_text
 from services.console.views import comparison_under_way, current_faults, state_text
-from shared.messages.status import Listed, MigrationStatus, UnlistedMigration
+from shared.messages.status import Listed, MigrationStatus, UnlistedMigration, application_trouble
 from shared.migration.condition import WORDS, JournalCondition
 from shared.migration.states import CLONING_STATES, State
 from shared.plain import plain
@@ -44,7 +44,7 @@ def list_table(listed: Sequence[Listed]) -> RenderableType:
     """One row for each migration."""
     if not listed:
         return Text("No migration. `cutover setup NAME --source URI --target URI` begins one.")
-    is_telling = any(_is_closed(each) or not _is_sound(each) for each in listed)
+    is_telling = any(not is_well(each) or _is_closed(each) for each in listed)
     shown = [column for column in _COLUMNS if is_telling or not column.is_telling]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in shown:
@@ -76,11 +76,20 @@ def _below(listed: Sequence[Listed]) -> Iterable[Text]:
         if _is_closed(each):
             yield Text(f"closed   {plain(each.name)}: {plain(each.host_error or '')}", style="red")
     said = {f"{each.name}: {each.host_error}" for each in listed if _is_closed(each)}
+    for each in listed:
+        if trouble := application_trouble(each):
+            said.add(trouble)
+            yield Text(f"errors   {plain(trouble)}", style="red")
     # A host's warnings come with each of its migrations.
     for warning in dict.fromkeys(
         warning for each in listed for warning in each.warnings if warning not in said
     ):
         yield Text(f"warning  {plain(warning)}", style="yellow")
+
+
+def is_well(each: Listed) -> bool:
+    """Whether its host can rely on the journal, and the application gets no errors, as far as is known."""
+    return _is_sound(each) and not application_trouble(each)
 
 
 def _is_closed(each: Listed) -> bool:
@@ -94,7 +103,9 @@ def _is_sound(each: Listed) -> bool:
 def _volume(each: Listed) -> Text:
     if not each.host_answers:
         return Text("not known")
-    return Text("closed", style="bold red") if _is_closed(each) else Text("open")
+    if _is_closed(each):
+        return Text("closed", style="bold red")
+    return Text("open, errors", style="bold red") if application_trouble(each) else Text("open")
 
 
 def _journal(each: Listed) -> Text:

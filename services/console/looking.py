@@ -1,14 +1,15 @@
 """The commands that change nothing: `list`, `query`, `faults`, `events`, `wait`."""
 
+import re
 from typing import Annotated
 
 import typer
 
-from services.console.asking import check_name, fault_log, list_all, status_of
+from services.console.asking import check_name, fault_log, list_all, status_of, unread_of
 from services.console.events import EVERYTHING, Event, event_text, progress_gist, read_event
 from services.console.failures import Exit
 from services.console.host_here import HostHere
-from services.console.listing import list_table
+from services.console.listing import is_well, list_table
 from services.console.options import (
     HostConfigOption,
     HostStateDirOption,
@@ -24,7 +25,6 @@ from services.console.watching import watch
 from shared.bus.connection import Bus
 from shared.clock import SystemClock
 from shared.messages.status import Listed
-from shared.migration.condition import JournalCondition
 from shared.migration.refusals import Refusal
 from shared.migration.states import State
 
@@ -43,23 +43,31 @@ def list_(
     """Every migration, a row each. With --json an array of what `query` tells.
 
     Exit status 1 when the journal lacks or contradicts what a host has, or cannot be read: then the hosts' word is told of it.
-    While NATS is away, those of the host on this machine, as it knows them.
+    Likewise when the application of a volume gets errors.
+    Where NATS is away, does not permit it to this key, or does not reach the host on this machine: that host's, as it knows them.
     """
-    session = Session(context, server, json)
-    here = HostHere(state_dir, config)
+    session = Session(context, server, json, config)
+    here = HostHere(state_dir, config, session.out)
     listed: list[Listed] = []
 
     async def work(bus: Bus) -> None:
         reply = await list_all(bus)
-        listed.extend(sorted((*reply.migrations, *reply.unlisted), key=lambda each: each.name))
+        found: list[Listed] = [here.better(each) for each in reply.migrations]
+        listed.extend(sorted((*found, *reply.unlisted), key=_by_name))
         session.out.answer(listed, lambda: list_table(listed))
 
     try:
         session.run(work, connect_timeout_s=here.nats_timeout_s)
     except Refusal as refusal:
         here.tell_all(refusal, session.out)
-    if any(each.journal_condition is not JournalCondition.SOUND for each in listed):
+    if not all(map(is_well, listed)):
         raise typer.Exit(Exit.FAILED)
+
+
+def _by_name(each: Listed) -> list[tuple[int, str]]:
+    """Numbers in it by their size, as on the page: vol2 before vol10."""
+    parts = re.split("0*([0-9]+)", each.name)
+    return [(len(part) if at % 2 else 0, part) for at, part in enumerate(parts)]
 
 
 @looking.command(rich_help_panel=_PANEL)
@@ -76,14 +84,22 @@ def query(
 ) -> None:
     """Everything about one migration: state, progress, faults, export, clients, what is allowed now.
 
-    While NATS is away, what the host on this machine knows of it; not with --watch.
+    Where NATS cannot tell, what the host on this machine knows of it; not with --watch. Where the journal of it cannot be read,
+    what `list` tells of it, with exit status 1.
     """
-    session = Session(context, server, json)
+    session = Session(context, server, json, config)
     check_name(name)
+    here = HostHere(state_dir, config, session.out)
+    unread: list[Listed] = []
 
     async def once(bus: Bus) -> None:
-        status = await status_of(bus, name)
-        session.out.answer(status, lambda: status_view(status))
+        try:
+            status = here.better(await status_of(bus, name))
+        except Refusal as refusal:
+            unread.append(await unread_of(bus, name, refusal))
+            session.out.answer(unread[0], lambda: list_table(unread))
+        else:
+            session.out.answer(status, lambda: status_view(status))
 
     async def until_told(bus: Bus) -> None:
         await watch(bus, name, session.out)
@@ -91,11 +107,12 @@ def query(
     if follow:
         session.run(until_told)
         return
-    here = HostHere(state_dir, config)
     try:
         session.run(once, connect_timeout_s=here.nats_timeout_s)
     except Refusal as refusal:
         here.tell_one(name, refusal, session.out)
+    if unread:
+        raise typer.Exit(Exit.FAILED)
 
 
 @looking.command(rich_help_panel=_PANEL)

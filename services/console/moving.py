@@ -1,6 +1,7 @@
 """The commands that change something: `setup` to `cleanup`, and the copier's `pause`, `resume` and `throttle`."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -301,10 +302,11 @@ async def _confirm(session: Session, verb: str, question: str) -> None:
 
 def failed_at_once(reply: CommandReply, log: Sequence[FaultView]) -> ConsoleError:
     """What a `sync` says whose attempt has ended in `setup` before it was answered."""
-    faults = [
+    kinds = Counter(
         f"{fault.side} {fault.operation}, {fault.cause}" for fault in log if fault.attempt == reply.attempt
-    ]
-    cause = f" by a fault: {'; '.join(faults)}" if faults else ""
+    )
+    faults = "; ".join(f"{kind} ×{count}" if count > 1 else kind for kind, count in kinds.items())
+    cause = f" by a fault: {faults}" if faults else ""
     return ConsoleError(
         "attempt-ended",
         f"Attempt {reply.attempt} of {reply.name} began, and was ended at once{cause}. The source has everything; "

@@ -1,7 +1,7 @@
 """The options that commands share, and the session that they make: a connection and an output."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +11,16 @@ import uvloop
 
 from services.console.asking import list_all
 from services.console.command_line import given
+from services.console.named_nats import CONFIG_VARIABLE, nats_of
 from services.console.output import Output
 from shared.bus.connection import Bus, connect
 from shared.clock import SystemClock
-from shared.config.load import ConfigError, load_nats
+from shared.config.load import ConfigError
 from shared.config.model import NatsConfig
 from shared.migration.refusals import Refusal
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 SERVER_VARIABLE = "CUTOVER_NATS_URL"
-CONFIG_VARIABLE = "CUTOVER_CONFIG"
 CONNECT_TIMEOUT_S = 3.0
 COMPLETION_TIMEOUT_S = 1.0
 
@@ -28,14 +28,16 @@ COMPLETION_TIMEOUT_S = 1.0
 class Session:
     """What one command line works with."""
 
-    def __init__(self, context: typer.Context, server: str | None, json: bool) -> None:
+    def __init__(
+        self, context: typer.Context, server: str | None, json: bool, config: Path | None = None
+    ) -> None:
         """Options may stand before or behind the command's name; behind it they count.
 
         Raises:
-            ConfigError: the file of CUTOVER_CONFIG, or CUTOVER_NATS_… in the environment, is no use.
+            ConfigError: the file of --config or CUTOVER_CONFIG, or CUTOVER_NATS_… in the environment, is no use.
         """
         named = given(context, "server") or server
-        self._nats = nats_of(os.environ)
+        self._nats = nats_of(os.environ, config)
         self.server_was_named = bool(named) or self._nats.url != DEFAULT_SERVER
         self.server = str(named) if named else self._nats.url
         self.out = Output(json=json or bool(given(context, "json")))
@@ -61,16 +63,6 @@ class Session:
             await work(bus)
         finally:
             await bus.close()
-
-
-def nats_of(environment: Mapping[str, str]) -> NatsConfig:
-    """Where NATS is and who we are to it: from the file that CUTOVER_CONFIG names, and CUTOVER_NATS_… over it.
-
-    Raises:
-        ConfigError: with all that is wrong.
-    """
-    file = environment.get(CONFIG_VARIABLE)
-    return load_nats(Path(file) if file else None, environment)
 
 
 def names_beginning(context: typer.Context, incomplete: str) -> list[str]:
@@ -126,7 +118,7 @@ HostConfigOption = Annotated[
         "--config",
         metavar="FILE",
         envvar=CONFIG_VARIABLE,
-        help="While NATS is away: the configuration of the host on this machine.",
+        help="Where NATS is and with which key; that of a host on its machine is asked of the host, too, where NATS cannot tell.",
         exists=True,
         dir_okay=False,
         show_default=False,

@@ -3,6 +3,7 @@
 Nothing here interprets markup: names and messages come from elsewhere.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ import orjson
 from rich.console import Console, RenderableType
 
 from services.console.failures import ConsoleError, as_document, message_of
+from services.console.named_nats import is_of_installation, nats_of
+from shared.config.load import ConfigError
 from shared.migration.refusals import Code, Refusal
 from shared.plain import plain
 
@@ -18,6 +21,11 @@ _HINTS = {
     Code.NOT_PERMITTED: "CUTOVER_CONFIG names the operator's configuration, or CUTOVER_NATS_NKEY_SEED_FILE his key.",
     Code.SERVICE_AWAY: "`cutover up` starts the services.",
     Code.CLIENTS_CONNECTED: "`cutover cleanup --disconnect` does it for you.",
+}
+# Of an installation with keys or TLS, in the place of those above: there `cutover up` mends nothing.
+_HINTS_IN_INSTALLATION = {
+    Code.JOURNAL_AWAY: "Start the NATS server of this installation, or see to the network; `cutover doctor` looks further.",
+    Code.SERVICE_AWAY: "Start that service with its own file; `cutover doctor` says which ones are missing.",
 }
 PIPE_COLUMNS = 160  # of a table that no terminal limits
 
@@ -81,7 +89,15 @@ def _hint(refusal: Refusal) -> str | None:
     # A NATS that answers and lacks something else needs no other: its own words say what to do.
     if refusal.code is Code.JOURNAL_AWAY and "cannot be reached" not in refusal.message:
         return None
-    return _HINTS.get(refusal.code)
+    in_installation = _HINTS_IN_INSTALLATION if _is_in_installation() else {}
+    return in_installation.get(refusal.code) or _HINTS.get(refusal.code)
+
+
+def _is_in_installation() -> bool:
+    try:
+        return is_of_installation(nats_of(os.environ))
+    except ConfigError:
+        return False  # which is what the command was refused for
 
 
 def _as_json(value: object) -> object:

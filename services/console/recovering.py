@@ -171,6 +171,8 @@ _STANDINGS = {
 def _standing(known: RecoveryReply) -> str:
     own = plain(known.recorded_host or known.host)
     words = _STANDINGS[known.standing].format(own)
+    if known.warnings:
+        words += ", but see the warning"
     return words if own == plain(known.host) else f"{words}; looked at from {plain(known.host)}"
 
 
@@ -178,6 +180,8 @@ def _facts(known: RecoveryReply) -> Iterable[tuple[str, RenderableType]]:
     yield "uuid", plain(known.uuid or "not known")
     if known.why:
         yield "why", Text(plain(known.why), style="red")
+    for warning in known.warnings:
+        yield "warning", Text(plain(warning), style="yellow")
     for telling in known.tellings:
         yield telling.by, _telling(telling)
     for side in known.sides:

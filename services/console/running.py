@@ -14,6 +14,7 @@ from services.console.failures import Exit
 from services.console.interrupting import Interrupted, interruptible
 from services.console.options import JsonOption, Session
 from services.console.output import Output
+from services.console.services_config import refuse_file_of_a_role
 from services.console.state_directory import default_path
 
 running = typer.Typer()
@@ -57,12 +58,14 @@ def up(
     """Run NATS and all services here, in the foreground, until Ctrl-C or SIGTERM.
 
     No device may be opened unless --allow or the configuration says so. With `nats.url` in the configuration, or
-    CUTOVER_NATS_URL in the environment, that NATS server is used and none is started.
+    CUTOVER_NATS_URL in the environment, that NATS server is used and none is started. A file with the key of one role, as
+    `cutover init` writes them, is refused, also as CUTOVER_CONFIG: there each service is started with its own.
 
     The stop is orderly: the volumes first, NATS last. Exit status 1 means that it was not clean; no acknowledged write
     is lost then either, but running attempts begin anew.
     """
     session = Session(context, None, json)
+    refuse_file_of_a_role(config, os.environ)
     wish = Wish(
         state_dir=state_dir or usual_state_dir(),
         config_file=config,

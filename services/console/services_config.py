@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from services.console.failures import ConsoleError, usage
+from services.console.named_nats import CONFIG_VARIABLE
 from services.console.state_directory import StateDirectory
 from shared.config.load import ConfigError, check, environment_name, load
 from shared.config.model import Config
@@ -43,6 +44,27 @@ def read_document(file: Path | None) -> Document:
 def names_nats(document: Document, environment: Mapping[str, str]) -> bool:
     """Whether a NATS server of the operator's is to be used; otherwise `up` starts its own."""
     return environment_name("nats.url") in environment or "url" in document.get("nats", {})
+
+
+def refuse_file_of_a_role(named: Path | None, environment: Mapping[str, str]) -> None:
+    """Refuse a file that holds the key of one role: as `cutover init` writes them, for one service or for the operator.
+
+    Each service needs its own key, so with one file all of them would be refused by NATS. A file of CUTOVER_CONFIG is not
+    what `up` runs with; but who has set it means that installation, and not a NATS of our own beside it.
+
+    Raises:
+        ConsoleError: (`usage`) saying which file, and what to do.
+    """
+    file = named or (Path(given) if (given := environment.get(CONFIG_VARIABLE)) else None)
+    if file is None or "nkey_seed_file" not in read_document(file).get("nats", {}):
+        return
+    where = "--config" if named else CONFIG_VARIABLE
+    instead = "give --config a file without one" if named else f"unset {CONFIG_VARIABLE}"
+    raise usage(
+        f"{where}: {file} has the key of one role (nats.nkey_seed_file), and `up` runs all services. In that installation start "
+        "each service with its own file; `cutover doctor` says which ones are missing. To try Cutover out beside it, "
+        f"{instead}."
+    )
 
 
 def filled_in(document: Document, directory: StateDirectory, allow: Sequence[str]) -> Document:

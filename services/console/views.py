@@ -11,6 +11,7 @@ from rich.text import Text
 from services.console.units import bytes_text, duration_text, rate_text
 from shared.messages.control import CommandReply
 from shared.messages.status import (
+    UNREADABLE_REGIONS_MAX,
     FaultView,
     MigrationStatus,
     Outcome,
@@ -113,6 +114,8 @@ def _line_parts(status: MigrationStatus) -> Iterable[_Part]:
         yield _alarm("the source has failed: commit")
     if not status.host_answers:
         yield _alarm("the host does not answer")
+    if status.application_trouble:
+        yield _alarm("the application gets errors")
     if status.journal_pending:
         yield _Part(Text("journal behind", style="yellow"), Weight.NEVER_LEFT_OUT)
 
@@ -240,14 +243,22 @@ def _fields(status: MigrationStatus) -> Iterable[tuple[str, RenderableType]]:
     if status.unreadable_regions:
         yield (
             "unreadable",
-            Text(f"source regions {', '.join(map(str, status.unreadable_regions))}", style="red"),
+            Text(
+                f"source regions {', '.join(map(str, status.unreadable_regions))}{_more_regions(status)}",
+                style="red",
+            ),
         )
     if status.unrecorded is not None:
         yield "to record", _unrecorded(status.unrecorded)
     yield "allowed", _allowed(status)
     yield "as of", plain(status.as_of) + ("" if status.host_answers else ", the journal's last record")
     for warning in status.warnings:
-        yield "warning", Text(plain(warning), style="yellow")
+        is_trouble = warning == status.application_trouble
+        yield "warning", Text(plain(warning), style="red" if is_trouble else "yellow")
+
+
+def _more_regions(status: MigrationStatus) -> str:
+    return ", and perhaps more" if len(status.unreadable_regions) >= UNREADABLE_REGIONS_MAX else ""
 
 
 def _flag(status: MigrationStatus) -> str:

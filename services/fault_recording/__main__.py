@@ -24,7 +24,7 @@ _DESCRIPTION = "Records error flags and device faults, and is the only one to do
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
-    async with connected(config.nats, name="fault_recording", clock=clock) as bus:
+    async with connected(config.nats, name="fault_recording", clock=clock, stop=stop) as bus:
         journal = NotingJournal(ChainJournal(JetStreamStream(bus), store_trouble(config.nats.monitor_url)))
         PROCESS.whereabouts = journal.whereabouts
         service = FaultRecording(journal, ServerDurability(bus, config.nats), clock)

@@ -32,6 +32,7 @@ def decide_fault(origin: Origin, fault: FaultReport, ledger: Ledger, clock: Cloc
         decision=origin.decision,
         operation_id=fault.operation_id,
         recorded_at=clock.now_rfc3339(),
+        life=origin.life,
         side=fault.side,
         state=fault.state,
         operation=fault.operation,

@@ -1,7 +1,8 @@
 """The error flag: when it may be set and cleared, and the records that say so.
 
 A clear is the dangerous one: a flag that is cleared too early lets a stale target pass for a good one. It names the set
-record that it answers, and stands directly on the records that it was decided on.
+record that it answers. Both stand directly on the records that they were decided on: a set that comes late would pass for the
+flag that somebody has entered with since.
 """
 
 from shared.clock import Clock
@@ -29,6 +30,8 @@ def decide_set(request: SetFlagRequest, ledger: Ledger, clock: Clock) -> FlagSet
             raise stale(origin.migration, "the flag that it set is no longer the one in force")
         return present
     _refuse_wrong_attempt(origin, ledger)
+    if ledger.tail.digest != request.tail_digest:
+        raise stale(origin.migration, "something was recorded since that it was not decided on")
     return FlagSetRecord(
         migration=origin.migration,
         uuid=origin.uuid,
@@ -38,6 +41,7 @@ def decide_set(request: SetFlagRequest, ledger: Ledger, clock: Clock) -> FlagSet
         decision=origin.decision,
         operation_id=origin.operation_id,
         recorded_at=clock.now_rfc3339(),
+        life=origin.life,
     )
 
 
@@ -67,6 +71,7 @@ def decide_clear(request: ClearFlagRequest, ledger: Ledger, clock: Clock) -> Fla
         decision=origin.decision,
         operation_id=origin.operation_id,
         recorded_at=clock.now_rfc3339(),
+        life=origin.life,
         set_digest=request.set_digest,
     )
 

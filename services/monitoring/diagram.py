@@ -9,7 +9,7 @@ from html import escape
 from shared.migration.states import State
 from shared.migration.table import TRANSITIONS, Transition, Trigger
 
-_STEP, _WIDTH, _HEIGHT, _TOP, _LEFT = 178, 130, 42, 56, 6
+_STEP, _WIDTH, _HEIGHT, _TOP, _LEFT = 184, 144, 42, 56, 6
 _TOTAL_HEIGHT = 190
 _ROUNDING = 21
 _LANE = 26  # between two arcs that lead back

@@ -51,6 +51,7 @@ def frame(picture: Picture, after: int | None, selected: str, now: float, *, is_
 def row(known: Known) -> Frame:
     """One line of the list."""
     live, status, rates = known.live, known.status, known.series.last or Point(at=0.0)
+    now = None if known.series.is_lost else live  # of what moves, what was told before says nothing
     size = live.size_bytes if live else status.size_bytes if status else 0
     comparison = (
         live.verification if live and live.verification and live.verification.outcome is None else None
@@ -69,11 +70,12 @@ def row(known: Known) -> Frame:
         "size": size,
         "synced": live.synced_bytes if live else None,
         "remaining": live.remaining_bytes if live else None,
-        "rate": live.rate_bytes_per_s if live else None,
-        "eta": live.eta_s if live else None,
+        "rate": now.rate_bytes_per_s if now else None,
+        "eta": now.eta_s if now else None,
         "paused": live.paused if live else False,
         "pending": live.journal_pending if live else False,
         "unreadable": bool(live and live.unreadable_regions),
+        "errors": bool(known.application_trouble),
         "compared": comparison.compared_bytes if comparison else None,
         "reads": rates.reads_per_s if live else None,
         "writes": rates.writes_per_s if live else None,
@@ -125,8 +127,9 @@ def _live_detail(known: Known) -> Frame:
         "outstanding": live.outstanding_target_requests,
         "read_bytes": rates.read_bytes_per_s,
         "write_bytes": rates.write_bytes_per_s,
-        "read_latency": _latency(live.application_read_latency),
-        "write_latency": _latency(live.application_write_latency),
+        "read_latency": None if known.series.is_lost else _latency(live.application_read_latency),
+        "write_latency": None if known.series.is_lost else _latency(live.application_write_latency),
+        "errors": live.application_trouble,
         "total_reads": live.application_reads,
         "total_writes": live.application_writes,
     }
@@ -156,12 +159,16 @@ def _point(point: Point) -> list[float | None]:
     """Compact: three minutes of them go with every second."""
     return [
         round(point.at, 1),
-        round(point.copy_bytes_per_s),
-        round(point.reads_per_s, 1),
-        round(point.writes_per_s, 1),
+        _rounded(point.copy_bytes_per_s, 0),
+        _rounded(point.reads_per_s, 1),
+        _rounded(point.writes_per_s, 1),
         point.read_latency_s,
         point.write_latency_s,
     ]
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def fault_of(fault: FaultView) -> Frame:

@@ -8,14 +8,21 @@ from dataclasses import dataclass, field
 
 from services.monitoring.series import Series
 from services.monitoring.stories import Story, Telling
-from shared.messages.status import FaultView, HostView, MigrationStatus, UnlistedMigration
+from shared.messages.status import (
+    FaultView,
+    HostView,
+    MigrationStatus,
+    UnlistedMigration,
+    application_trouble,
+)
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.records import AnyRecord, FlagClearRecord, FlagSetRecord, RepairRecord, StateRecord
 from shared.migration.states import State
 
 FAULTS_KEPT_MAX = 200  # the newest, of each migration
-REST_AFTER_S = 3.0  # a host tells of every change within a second
+TOLD_WITHIN_S = 1.0  # a host tells of every change so soon
+REST_AFTER_S = 3.0
 _WITHOUT_RECORDS = frozenset({JournalCondition.UNKNOWN, JournalCondition.PENDING})
 
 
@@ -121,8 +128,20 @@ class Known:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should look at."""
+        told, trouble = self.unlisted or self.status, self.application_trouble
+        warnings = told.warnings if told is not None else ()
+        # The host tells of itself every second, state_control when it is asked: what was told earlier is not shown beside it.
+        before = application_trouble(told) if told is not None else ""
+        rest = tuple(each for each in warnings if each not in {before, trouble})
+        return (trouble, *rest) if trouble else rest
+
+    @property
+    def application_trouble(self) -> str:
+        """What the application meets now; empty where nothing is known of."""
+        if self.view is not None or self.trouble:
+            return self.live.application_trouble if self.live is not None else ""
         told = self.unlisted or self.status
-        return told.warnings if told is not None else ()
+        return application_trouble(told) if told is not None else ""
 
     @property
     def attempt_faults(self) -> list[FaultView]:

@@ -242,6 +242,16 @@ def _of_hosts_views(migrations: Sequence[Known]) -> Iterator[Metric]:
         "Bytes that the application has read and written since the volume was opened.",
         labels=["migration", "operation"],
     )
+    errors = CounterMetricFamily(
+        "cutover_application_errors",
+        "Requests of the application that were answered with an error of this side's device since the volume was opened.",
+        labels=["migration", "side"],
+    )
+    troubled = GaugeMetricFamily(
+        "cutover_application_troubled",
+        "Whether the application got errors within the last hour, or a device without which it does is broken: 1 or 0.",
+        labels=["migration"],
+    )
     latencies = GaugeMetricFamily(
         "cutover_application_latency_seconds",
         "How long sampled requests of the application took during the last second: mean and worst.",
@@ -252,9 +262,13 @@ def _of_hosts_views(migrations: Sequence[Known]) -> Iterator[Metric]:
         operations.add_metric([name, "write"], view.application_writes)
         moved.add_metric([name, "read"], view.application_read_bytes)
         moved.add_metric([name, "write"], view.application_write_bytes)
+        told = view.application_errors
+        errors.add_metric([name, Side.SOURCE], told.of_source if told else 0)
+        errors.add_metric([name, Side.TARGET], told.of_target if told else 0)
+        troubled.add_metric([name], bool(view.application_trouble))
         _add_latency(latencies, name, "read", view.application_read_latency)
         _add_latency(latencies, name, "write", view.application_write_latency)
-    yield from (operations, moved, latencies)
+    yield from (operations, moved, errors, troubled, latencies)
 
 
 def _add_latency(family: GaugeMetricFamily, name: str, operation: str, latency: LatencyView | None) -> None:

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.monitoring.known import REST_AFTER_S, History, Known
-from services.monitoring.stories import Story, Telling, story_of
+from services.monitoring.known import REST_AFTER_S, TOLD_WITHIN_S, History, Known
+from services.monitoring.stories import Story, Telling, is_source_fault, story_of
 from shared.bus.interface import ServiceInstance
 from shared.messages.control import ListReply
 from shared.messages.host import HOST_SERVICE_NAME
 from shared.messages.status import FaultView, HostView, MigrationStatus, UnlistedMigration
+from shared.migration.devices import Side
 from shared.migration.names import is_valid_name
 from shared.migration.records import AnyRecord, FaultRecord, TombstoneRecord
 
@@ -41,6 +42,23 @@ class HostKnown:
     is_up: bool | None = None  # None: nobody can tell at present
     run: str = ""
     heard: float | None = None
+    up_since: float = 0.0  # since when it has answered without a break, where it is up
+
+    def answered(self, now: float) -> None:
+        """It has."""
+        if not self.is_up:
+            self.up_since = now
+        self.is_up, self.heard = True, now
+
+    def is_heard_after(self, since: float, now: float) -> bool:
+        """Whether it had its time to tell of every change after a moment, and somebody heard it."""
+        begin = max(since, self.up_since)
+        return (
+            self.is_up is True
+            and self.heard is not None
+            and self.heard > since + TOLD_WITHIN_S
+            and now - begin > REST_AFTER_S
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +181,7 @@ class Picture:
 
     def told_record(self, record: AnyRecord) -> None:
         """The journal has a new record."""
-        story = story_of(record)
+        story = story_of(record, source_failed=self._has_source_failed(record))
         if isinstance(record, TombstoneRecord):
             known = self.migrations.get(record.migration)
             if known is not None and known.uuid in {"", record.uuid}:
@@ -176,6 +194,14 @@ class Picture:
             self._go_on(known, record)
             self._touch(known)
         self._add_event(story)
+
+    def _has_source_failed(self, record: AnyRecord) -> bool:
+        known = self.migrations.get(record.migration)
+        return (
+            known is not None
+            and known.uuid == record.uuid
+            and any(fault.side is Side.SOURCE and fault.attempt == record.attempt for fault in known.faults)
+        )
 
     def told_gone(self, name: str) -> None:
         """There is no such migration any more."""
@@ -225,7 +251,12 @@ class Picture:
     def told_past(self, records: Iterable[AnyRecord]) -> None:
         """The last records of the journal, from before we listened."""
         known = {(event.story.migration, event.story.index, event.story.at) for event in self.events}
-        past = [story_of(record) for record in records]
+        past, source_failed_in = [], set()
+        for record in records:
+            if is_source_fault(record):
+                source_failed_in.add((record.uuid, record.attempt))
+            source_failed = (record.uuid, record.attempt) in source_failed_in
+            past.append(story_of(record, source_failed=source_failed))
         missing = [story for story in past if (story.migration, story.index, story.at) not in known]
         told = sorted([*missing, *(event.story for event in self.events)], key=lambda story: story.at)
         self.events.clear()
@@ -291,17 +322,30 @@ class Picture:
         for name in filter(is_valid_name, up):
             self._host(name)
         for host in self.around.hosts.values():
-            host.is_up = host.name in up
-            if host.is_up:
-                host.heard, host.run = now, up[host.name].get("run", "")[:_RUN_CHARACTERS_MAX]
+            if host.name in up:
+                host.answered(now)
+                host.run = up[host.name].get("run", "")[:_RUN_CHARACTERS_MAX]
+            else:
+                host.is_up = False
         self._touch_surroundings()
 
     def passed(self, now: float) -> None:
-        """Time has passed: what a host says nothing of any more does not move, and who is gone for good is forgotten."""
+        """Time has passed: what a host says nothing of any more does not move, and who is gone for good is forgotten.
+
+        Silence of a host that cannot be heard says nothing: its applications may go on.
+        """
         for known in self.migrations.values():
-            if known.view is not None and now - known.view_heard > REST_AFTER_S and known.series.rest():
+            is_silent = known.view is not None and now - known.view_heard > REST_AFTER_S
+            if is_silent and self._note_silence(known, now):
                 self._touch(known)
         self._forget_hosts(now)
+
+    def _note_silence(self, known: Known, now: float) -> bool:
+        """Returns whether that is news."""
+        host = self.around.hosts.get(known.host)
+        if host is None or not host.is_up:
+            return known.series.lose()
+        return host.is_heard_after(known.view_heard, now) and known.series.rest()
 
     def _forget_hosts(self, now: float) -> None:
         """A host that was retired, or has another name now, is not missed for ever; one that has a migration is."""
@@ -319,7 +363,7 @@ class Picture:
         """State control has asked a host. One that has not answered it in time is not away for that."""
         host = self._host(name)
         if answers and self.around.link.is_connected:
-            host.is_up, host.heard = True, now
+            host.answered(now)
             self._touch_surroundings()
 
     def _host(self, name: str) -> HostKnown:

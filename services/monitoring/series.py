@@ -1,7 +1,7 @@
 """How fast things went of late: rates from the differences of a host's counters, over the times in its messages. Pure."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.monitoring.times import seconds_of
 from shared.messages.status import HostView
@@ -11,16 +11,27 @@ POINTS_MAX = 180  # three minutes, at a message a second
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The rates of one moment. Latencies are None where no request was sampled."""
+    """The rates of one moment; None where nobody can tell. Latencies are None as well where no request was sampled."""
 
     at: float  # seconds since 1970, by the host's clock
-    copy_bytes_per_s: float = 0.0
-    reads_per_s: float = 0.0
-    writes_per_s: float = 0.0
-    read_bytes_per_s: float = 0.0
-    write_bytes_per_s: float = 0.0
+    copy_bytes_per_s: float | None = None
+    reads_per_s: float | None = None
+    writes_per_s: float | None = None
+    read_bytes_per_s: float | None = None
+    write_bytes_per_s: float | None = None
     read_latency_s: float | None = None
     write_latency_s: float | None = None
+
+
+_NOT_KNOWN = Point(at=0.0)
+_AT_REST = Point(
+    at=0.0,
+    copy_bytes_per_s=0.0,
+    reads_per_s=0.0,
+    writes_per_s=0.0,
+    read_bytes_per_s=0.0,
+    write_bytes_per_s=0.0,
+)
 
 
 class Series:
@@ -43,12 +54,27 @@ class Series:
             self.points.append(_point(view, at, last, passed_s))
 
     def rest(self) -> bool:
-        """The host says nothing, so nothing moves: note that, where the last point says otherwise."""
-        last = self.points[-1] if self.points else None
-        if last is None or not (last.copy_bytes_per_s or last.reads_per_s or last.writes_per_s):
+        """The host can be heard and says nothing, so nothing moves: note that, where the last point says otherwise."""
+        last = self.last
+        if last is not None and (last.copy_bytes_per_s, last.reads_per_s, last.writes_per_s) == (0, 0, 0):
             return False
-        self.points.append(Point(at=last.at + 1))
+        return self._note(_AT_REST)
+
+    def lose(self) -> bool:
+        """The host cannot be heard, so nobody knows what moves: leave a gap, where there is none yet."""
+        return not self.is_lost and self._note(_NOT_KNOWN)
+
+    def _note(self, point: Point) -> bool:
+        if self._last is None:
+            return False
+        before = self.points[-1].at if self.points else seconds_of(self._last.at)
+        self.points.append(replace(point, at=before + 1))
         return True
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody knows what moves now."""
+        return self.last is not None and self.last.reads_per_s is None
 
     @property
     def last(self) -> Point | None:

@@ -57,10 +57,13 @@ class Telling:
         """Begin before the first record."""
         self._state: State | None = None
         self._began = ""
+        self._source_failed_in: int | None = None  # which attempt
 
     def tell(self, record: AnyRecord) -> Story:
         """The story of the next record."""
-        story = story_of(record)
+        if is_source_fault(record):
+            self._source_failed_in = record.attempt
+        story = story_of(record, source_failed=record.attempt == self._source_failed_in)
         before, began = self._state, self._began
         if isinstance(record, TombstoneRecord):
             self._state = None
@@ -72,11 +75,18 @@ class Telling:
         return replace(story, text=f"{story.text} It had been in {before} for {lasted}.".strip())
 
 
-def story_of(record: AnyRecord) -> Story:
-    """What one record tells by itself."""
+def is_source_fault(record: AnyRecord) -> bool:
+    """Whether it tells of a failure of the source's device."""
+    return isinstance(record, FaultRecord) and record.side is Side.SOURCE
+
+
+def story_of(record: AnyRecord, *, source_failed: bool = False) -> Story:
+    """What one record tells. `source_failed` says that a record before it tells of a fault of the source in the attempt."""
     match record:
         case StateRecord():
             tone, title, text = _state_words(record)
+            if source_failed and record.trigger in _BACK_ON_THE_SOURCE:
+                text = f"{text} It has failed in this attempt as well: the application may get errors."
             return _story(record, tone, title, text, state=record.state, trigger=record.trigger)
         case FaultRecord():
             return _story(record, Tone.TROUBLE, _fault_title(record), _fault_text(record))
@@ -90,6 +100,9 @@ def story_of(record: AnyRecord) -> Story:
         case RepairRecord():
             text = f"{_sentence(record.reason)} It goes on from what the host's witness holds."
             return _story(record, Tone.CARE, "Journal repaired", text, state=record.state)
+        case TombstoneRecord() if record.given_up:
+            text = "The operator forgot it while its volume was closed. No device was touched: each keeps what it held."
+            return _story(record, Tone.CARE, "Given up", text)
         case TombstoneRecord():
             kept = Side.TARGET if record.state is State.COMMITTED else Side.SOURCE
             text = f"The volume is closed and the name is free. The {kept} keeps the data."
@@ -125,6 +138,7 @@ def _adopted(record: StateRecord) -> tuple[Tone, str, str]:
     return Tone.CARE, f"Opened on the {record.authority} by an operator's word", _sentence(record.detail)
 
 
+_ON_TARGET = _said(Tone.STEP, "Opened again", "Its host was started again. It has the target alone.")
 _STATES: Mapping[str, Callable[[StateRecord], tuple[Tone, str, str]]] = {
     Trigger.SETUP: _set_up,
     Trigger.SYNC: _began,
@@ -137,12 +151,12 @@ _STATES: Mapping[str, Callable[[StateRecord], tuple[Tone, str, str]]] = {
         Tone.STEP, "Committed", "The target has taken over for good; the source gets no write any more."
     ),
     Trigger.ABORT: _said(
-        Tone.CARE, "Given up by the operator", "Back on the source alone, which has everything."
+        Tone.CARE, "Given up by the operator", "Back on the source alone, which has every acknowledged write."
     ),
     Trigger.TARGET_FAULT: _said(
         Tone.TROUBLE,
         "Back on the source: the target has failed",
-        "The application goes on with the source, which has everything.",
+        "Reads and writes go to the source alone, which has every acknowledged write.",
     ),
     Trigger.SOURCE_FAULT: _said(
         Tone.TROUBLE,
@@ -150,11 +164,15 @@ _STATES: Mapping[str, Callable[[StateRecord], tuple[Tone, str, str]]] = {
         "The target has every acknowledged write, and the application goes on with it. Commit leads out.",
     ),
     ADOPTED: _adopted,
+    Label.IDLE: _said(Tone.STEP, "Opened again", "Its host was started again."),
+    Label.DONE: _said(Tone.STEP, "Opened again", "Its host was started again."),
+    Label.ON_TARGET: _ON_TARGET,
+    Label.ON_TARGET_FLAGGED: _ON_TARGET,
     Label.RESUME: _said(Tone.STEP, "Goes on after a clean stop", "Writes go to both devices again."),
     Label.FAULTED: _said(
         Tone.TROUBLE,
         "Back on the source after a stop",
-        "The target had failed before it. The source has everything.",
+        "The target had failed before it. The source has every acknowledged write.",
     ),
     Label.UNCLEAN: _said(
         Tone.TROUBLE,
@@ -162,6 +180,8 @@ _STATES: Mapping[str, Callable[[StateRecord], tuple[Tone, str, str]]] = {
         "The stop was not clean, so the target may miss writes. The source has every acknowledged one.",
     ),
 }
+
+_BACK_ON_THE_SOURCE = frozenset({Trigger.ABORT, Trigger.TARGET_FAULT, Label.FAULTED, Label.UNCLEAN})
 
 
 _OPERATIONS = {
@@ -181,6 +201,8 @@ def _fault_title(record: FaultRecord) -> str:
             return "Source and target differ"
         case "adopt", _:
             return f"The {record.side} counts for nothing, by an operator's word"
+        case "open", "source-changed" | "target-changed" as cause:
+            return f"The {cause.partition('-')[0]} was changed while its host was stopped"
         case "open", cause:
             return f"The {record.side} could not be opened: {cause}"
         case operation, "timeout":

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from services.monitoring.access import Access, ForbiddenError
+from services.monitoring.attempts import Attempts
 from services.monitoring.browsers import BROWSERS_MAX, Browsers
 from services.monitoring.commanding import Commanding
 from services.monitoring.diagram import diagram_svg
@@ -143,6 +144,7 @@ class _Commands:
 
     def __init__(self, operator: Operator | None) -> None:
         self._operator = operator
+        self._attempts = Attempts(lambda delay_s, call: asyncio.get_running_loop().call_later(delay_s, call))
 
     async def session(self, request: Request) -> Response:
         """Whether commands exist here, and whether this browser may give them."""
@@ -156,8 +158,11 @@ class _Commands:
         operator = self._required(request)
         token = (await _body(request)).get("token")
         session = operator.access.log_in(token) if isinstance(token, str) else None
+        peer = request.client.host if request.client is not None else None
         if session is None:
+            self._attempts.failed(peer)
             raise ForbiddenError("That is not the access token.")
+        self._attempts.succeeded(peer)
         answer = Json({"offers_commands": True, "csrf": session.csrf_token})
         is_secure = request.url.scheme == "https"
         answer.set_cookie(COOKIE, session.cookie, httponly=True, samesite="strict", secure=is_secure)

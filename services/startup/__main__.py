@@ -23,7 +23,7 @@ _DESCRIPTION = "Replays the journal and admits hosts before they open a volume."
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
-    async with connected(config.nats, name="startup", clock=clock) as bus:
+    async with connected(config.nats, name="startup", clock=clock, stop=stop) as bus:
         await require_journal(bus)  # by one that loses records nobody is admitted
         journal = NotingJournal(ChainJournal(JetStreamStream(bus)))
         PROCESS.whereabouts = journal.whereabouts

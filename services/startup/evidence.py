@@ -1,7 +1,9 @@
 """What journal and witness prove together, and where they contradict each other. Pure; when in doubt, it refuses."""
 
+from collections.abc import Collection, Iterator
+
 from services.startup.owners import is_own, is_own_set
-from shared.messages.admission import WitnessView
+from shared.messages.admission import Try, WitnessView
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import FlagClearRecord, RepairRecord, StateRecord, TombstoneRecord
@@ -33,6 +35,27 @@ def is_superseded(witness: WitnessView, ledger: Ledger, host: str) -> bool:
     return is_foreign or witness.decision < adoption.record.decision
 
 
+def refuse_unseen(witness: WitnessView, ledger: Ledger) -> None:
+    """Refuse a witness that could not be read when an operator gave a word, and that has decided what nobody had heard of.
+
+    The word is numbered above all that was known then. What is numbered as high and relied on an earlier record was not.
+
+    Raises:
+        Refusal: (`not-admitted`) saying what each of them says.
+    """
+    adoption = ledger.adoption
+    if adoption is None or not is_sound(witness, ledger):
+        return
+    relied_on = next((entry for entry in ledger.entries if entry.digest == witness.tail_digest), None)
+    if relied_on is not None and relied_on.record.index < adoption.record.index:
+        raise _closed(
+            witness,
+            f"an operator's word was recorded while its witness could not be read, and that has decided "
+            f"{witness.state or 'its removal'} with authority {witness.authority} since the journal heard of it last",
+            f"`cutover adopt {witness.migration}` once more, knowing that, would admit it",
+        )
+
+
 def refuse_foreign(witness: WitnessView, ledger: Ledger, host: str) -> None:
     """Refuse a witness of another host, or of another migration of the name.
 
@@ -61,16 +84,23 @@ def refuse_taken_over(ledger: Ledger, host: str) -> None:
         )
 
 
-def refuse_older_copy(witness: WitnessView) -> None:
+def refuse_older_copy(witness: WitnessView, ledger: Ledger, tried: Collection[Try]) -> None:
     """Refuse a witness from before the volume was last opened: what was decided since then is not in it.
+
+    When that was the state directory tells. Where it does not, as where that file was lost, the journal does: startup leaves a
+    record of each run that it admits, with the life of its process. Only those that the directory knows for tries do not
+    count: nothing was opened in them. Version 0.1.0 recorded no lives, and its directories knew of no openings.
 
     Raises:
         Refusal: (`not-admitted`) saying of which run it is.
     """
-    if witness.opened_run is not None and witness.opened_run > witness.run:
+    opened_run = witness.opened_run
+    if opened_run is None:
+        opened_run = max(_runs_admitted(witness, ledger, tried), default=witness.run)
+    if opened_run > witness.run:
         raise _closed(
             witness,
-            f"its witness is an old copy: of run {witness.run}, and run {witness.opened_run} has had the volume open",
+            f"its witness is an old copy: of run {witness.run}, and run {opened_run} has had the volume open",
             "the newest witness would admit it",
         )
 
@@ -146,6 +176,14 @@ def refuse_without_witness(ledger: Ledger, why: str) -> None:
         f"every write. Its witness, in the state directory of its host, would admit it; so would `cutover adopt "
         f"{ledger.migration}`.",
     )
+
+
+def _runs_admitted(witness: WitnessView, ledger: Ledger, tried: Collection[Try]) -> Iterator[int]:
+    """By the journal: the runs of this host in which the migration was admitted, or may have been."""
+    for record in (entry.record for entry in ledger.entries):
+        is_same = (record.host, record.uuid) == (witness.host, witness.uuid)
+        if is_same and record.life and Try(run=record.run, life=record.life) not in tried:
+            yield record.run
 
 
 def _knows_of_clear(witness: WitnessView | None, flag: Entry | None) -> bool:

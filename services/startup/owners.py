@@ -45,11 +45,16 @@ def is_own_set(entry: Entry) -> bool:
 class Owners:
     """Asks on behalf of one run of one host."""
 
-    def __init__(self, requests: Requests, clock: Clock, *, host: str, run: int) -> None:
+    def __init__(self, requests: Requests, clock: Clock, *, host: str, run: int, life: str) -> None:
         self._requests = requests
+        self._life = life
         self._clock = clock
         self._host = host
         self._run = run
+
+    def has_recorded(self, ledger: Ledger) -> bool:
+        """Whether the journal holds anything of this run of this host."""
+        return (ledger.host, ledger.run) == (self._host, self._run)
 
     async def repair(self, witness: WitnessView, ledger: Ledger, reason: str) -> StoredReply:
         """Let a damaged chain go on with what the witness holds; the flag counts as set from then on."""
@@ -66,6 +71,7 @@ class Owners:
             run=self._run,
             decision=max(decision, ledger.decision),
             operation_id=f"startup:repair:{witness.tail_digest}:{ledger.tail.index}:{ledger.tail.sequence}",
+            life=self._life,
         )
         request = RepairRequest(
             origin=origin,
@@ -90,6 +96,7 @@ class Owners:
             decision=witness.decision,
             operation_id=witness.operation_id,
             relies_on=witness.tail_digest,
+            life=self._life,
         )
         request = DecisionRequest(
             origin=origin,
@@ -135,10 +142,31 @@ class Owners:
         )
         return await self._ask(decision_subject(self._host, ledger.migration), request)
 
+    async def record_opening(self, ledger: Ledger, verdict: Verdict) -> StoredReply:
+        """Have the journal hold that this run opens the volume, where it holds nothing else of this run.
+
+        A state directory that is put back from before this run is known by that; and an earlier run that still has the volume
+        open, as on another machine of that name, sees by it that it has it no more.
+        """
+        if ledger.state is None:
+            raise InvariantError(f"{ledger.migration!r} is judged without a state")
+        decision = ledger.decision + 1
+        operation = f"startup:opened:{ledger.uuid}:{decision}"
+        request = DecisionRequest(
+            origin=self._origin(ledger, operation, decision=decision),
+            state=ledger.state,
+            authority=ledger.authority,
+            trigger=verdict.label,
+            detail=f"opened by run {self._run} of its host",
+        )
+        return await self._ask(decision_subject(self._host, ledger.migration), request)
+
     async def set_flag(self, ledger: Ledger) -> StoredReply:
-        """Set the flag anew for a migration that goes on cloning."""
+        """Set the flag anew for a migration that goes on cloning, on the tail that was judged."""
         cleared = ledger.flag_entry.digest if ledger.flag_entry is not None else f"{ledger.uuid}:never"
-        request = SetFlagRequest(origin=self._origin(ledger, f"{_SET_PREFIX}{cleared}"))
+        request = SetFlagRequest(
+            origin=self._origin(ledger, f"{_SET_PREFIX}{cleared}"), tail_digest=ledger.tail.digest
+        )
         return await self._ask(record_subject("flag-set", self._host, ledger.migration), request)
 
     async def clear_flag(self, ledger: Ledger) -> StoredReply:
@@ -163,6 +191,7 @@ class Owners:
             decision=ledger.decision if decision is None else decision,
             operation_id=operation,
             relies_on=ledger.tail.digest,
+            life=self._life,
         )
 
     async def _ask(self, subject: str, request: object) -> StoredReply:

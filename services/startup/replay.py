@@ -4,6 +4,7 @@ Every step reads the journal anew, and may be repeated: after a crash at any poi
 verdict or to a more careful one.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from services.startup.evidence import (
@@ -16,11 +17,12 @@ from services.startup.evidence import (
     refuse_foreign,
     refuse_older_copy,
     refuse_taken_over,
+    refuse_unseen,
     refuse_without_witness,
 )
 from services.startup.owners import Owners
 from shared.bus.interface import Journal
-from shared.messages.admission import Admission, WitnessView
+from shared.messages.admission import Admission, Try, WitnessView
 from shared.messages.recording import StoredReply
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
@@ -42,10 +44,11 @@ class Removed:
 class Replay:
     """Replays migrations for one run of one host."""
 
-    def __init__(self, journal: Journal, owners: Owners, *, host: str) -> None:
+    def __init__(self, journal: Journal, owners: Owners, *, host: str, tried: Collection[Try]) -> None:
         self._journal = journal
         self._owners = owners
         self._host = host
+        self._tried = tried  # that the state directory knows of
 
     async def with_witness(self, witness: WitnessView) -> Admission | Removed:
         """Judge a migration by journal and witness.
@@ -63,7 +66,8 @@ class Replay:
             return await self._judged(ledger, None)
         refuse_foreign(witness, ledger, self._host)
         refuse_taken_over(ledger, self._host)
-        refuse_older_copy(witness)
+        refuse_older_copy(witness, ledger, self._tried)
+        refuse_unseen(witness, ledger)
         ledger = await self._sound(witness, ledger)
         ledger = await self._caught_up(witness, ledger)
         if witness.state is None and is_over(witness, ledger):
@@ -124,6 +128,17 @@ class Replay:
             )
         return ledger
 
+    async def _still_there(self, before: Ledger, *stored: StoredReply) -> Ledger:
+        """The same of a migration that nobody has removed meanwhile.
+
+        Raises:
+            Refusal: (`busy`) as `_longer`; or it was given up. Whoever asks again is told so.
+        """
+        ledger = await self._longer(before, *stored)
+        if ledger.uuid != before.uuid:
+            raise Refusal(Code.BUSY, f"{before.migration!r} was removed while it was judged.")
+        return ledger
+
     # Step 3
 
     async def _judged(self, ledger: Ledger, witness: WitnessView | None) -> Admission:
@@ -136,11 +151,13 @@ class Replay:
             )
         for remedy in verdict.remedies:
             stored = await self._remedy(remedy, verdict, ledger, witness)
-            ledger = await self._longer(ledger, *stored)
+            ledger = await self._still_there(ledger, *stored)
         if ledger.flag is Flag.SET and ledger.state not in CLONING_STATES:
             # Left where a remedy before it has ended the cloning, and with it what the flag stood for.
-            ledger = await self._longer(ledger, await self._owners.clear_flag(ledger))
-        return _admission(ledger, verdict)
+            ledger = await self._still_there(ledger, await self._owners.clear_flag(ledger))
+        if not self._owners.has_recorded(ledger):
+            ledger = await self._still_there(ledger, await self._owners.record_opening(ledger, verdict))
+        return _admission(ledger, verdict, is_witness_believed=witness is not None)
 
     async def _remedy(
         self, remedy: Remedy, verdict: Verdict, ledger: Ledger, witness: WitnessView | None
@@ -170,7 +187,7 @@ def _verdict_facts(ledger: Ledger, witness: WitnessView | None) -> VerdictFacts:
     )
 
 
-def _admission(ledger: Ledger, verdict: Verdict) -> Admission:
+def _admission(ledger: Ledger, verdict: Verdict, *, is_witness_believed: bool) -> Admission:
     if ledger.uuid is None or ledger.state is None or ledger.devices is None:
         raise InvariantError(f"{ledger.migration!r} is admitted without state or devices")
     is_set = ledger.flag is Flag.SET and ledger.flag_entry is not None
@@ -188,6 +205,7 @@ def _admission(ledger: Ledger, verdict: Verdict) -> Admission:
         target_faults=ledger.fault_count(Side.TARGET) - _unclean_stops(ledger),
         devices=ledger.devices,
         reason=verdict.reason,
+        is_witness_believed=is_witness_believed,
     )
 
 

@@ -78,6 +78,7 @@ class Startup:
             _refuse_repeated_run(request, ledgers)
             await self._refuse_another_run(request)
             _refuse_older_run(request, ledgers)
+            _refuse_older_directory(request, ledgers)
             outcomes = await self._judged(request, ledgers)
         _tell(host, request.run, outcomes)
         return AdmissionReply(
@@ -130,8 +131,9 @@ class Startup:
             raise
 
     async def _judge_all(self, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> list[_Outcome]:
-        owners = Owners(self._requests, self._clock, host=request.host, run=request.run)
-        judging = _Judging(Replay(self._journal, owners, host=request.host), request, ledgers)
+        owners = Owners(self._requests, self._clock, host=request.host, run=request.run, life=request.life)
+        replay = Replay(self._journal, owners, host=request.host, tried=request.tried)
+        judging = _Judging(replay, request, ledgers)
         return await for_each(judging.names(), judging.judge, at_once=AT_ONCE_MAX)
 
 
@@ -232,6 +234,22 @@ def _refuse_repeated_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -
     """Whoever has not asked before in its run finds records of it only where the number was counted from an old copy."""
     if request.run == _known_run(request, ledgers) and not request.asked_before:
         raise _stale(request, request.run)
+
+
+def _refuse_older_directory(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> None:
+    """Refuse a state directory that knows nothing of a run whose records there are: it was put back from before that run.
+
+    A host makes durable that it asks before it does, with the life of its process, and that it was admitted before it opens
+    anything. So a run later than the last admitted one is known to it by its life, or was never its own.
+    """
+    if request.admitted_run is None:
+        return
+    tried = {(each.run, each.life) for each in request.tried}
+    for ledger in ledgers:
+        for record in (entry.record for entry in ledger.entries):
+            is_later = record.host == request.host and record.run > request.admitted_run
+            if is_later and (record.run, record.life) not in tried:
+                raise _stale(request, record.run)
 
 
 def _known_run(request: AdmissionRequest, ledgers: Sequence[Ledger]) -> int:

@@ -25,7 +25,7 @@ _DESCRIPTION = "Answers the operator's commands and records what hosts decide."
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`."""
     clock = SystemClock()
-    async with connected(config.nats, name="state_control", clock=clock) as bus:
+    async with connected(config.nats, name="state_control", clock=clock, stop=stop) as bus:
         journal = NotingJournal(ChainJournal(JetStreamStream(bus), store_trouble(config.nats.monitor_url)))
         PROCESS.whereabouts = journal.whereabouts
         service = StateControl(

@@ -66,6 +66,7 @@ def decide_burial(
         operation_id=operation,
         recorded_at=clock.now_rfc3339(),
         state=ledger.state or State.SETUP,
+        given_up=True,
     )
 
 

@@ -22,6 +22,7 @@ from shared.bus.appending import append_decided
 from shared.bus.interface import Journal
 from shared.clock import Clock
 from shared.messages.control import (
+    BYTES_PER_S_MAX,
     CleanupRequest,
     CommandReply,
     CommitRequest,
@@ -38,8 +39,6 @@ from shared.migration.records import IntentRecord, Kind
 from shared.migration.refusals import Code, Refusal
 from shared.migration.table import Trigger, allowed_commands, decide
 from shared.migration.verifying import refuse_unverified
-
-_BYTES_PER_S_MAX = 1 << 50
 
 Command = Callable[[str, PlainRequest], Awaitable[CommandReply]]
 
@@ -162,9 +161,9 @@ class Commands:
             Refusal: `bad-request` for a limit that is none; `host-away`…
         """
         limit = request.bytes_per_s
-        if limit is not None and not 1 <= limit <= _BYTES_PER_S_MAX:
+        if limit is not None and not 1 <= limit <= BYTES_PER_S_MAX:
             raise Refusal(
-                Code.BAD_REQUEST, f"bytes_per_s: from 1 to {_BYTES_PER_S_MAX}, or null for no limit."
+                Code.BAD_REQUEST, f"bytes_per_s: from 1 to {BYTES_PER_S_MAX}, or null for no limit."
             )
         return await self._steer(name, "throttle", request.operation_id, bytes_per_s=limit)
 

@@ -52,6 +52,7 @@ def decide_record(
         decision=origin.decision,
         operation_id=origin.operation_id,
         recorded_at=clock.now_rfc3339(),
+        life=origin.life,
         state=request.state,
         authority=request.authority,
         trigger=request.trigger,
@@ -86,6 +87,7 @@ def decide_repair(request: RepairRequest, ledger: Ledger, clock: Clock) -> Repai
         decision=origin.decision,
         operation_id=origin.operation_id,
         recorded_at=clock.now_rfc3339(),
+        life=origin.life,
         witness_digest=request.witness_digest,
         state=request.state,
         authority=request.authority,
@@ -133,5 +135,6 @@ def _tombstone(origin: Origin, ledger: Ledger, clock: Clock) -> TombstoneRecord:
         decision=origin.decision,
         operation_id=origin.operation_id,
         recorded_at=clock.now_rfc3339(),
+        life=origin.life,
         state=ledger.state,
     )

@@ -1,9 +1,12 @@
 """What is known of a closed volume, in words for people and scripts."""
 
+from functools import partial
+
 from services.state_control.knowledge import Knowledge
+from services.state_control.unread import NO_CHOICE
 from shared.messages.recovery import ChoiceView, RecoveryReply, SideKnown
 from shared.migration.devices import Side
-from shared.migration.recovery import Choice, Consent, Held, authority_after, offers
+from shared.migration.recovery import Choice, Consent, Held, Offer, authority_after, offers
 
 _WORDS = {Consent.SAFE: "safe", Consent.ASKS: "asks", Consent.REFUSED: "refused"}
 
@@ -62,8 +65,15 @@ def choice_views(knowledge: Knowledge, host: str | None) -> tuple[ChoiceView, ..
             reason=made.reason,
             command=_command(made.choice, name, host),
         )
-        for made in offers(knowledge.known)
+        for made in map(partial(_as_far_as_recorded, knowledge), offers(knowledge.known))
     )
+
+
+def _as_far_as_recorded(knowledge: Knowledge, made: Offer) -> Offer:
+    """What it is without a journal that can be read: refused."""
+    if not knowledge.unread or made.consent is Consent.REFUSED:
+        return made
+    return Offer(made.choice, Consent.REFUSED, NO_CHOICE)
 
 
 def reply_of(
@@ -82,6 +92,7 @@ def reply_of(
         tellings=knowledge.tellings(),
         sides=sides,
         choices=choices,
+        warnings=knowledge.warnings,
     )
 
 

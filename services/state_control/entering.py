@@ -52,7 +52,7 @@ class Entering:
                 message += f" When its server has dropped the old connection, say so: `cutover vouch {name}`."
             raise Refusal(Code.OUTSTANDING_REQUESTS, message)
         origin = _origin(picture, view.tail_digest, operation)
-        flag = await self._set_flag(origin)
+        flag = await self._set_flag(origin, picture.ledger.tail.digest)
         try:
             return await self._hosts.command(
                 origin.host,
@@ -68,10 +68,10 @@ class Entering:
             kept = await self._withdraw(origin, flag)
             raise Refusal(refusal.code, refusal.message + kept, refusal.allowed) from refusal
 
-    async def _set_flag(self, origin: Origin) -> StoredReply:
+    async def _set_flag(self, origin: Origin, tail_digest: str) -> StoredReply:
         return await self._requests.request(
             record_subject("flag-set", origin.host, origin.migration),
-            SetFlagRequest(origin=origin),
+            SetFlagRequest(origin=origin, tail_digest=tail_digest),
             StoredReply,
             timeout_s=RECORD_TIMEOUT_S,
         )

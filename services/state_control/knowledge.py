@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from shared.messages.admission import WitnessView
 from shared.messages.host import ClosedView, HostStatusReply
-from shared.messages.recovery import ExamineReply, Telling
+from shared.messages.recovery import ExamineReply, Finding, Telling
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import DevicePair, RepairRecord, StateRecord
 from shared.migration.recovery import Held, Known, Standing, held_by
-from shared.migration.refusals import Code
+from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag
 
 _NOT_EXAMINED = {
@@ -30,6 +30,9 @@ class Knowledge:
     standing: Standing
     status: HostStatusReply | None  # of `host`; None when it does not answer
     examined: ExamineReply | None
+    unread: str = (
+        ""  # why the records cannot be read, and what to do: then `ledger` is empty, and says nothing
+    )
     waits_because: str = ""  # why its host is not admitted yet, where it is up and waits for that
 
     @property
@@ -58,6 +61,13 @@ class Knowledge:
         return self._closed.message if self._closed is not None else self.waits_because
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """That the journal cannot be read, and what the host that has it open warns of."""
+        views = self.status.migrations if self.status is not None else ()
+        of_host = next((each.warnings for each in views if each.name == self.ledger.migration), ())
+        return (self.unread, *of_host) if self.unread else of_host
+
+    @property
     def _closed(self) -> ClosedView | None:
         name, closed = self.ledger.migration, self.status.closed if self.status is not None else ()
         return next((each for each in closed if each.name == name), None)
@@ -78,7 +88,7 @@ class Knowledge:
             return "it is, or may be, an old copy"
         if any(not each.operation_id.startswith(_STARTUPS_OWN) for each in self._decisions_after(witness)):
             return f"it is older: of decision {witness.decision}"
-        return ""
+        return "what the journal holds besides is not known" if self.unread else ""
 
     @property
     def is_proved(self) -> bool:
@@ -91,6 +101,8 @@ class Knowledge:
         journal, witness = self._held_by_journal(), self._held_by_witness()
         if self.is_proved and witness is not None:
             return journal if journal is not None and self._journal_leads() else witness
+        if self.unread:
+            return witness or Held.DISPUTED
         if self.ledger.commit_intended or journal is None:
             return Held.DISPUTED
         is_contradicted = witness is not None and (witness is Held.TARGET) != (journal is Held.TARGET)
@@ -105,7 +117,40 @@ class Knowledge:
             proved=self.is_proved,
             remote=self.remote,
             in_doubt=self.remote if self._waits_for_word else frozenset(),
+            unusable=self._unusable,
         )
+
+    def refuse_unusable(self, side: Side) -> None:
+        """Refuse a side that the host that was asked cannot open.
+
+        Raises:
+            Refusal: with the code of what is wrong with it; `not-allowed` where nobody knows which device it is.
+        """
+        finding = self._finding(side)
+        if finding is None:
+            raise Refusal(Code.NOT_ALLOWED, f"{self._unknown_devices}.")
+        if not finding.usable:
+            raise Refusal(Code(finding.code), finding.message)
+
+    @property
+    def _unusable(self) -> dict[Side, str]:
+        if self.examined is None:
+            return {}  # nobody could look
+        found = {side: self._finding(side) for side in Side}
+        return {
+            side: self._unknown_devices if finding is None else finding.message.removesuffix(".")
+            for side, finding in found.items()
+            if finding is None or not finding.usable
+        }
+
+    def _finding(self, side: Side) -> Finding | None:
+        if self.examined is None:
+            return None
+        return self.examined.source if side is Side.SOURCE else self.examined.target
+
+    @property
+    def _unknown_devices(self) -> str:
+        return f"Which devices {self.ledger.migration!r} had is not known any more"
 
     @property
     def remote(self) -> frozenset[Side]:
@@ -138,6 +183,8 @@ class Knowledge:
 
     def _journal_doubt(self) -> str:
         ledger, witness = self.ledger, self.witness
+        if self.unread:
+            return "it cannot be read: see the warning"
         if ledger.broken is not None:
             return f"it is damaged: {ledger.broken}"
         if not ledger.exists:

@@ -61,12 +61,19 @@ class Picture:
         return self.closed is not None and self.closed.uuid not in {None, self.ledger.uuid}
 
     @property
+    def is_of_earlier_run(self) -> bool:
+        """Whether the journal gives it to a later run than the one that has it open."""
+        return self.view is not None and self.view.run < self.ledger.run
+
+    @property
     def journal_condition(self) -> JournalCondition:
         """How the journal is to the host."""
         if self.ledger.broken is not None:
             return JournalCondition.DAMAGED
         if self._has_another:
             return JournalCondition.ANOTHER
+        if self.is_of_earlier_run:
+            return JournalCondition.LATER_RUN
         return JournalCondition.GONE_BACK if self.has_gone_back else JournalCondition.SOUND
 
     def refuse_gone_back(self) -> None:
@@ -101,7 +108,7 @@ class Picture:
         """What a word about old connections would be given for; None where nobody can be given one."""
         if self.view is not None:
             return self.view.doubt
-        return doubt_of(self.run) if self.closed is not None else None
+        return doubt_of(self.closed.uuid or "", self.run) if self.closed is not None else None
 
     def require_open(self) -> HostView:
         """The host's view of a migration that it has open.

@@ -5,6 +5,7 @@ damaged, the side that is left gets its fault, then the word itself is recorded,
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from services.state_control.adoption import decide_adoption, decide_burial, decide_mending
 from services.state_control.describing import choice_views, reply_of, sides_known
@@ -13,6 +14,7 @@ from services.state_control.hosts import Hosts
 from services.state_control.knowledge import Knowledge
 from services.state_control.operations import operation_id
 from services.state_control.turns import Turns
+from services.state_control.unread import is_unread, refused, warning, who_has
 from shared.bus.appending import append_decided
 from shared.bus.interface import Journal, Requests
 from shared.clock import Clock
@@ -22,15 +24,14 @@ from shared.messages.recording import FaultReport, Origin, RecordFaultRequest, S
 from shared.messages.recovery import (
     AdoptRequest,
     ExamineRequest,
-    Finding,
     GiveUpRequest,
     RecoverRequest,
     RecoveryReply,
 )
 from shared.migration.devices import Side
-from shared.migration.ledger import Entry, Ledger
+from shared.migration.ledger import Entry, Ledger, fold
 from shared.migration.records import StateRecord
-from shared.migration.recovery import Choice, Consent, Standing, offer
+from shared.migration.recovery import Choice, Consent, Standing, authority_after, offer
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 
@@ -66,7 +67,14 @@ class Recovery:
         Raises:
             Refusal: `unknown-migration`, `journal-unsound`, `host-unknown`, `journal-away`.
         """
-        knowledge = await self._know(name, request.host)
+        try:
+            ledger = await self._journal.read(name)
+        except Refusal as refusal:
+            if not is_unread(refusal):
+                raise
+            knowledge = await self._know_without_journal(name, refusal)
+        else:
+            knowledge = await self._know(ledger, request.host)
         return reply_of(knowledge, sides_known(knowledge), choice_views(knowledge, request.host))
 
     async def try_again(self, name: str, _request: PlainRequest) -> CommandReply:
@@ -76,7 +84,7 @@ class Recovery:
             Refusal: `not-admitted` when it stays closed, and why; `not-allowed` when there is nothing to recover.
         """
         with self._turns.take(name, "try-again"):
-            knowledge = await self._know(name, None)
+            knowledge = await self._know(await self._read(name), None)
             _require(Choice.TRY_AGAIN, knowledge, accept=False)
             return _opened(await self._admitted(knowledge), knowledge)
 
@@ -88,13 +96,13 @@ class Recovery:
         """
         operation = operation_id(request.operation_id, self._new_id)
         with self._turns.take(name, "adopt"):
-            knowledge = await self._know(name, request.host)
+            knowledge = await self._know(await self._read(name), request.host)
             _require(_choice_of(request.authority), knowledge, accept=request.accept)
             if knowledge.status is None:
                 raise Refusal(
                     Code.HOST_AWAY, f"Host {knowledge.host!r} does not answer; `--host` names another."
                 )
-            _require_usable(knowledge, request.authority)
+            knowledge.refuse_unusable(request.authority)
             await self._mend(knowledge, request.authority, operation)
             await self._record_fault(knowledge, request.authority.other, operation)
             entry, _ledger = await append_decided(
@@ -117,7 +125,7 @@ class Recovery:
         """
         operation = operation_id(request.operation_id, self._new_id)
         with self._turns.take(name, "give-up"):
-            knowledge = await self._know(name, None)
+            knowledge = await self._know(await self._read(name), None)
             _require(Choice.GIVE_UP, knowledge, accept=request.accept)
             authority = knowledge.ledger.authority
             if knowledge.is_told_of:
@@ -149,8 +157,30 @@ class Recovery:
 
     # ------------------------------------------------------------------ what is known
 
-    async def _know(self, name: str, wanted: str | None) -> Knowledge:
-        ledger = await self._journal.read(name)
+    async def _read(self, name: str) -> Ledger:
+        """The records, for a word that is to be recorded behind them."""
+        try:
+            return await self._journal.read(name)
+        except Refusal as refusal:
+            raise refused(refusal, name) if is_unread(refusal) else refusal from None
+
+    async def _know_without_journal(self, name: str, refusal: Refusal) -> Knowledge:
+        """What the host knows whose migration it is, where the records cannot be read."""
+        status = await who_has(self._hosts, name)
+        if status is None:
+            raise Refusal(refusal.code, f"{refusal.message} No host that answers has {name!r}.")
+        is_open = bool(status.migrations)
+        return Knowledge(
+            ledger=fold(name, ()),
+            host=status.host,
+            standing=Standing.OPEN if is_open else Standing.CLOSED,
+            status=status,
+            examined=None if is_open else await self._hosts.examine(status.host, name, ExamineRequest()),
+            unread=warning(refusal, name, status.host, is_open=is_open),
+        )
+
+    async def _know(self, ledger: Ledger, wanted: str | None) -> Knowledge:
+        name = ledger.migration
         up = await self._hosts.names()
         recorded = ledger.host or await self._keeping_closed(ledger, up)
         if not recorded:
@@ -253,6 +283,7 @@ def _require(choice: Choice, knowledge: Knowledge, *, accept: bool) -> None:
     made = offer(choice, knowledge.known)
     name = knowledge.ledger.migration
     if made.consent is Consent.REFUSED:
+        _tell_what_the_device_lacks(choice, knowledge)
         raise Refusal(Code.NOT_ALLOWED, f"{choice} of {name!r} is refused: {made.reason}.")
     if made.consent is Consent.ASKS and not accept:
         raise Refusal(
@@ -260,18 +291,12 @@ def _require(choice: Choice, knowledge: Knowledge, *, accept: bool) -> None:
         )
 
 
-def _require_usable(knowledge: Knowledge, authority: Side) -> None:
-    """The side that is named has to be there: whoever names one that is not finds nothing to serve afterwards."""
-    examined = knowledge.examined
-    finding: Finding | None = None
-    if examined is not None:
-        finding = examined.source if authority is Side.SOURCE else examined.target
-    if finding is None:
-        raise Refusal(
-            Code.NOT_ALLOWED, f"Which devices {knowledge.ledger.migration!r} had is not known any more."
-        )
-    if not finding.usable:
-        raise Refusal(Code(finding.code), finding.message)
+def _tell_what_the_device_lacks(choice: Choice, knowledge: Knowledge) -> None:
+    """Refuse with the device's own code, where nothing but the device is in the way."""
+    side = authority_after(choice)
+    known = replace(knowledge.known, unusable={})
+    if side is not None and offer(choice, known).consent is not Consent.REFUSED:
+        knowledge.refuse_unusable(side)
 
 
 def _recorded(entry: Entry, authority: Side, why_closed: Refusal) -> CommandReply:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from services.state_control.picture import Picture
-from shared.messages.standing import gone_back
+from shared.messages.standing import gone_back, later_run
 from shared.messages.status import FaultView, MigrationStatus
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
@@ -55,8 +55,10 @@ def status_of(picture: Picture, *, warnings: Sequence[str], now: str) -> Migrati
         full_resync_because=view.full_resync_because if view else None,
         verified_at=view.verified_at if view else None,
         needs_verify=view.needs_verify if view else None,
+        application_errors=view.application_errors if view else None,
+        application_trouble=view.application_trouble if view else "",
         allowed=_allowed(picture),
-        warnings=(*_damage(picture), *warnings, *picture.host_warnings),
+        warnings=_once(*_damage(picture), *warnings, *picture.host_warnings),
         doubt=picture.doubt,
         as_of=view.at if view else _last_heard_at(picture, now),
         journal_condition=picture.journal_condition,
@@ -128,10 +130,17 @@ def _host_error(picture: Picture) -> str | None:
     return None if picture.view is not None else "The host does not have it open."
 
 
+def _once(*warnings: str) -> tuple[str, ...]:
+    """Each, in their order: of a journal that has gone back the host tells as we do."""
+    return tuple(dict.fromkeys(warnings))
+
+
 def _damage(picture: Picture) -> tuple[str, ...]:
-    broken = picture.ledger.broken
-    if picture.has_gone_back and broken is None:
-        return (gone_back(picture.ledger.migration, f"host {picture.ledger.host!r}").message,)
-    if broken is None:
-        return ()
-    return (f"The journal is damaged: {broken}. Restarting the host has it repaired.",)
+    ledger, view = picture.ledger, picture.view
+    if ledger.broken is not None:
+        return (f"The journal is damaged: {ledger.broken}. Restarting the host has it repaired.",)
+    if view is not None and picture.is_of_earlier_run:
+        return (later_run(ledger.migration, ledger.host, view.run, ledger.run),)
+    if picture.has_gone_back:
+        return (gone_back(ledger.migration, f"host {ledger.host!r}").message,)
+    return ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from services.state_control.existing import lost_closed, lost_open, unreported
 from shared.bus.interface import Journal
 from shared.messages.host import ClosedView, HostStatusReply
-from shared.messages.standing import gone_back
+from shared.messages.standing import gone_back, later_run
 from shared.messages.status import HostView, UnlistedMigration
 from shared.migration.condition import JournalCondition, condition_of, condition_when_refused
 from shared.migration.ledger import Ledger
@@ -24,6 +24,10 @@ _ANOTHER = (
 _ANOTHER_CLOSED = (
     "The journal has another migration {0!r}, of host {2!r}, than the one that host {1!r} keeps closed: {3} "
     "`cutover cleanup {0}` ends the other one; then `cutover recover {0}` tells what may be done."
+)
+_GIVEN_AWAY = (
+    "Host {1!r} still has {0!r} open, and the journal gives it to host {2!r}: two hosts may write to its devices. "
+    "Host {1!r} closes it when it looks at the journal; where it does not, end it."
 )
 _PENDING = "{} Application I/O goes on, and the host repeats it by itself. What keeps it, since {}: {}"
 _NOBODY = "No host that answers has it."
@@ -89,12 +93,12 @@ class Unlisted:
             return fresh
         if not view.tail_digest:
             return None if fresh.exists else _pending(host, view)  # it was told meanwhile
-        condition = condition_of(fresh, view.uuid, view.tail_digest)
+        condition = condition_of(fresh, view.uuid, view.tail_digest, host, view.run)
         if condition is JournalCondition.SOUND or (
             condition is JournalCondition.GONE_BACK and not fresh.exists
         ):
             return None
-        return _Found(condition, _why(condition, fresh, host))
+        return _Found(condition, _why(condition, fresh, host, view.run))
 
     async def _of_closed(self, host: str, closed: ClosedView) -> _Found | None:
         name = closed.name
@@ -123,10 +127,14 @@ class Unlisted:
             return _unreadable(name, refusal)
 
 
-def _why(condition: JournalCondition, ledger: Ledger, host: str) -> str:
+def _why(condition: JournalCondition, ledger: Ledger, host: str, run: int) -> str:
     name = ledger.migration
     if condition is JournalCondition.ANOTHER:
         return _ANOTHER.format(name, host, ledger.host)
+    if condition is JournalCondition.GIVEN_AWAY:
+        return _GIVEN_AWAY.format(name, host, ledger.host)
+    if condition is JournalCondition.LATER_RUN:
+        return later_run(name, host, run, ledger.run)
     return gone_back(name, f"host {host!r}").message if ledger.exists else lost_open(name, host)
 
 

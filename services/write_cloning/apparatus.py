@@ -8,6 +8,7 @@ import errno
 import logging
 from collections.abc import Callable
 
+from services.write_cloning.application_errors import ApplicationErrors, BrokenDevice
 from services.write_cloning.copier import Copier, TargetFailedError
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.absent import AbsentDevice
@@ -15,6 +16,7 @@ from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.interface import Device, Unfenced
 from services.write_cloning.left_behind import LeftBehind
 from services.write_cloning.map_keeper import MapKeeper
+from services.write_cloning.patience import SLICES, patience
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.verification import Verification
@@ -33,7 +35,6 @@ from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State, routi
 
 log = logging.getLogger(__name__)
 
-TICKS_PER_TIMEOUT = 8
 COPY_BUDGET_BYTES = 64 << 20
 VOLUME_BUDGET_BYTES = 64 << 20
 
@@ -61,6 +62,9 @@ class Apparatus:
         # nor shall the application, where it is the copier's.
         self._copy_pool = BufferPool(COPY_BUDGET_BYTES)
         self._volume_pool = BufferPool(VOLUME_BUDGET_BYTES)
+        self.application_errors = ApplicationErrors(
+            name, around.host, around.clock, asyncio.get_running_loop().time
+        )
         self.copier: Copier | None = None
         self.verification: Verification | None = None  # the last one of this run
         self.volume = Volume(
@@ -73,6 +77,7 @@ class Apparatus:
             target=target,
             patience_s=around.limits.io_timeout_s,
         )
+        self.volume.told_error = self.application_errors.note
         self.maps = maps
         self.due_regions: bytes | None = None  # those that the attempt has to copy; None: all
         self.volume.record_in(maps.marks)
@@ -81,7 +86,31 @@ class Apparatus:
         self._around = around
         self._copying: asyncio.Task[None] | None = None
         self._verifying: asyncio.Task[None] | None = None
+        for device in (source, target):
+            self._take_over(device)
         self.left_behind = LeftBehind(name, devices, self._device, around.tasks)
+
+    @property
+    def application_trouble(self) -> str:
+        """What the application meets now, in sentences; empty where there is nothing."""
+        return self.application_errors.trouble(self._broken())
+
+    def _broken(self) -> BrokenDevice | None:
+        """The device without which requests fail, where it is a remote one that is broken."""
+        side, state = self.volume.sides_by_authority()[0], self.volume.state
+        device = self._device(side)
+        if state is None or routing_of(state, side).reads is not side:
+            return None  # while reads come from the other side, nothing fails: the authority moves
+        if not (isinstance(device, Unfenced) and device.is_broken):
+            return None
+        is_in_sync = state in IN_SYNC_STATES and not self.volume.failover.has_dropped_target
+        return BrokenDevice(
+            side=side, name=device.identity.name, has_equal=side is Side.SOURCE and is_in_sync
+        )
+
+    def _take_over(self, device: Device) -> None:
+        if isinstance(device, Unfenced):
+            device.belong_to(self.name)
 
     @property
     def due_bytes(self) -> int:
@@ -109,26 +138,51 @@ class Apparatus:
             device = await self._around.opener.open_recorded(self._devices.target, is_target=True)
             if device.alignment_bytes > self.volume.alignment_bytes:
                 await device.close()
-                message = f"{device.identity.name} takes blocks of {device.alignment_bytes} bytes now"
-                raise Refusal(Code.DEVICE_CHANGED, f"{message}; the volume was opened for smaller ones.")
+                message = (
+                    f"{device.identity.name} takes blocks of {device.alignment_bytes} bytes now; the volume was opened for "
+                    f"smaller ones. Restart the write cloning service of host {self._around.host}."
+                )
+                raise Refusal(Code.DEVICE_CHANGED, message)
             self.target = device
+            self._take_over(device)
             self.volume.replace(Side.TARGET, device)
 
     async def flush_target(self) -> None:
         """Flush the target; a failure takes it out of the routing.
 
         Raises:
-            Refusal: it failed.
+            Refusal: it failed, in the flush or meanwhile.
         """
         if self.volume.failover.has_dropped_target:
-            raise Refusal(Code.DEVICE_FAILED, f"The target of {self.name} has failed; it goes back to setup.")
+            raise self._target_has_failed()
         is_clone = self.volume.sides_by_authority()[1] is Side.TARGET
-        failure = await self._flush(self.target, Side.TARGET)
+        failure = await self._flush_in_turn(self.target, Side.TARGET)
         if failure is not None:
             self.volume.failover.target_failed(failure)
             message = f"The target of {self.name} could not be flushed ({failure.cause})"
             consequence = "the migration goes back to setup" if is_clone else "nothing has changed"
             raise Refusal(Code.DEVICE_FAILED, f"{message}; {consequence}.")
+
+    async def flush_source(self) -> None:
+        """Flush the source, so that it is known to have lost no write: none that was read around, none that will be looked for.
+
+        Where writeback has failed, reads give the old data and only the next flush tells.
+
+        Raises:
+            Refusal: it failed, which is a fault of the source; or (`busy`) it takes longer than `io_timeout`, which is
+                none; or the target failed meanwhile.
+        """
+        failure = await self._flush_in_turn(self.source, Side.SOURCE)
+        if failure is None:
+            return
+        if failure.cause == TIMEOUT:
+            message = (
+                f"The source of {self.name} was not flushed within {self._around.limits.io_timeout_s:g} s"
+            )
+            raise Refusal(Code.BUSY, f"{message}; nothing has changed.")
+        self.volume.failover.source_failed(failure)
+        message = f"The source of {self.name} could not be flushed ({failure.cause})"
+        raise Refusal(Code.DEVICE_FAILED, f"{message}: it may have lost writes that it had answered.")
 
     async def flush_all(self) -> Failure | None:
         """Flush what the last state wrote to; returns the failure of the authority, if there was one.
@@ -155,10 +209,27 @@ class Apparatus:
     def _device(self, side: Side) -> Device:
         return self.source if side is Side.SOURCE else self.target
 
+    async def _flush_in_turn(self, device: Device, side: Side) -> Failure | None:
+        """Flush for a decision.
+
+        Raises:
+            Refusal: the target left the routing meanwhile; writes wait for the decision about that.
+        """
+        flushing = self._around.tasks.create_task(self._flush(device, side), name=f"flush {self.name}")
+        try:
+            if await self.volume.failover.unless_target_leaves(flushing):
+                return flushing.result()
+        finally:
+            flushing.cancel()
+        raise self._target_has_failed()
+
+    def _target_has_failed(self) -> Refusal:
+        return Refusal(Code.DEVICE_FAILED, f"The target of {self.name} has failed; it goes back to setup.")
+
     async def _flush(self, device: Device, side: Side) -> Failure | None:
         cause = None
         try:
-            async with asyncio.timeout(self._around.limits.io_timeout_s):
+            async with patience(self._around.limits.io_timeout_s):
                 error = await transfers.flush(device)
         except TimeoutError:
             error, cause = errno.ETIMEDOUT, TIMEOUT
@@ -176,7 +247,7 @@ class Apparatus:
             Refusal: a device failed meanwhile, or the writes took longer than `io_timeout`; they go on as before.
         """
         try:
-            async with asyncio.timeout(self._around.limits.io_timeout_s):
+            async with patience(self._around.limits.io_timeout_s):
                 await self.volume.quiesce()
         except SideFailedError:
             self.volume.release()
@@ -203,14 +274,15 @@ class Apparatus:
     async def make_equal(self, request: Request) -> None:
         """Copy a range again that the source failed to write, then answer the write with the source's error."""
         try:
-            async with asyncio.timeout(self._around.limits.io_timeout_s):
+            async with patience(self._around.limits.io_timeout_s):
                 error = await copy_again(
                     self.source,
                     self.target,
                     request.low,
                     request.high,
                     self._volume_pool,
-                    lambda: self.volume.failover.needs_recopy(request),
+                    is_wanted=lambda: self.volume.failover.needs_recopy(request),
+                    flush_failed=self._source_flush_failed,
                 )
         except TimeoutError:
             error = errno.ETIMEDOUT
@@ -220,6 +292,9 @@ class Apparatus:
                 Failure(side=Side.TARGET, operation="write", cause=cause, errno=error, offset=request.offset)
             )
         self.volume.failover.settle(request)
+
+    def _source_flush_failed(self, error: int) -> None:
+        self._listener.source_failed(Failure.of_flush(Side.SOURCE, error))
 
     # ------------------------------------------------------------------ the copier
 
@@ -318,21 +393,27 @@ class Apparatus:
 
     async def watch(self) -> None:
         """Look after requests that a device does not answer, and errors of the target that only a flush brings out. Endless."""
+        async with asyncio.TaskGroup() as flushing:
+            await self._watch(flushing)
+
+    async def _watch(self, flushing: asyncio.TaskGroup) -> None:
+        # Nothing is waited for but the clock: time is what is counted here, and flushes are what hangs.
         limits = self._around.limits
         loop = asyncio.get_running_loop()
         flush_at = loop.time() + limits.target_flush_interval_s
+        flush: asyncio.Task[None] | None = None
         while True:
-            await asyncio.sleep(limits.io_timeout_s / TICKS_PER_TIMEOUT)
+            await asyncio.sleep(limits.io_timeout_s / SLICES)
             tick = self.volume.overdue.count()
-            overdue = self.volume.overdue.on_target(tick - TICKS_PER_TIMEOUT)
+            overdue = self.volume.overdue.on_target(tick - SLICES)
             if overdue is not None:
                 self.volume.failover.target_timed_out(overdue)
-            overdue = self.volume.overdue.on_source(tick - TICKS_PER_TIMEOUT)
+            overdue = self.volume.overdue.on_source(tick - SLICES)
             if overdue is not None:
                 self.volume.failover.source_timed_out(overdue)
-            if loop.time() >= flush_at:
+            if loop.time() >= flush_at and (flush is None or flush.done()):
                 flush_at = loop.time() + limits.target_flush_interval_s
-                await self.flush_clone()
+                flush = flushing.create_task(self.flush_clone(), name=f"flush the clone of {self.name}")
 
     async def flush_clone(self) -> None:
         """Flush the target, and the source too where that makes regions clean: those that nobody wrote for a while."""
@@ -354,7 +435,7 @@ class Apparatus:
 
     async def _flush_as_application(self) -> int:
         try:
-            async with asyncio.timeout(self._around.limits.io_timeout_s):
+            async with patience(self._around.limits.io_timeout_s):
                 return await self.volume.flush()
         except TimeoutError:
             return errno.ETIMEDOUT  # whatever follows from that, the volume sees to it

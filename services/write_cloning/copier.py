@@ -15,20 +15,21 @@ from typing import NoReturn
 
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.buffers import Buffer, BufferPool
+from services.write_cloning.devices.extents import FileShrunkError
 from services.write_cloning.devices.interface import Device, Extent, ZeroMode
 from services.write_cloning.pace import Pace
+from services.write_cloning.patience import patience
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
 from services.write_cloning.volume.regions import REGION_DIFFERS
 from services.write_cloning.volume.room import take
 from services.write_cloning.volume.volume import Volume
+from shared.messages.status import UNREADABLE_REGIONS_MAX
 from shared.migration.devices import Side
 
 COPIES_IN_FLIGHT = 4
 LOOK_AHEAD_BYTES = 256 << 20  # how far the source is asked for holes at once
 REGIONS_TOLD_MAX = 4096  # by one answer about them: a millisecond's work
-UNREADABLE_SHOWN_MAX = 16
-
 
 _NEGATED = b"\1" + bytes(255)
 
@@ -86,7 +87,12 @@ class Copier:
     @property
     def unreadable_regions(self) -> tuple[int, ...]:
         """The first regions of the source that could not be read, by number."""
-        return tuple(self._unreadable[:UNREADABLE_SHOWN_MAX])
+        return tuple(self._unreadable[:UNREADABLE_REGIONS_MAX])
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing is left to copy but regions that could not be read, which are not tried again."""
+        return bool(self._unreadable) and not self.at_work and self._next_due() < 0
 
     def is_unreadable_in(self, begin: int, end: int) -> bool:
         """Whether the source could not be read in any of these regions."""
@@ -240,10 +246,12 @@ class Copier:
 
     async def _extents_of_target(self, hole: Extent) -> Sequence[Extent]:
         try:
-            async with asyncio.timeout(self._io_timeout_s):
+            async with patience(self._io_timeout_s):
                 return await self._target.extents(hole.offset, hole.length)
         except TimeoutError:
             self._fail_target("read", hole, errno.ETIMEDOUT, TIMEOUT)
+        except FileShrunkError:  # zeroing would «succeed» beyond its end, and put nothing there
+            self._fail_target("read", hole, errno.EIO, None)
         except OSError:
             return (Extent(hole.offset, hole.length, is_hole=False),)  # not known to be zero
 
@@ -252,7 +260,7 @@ class Copier:
     ) -> None:
         cause = None
         try:
-            async with asyncio.timeout(self._io_timeout_s):
+            async with patience(self._io_timeout_s):
                 error = await transfer
         except TimeoutError:
             error, cause = errno.ETIMEDOUT, TIMEOUT

@@ -113,6 +113,8 @@ class Executor:
                 await apparatus.open_target()
             case Step.FLUSH_TARGET:
                 await apparatus.flush_target()
+            case Step.FLUSH_SOURCE:
+                await apparatus.flush_source()
             case Step.HOLD_WRITES:
                 await apparatus.hold_writes()
             case Step.DROP_TARGET:
@@ -223,6 +225,9 @@ class Executor:
 
     async def _try(self, row: Transition, changes: dict[str, Any]) -> None:
         if row.authority is Side.TARGET and self._witness.authority is Side.SOURCE:
+            if self._apparatus.volume.failover.is_repairing:
+                message = f"The source of {self._witness.migration} has failed a write, and both sides are not the same yet"
+                raise Refusal(Code.BUSY, f"{message}; nothing has changed.")
             self._apparatus.volume.failover.begin_move()  # until the routing follows
         try:
             await self._keeper.amend(**changes)
@@ -233,7 +238,7 @@ class Executor:
     async def _undo(self, row: Transition) -> None:
         """Be as before a decision that the witness did not take."""
         volume = self._apparatus.volume
-        self._map_decisions.undo(row)
+        await self._map_decisions.undo(row)
         volume.failover.end_move(moved=False)
         volume.release()
         if row.trigger is Trigger.CLEANUP:

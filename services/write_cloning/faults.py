@@ -5,6 +5,7 @@ else that changes something belongs to the turn of whoever decides.
 """
 
 import logging
+from dataclasses import replace
 
 from services.write_cloning.keeper import Keeper
 from services.write_cloning.reporter import Reporter
@@ -94,7 +95,10 @@ class Faults:
     def taken_along(self, faults: tuple[FaultReport, ...]) -> None:
         """A decision has put these, the first of the undecided, into the witness; `report` follows."""
         self._newly_kept = faults
-        del self._undecided[: len(faults)]  # more may have come
+        # More may have come while the decision was written. They are of the attempt that it begins: once the journal records that
+        # one, it takes no fault of the attempt before.
+        attempt = self._keeper.witness.attempt
+        self._undecided = [replace(fault, attempt=attempt) for fault in self._undecided[len(faults) :]]
 
     def report(self) -> None:
         """Have recorded what the last decision took along."""

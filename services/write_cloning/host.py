@@ -1,23 +1,13 @@
 """All migrations of one host: admitted at the start, set up and cleaned up while it runs, stopped together at the end."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Iterator, Mapping
 
-from services.write_cloning.devices.absent import AbsentDevice
-from services.write_cloning.devices.interface import Device
-from services.write_cloning.fences import (
-    refuse_in_doubt,
-    refuse_other_doubt,
-    sides_in_doubt,
-    unfenced_sides,
-    unfenced_when_admitted,
-)
-from services.write_cloning.map_keeper import MapKeeper
-from services.write_cloning.map_takeover import NOTHING_COPIED, taken_over
+from services.write_cloning.fences import refuse_other_doubt
+from services.write_cloning.journal_look import has_ended
 from services.write_cloning.migration import Migration
+from services.write_cloning.opening import Opened, open_admitted, open_new, why_over
 from services.write_cloning.own_status import own_status_of
 from services.write_cloning.reporter import origin_of
 from services.write_cloning.surroundings import Surroundings
@@ -42,23 +32,18 @@ from shared.messages.host import (
 )
 from shared.messages.recording import DecisionRequest
 from shared.messages.status import HostView, MigrationStatus
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.names import NAME_RULE, is_valid_name
-from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, InvariantError, Refusal
-from shared.migration.states import CLONING_STATES, State
+from shared.migration.states import State
 from shared.migration.table import Facts, Trigger, decide
 
 log = logging.getLogger(__name__)
 
 ADMISSION_TIMEOUT_S = 60.0
 
-_OVER = (
-    "it was cleaned up on this host, and the journal is older than that. Bring the newer journal back, or say "
-    "`cutover recover {} --give-up`."
-)
 _AWAY = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY})
-_MISTAKES = frozenset({Code.DEVICE_CHANGED, Code.DEVICE_NOT_ALLOWED})  # of the operator, not of the device
 
 
 class Host:
@@ -72,7 +57,8 @@ class Host:
         self._in_doubt: set[str] = set()  # closed until an operator vouches
         self._vouched_for: set[str] = set()  # being opened on an operator's word
         self._being_set_up: set[str] = set()
-        self._being_let_go: set[str] = set()  # cleaned up; what belongs to the name is about to be removed
+        # Cleaned up, so that what belongs to the name is about to be removed; or another host's by now, with requests under way.
+        self._being_let_go: set[str] = set()
         self._has_asked = False  # for admission, in this run
 
     @property
@@ -89,7 +75,11 @@ class Host:
             Refusal: there is no answer yet; nothing was opened.
         """
         witnesses, unreadable = await self._around.witnesses.read_all()
-        opened = await self._around.witnesses.openings.read()
+        known = {witness.migration: witness for witness in witnesses}
+        openings = self._around.witnesses.openings
+        await self._made_durable(openings.note_try(self._around.run, self._around.life))
+        opened = await openings.read()
+        runs = await openings.runs()
         request = AdmissionRequest(
             host=self._around.host,
             run=self._around.run,
@@ -98,21 +88,32 @@ class Host:
             asked_before=self._has_asked,
             witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
             unreadable=tuple(unreadable),
+            admitted_run=runs.admitted,
+            tried=runs.tried,
         )
         reply = await self._ask(request)
+        believed, is_any_closed = _believed(reply, known), bool(reply.closed)
+        noting = openings.note_admitted(self._around.run, believed, is_any_closed=is_any_closed)
+        await self._made_durable(noting)
         self._closed.pop(only, None)
         uuids = {witness.migration: witness.uuid for witness in witnesses}
         for name in reply.removed:
             await self._forget(name, uuids.get(name))
         for closed in reply.closed:
-            is_over = closed.uuid is not None and await self._around.witnesses.openings.is_removed(
-                closed.uuid
-            )
-            message = _OVER.format(closed.migration) if is_over else closed.message
-            self._keep_closed(closed.migration, closed.uuid, closed.code, message)
-        known = {witness.migration: witness for witness in witnesses}
+            over = await why_over(closed.migration, closed.uuid, self._around)
+            self._keep_closed(closed.migration, closed.uuid, closed.code, over or closed.message)
         for admission in reply.admitted:
             await self._open(admission, known.get(admission.migration))
+
+    @staticmethod
+    async def _made_durable(noting: Awaitable[None]) -> None:
+        try:
+            await noting
+        except OSError as error:
+            why = error.strerror or error
+            raise Refusal(
+                Code.BUSY, f"Which run this is could not be noted in host.state_dir: {why}."
+            ) from error
 
     async def _ask(self, request: AdmissionRequest) -> AdmissionReply:
         subject = admission_subject(self._around.host)
@@ -156,86 +157,29 @@ class Host:
                 await self._forget(name, uuid)
 
     async def _open(self, admission: Admission, earlier: Witness | None) -> None:
-        is_vouched_for = admission.migration in self._vouched_for
-        self._in_doubt.discard(admission.migration)
-        if earlier is not None and earlier.uuid != admission.uuid:
-            earlier = None  # of another migration, in whose place an operator's word stands
-        if earlier is None and await self._around.witnesses.openings.is_removed(admission.uuid):
-            message = _OVER.format(admission.migration)
-            self._keep_closed(admission.migration, admission.uuid, Code.NOT_ADMITTED, message)
-            return
-        in_doubt = () if is_vouched_for else sides_in_doubt(admission.devices, earlier)
+        name = admission.migration
+        self._in_doubt.discard(name)
         try:
-            refuse_in_doubt(admission, in_doubt)
-        except Refusal as refusal:
-            self._in_doubt.add(admission.migration)
-            self._keep_closed(admission.migration, admission.uuid, refusal.code, refusal.message)
-            return
-        try:
-            source, target, target_missing = await self._open_devices(admission)
-        except Refusal as refusal:
-            message = (
-                f"{refusal.message} Then restart the write cloning service of host {self._around.host}, or say "
-                f"`cutover recover {admission.migration} --try-again`."
+            opened = await open_admitted(
+                admission, earlier, self._around, is_vouched_for=name in self._vouched_for
             )
-            self._keep_closed(admission.migration, admission.uuid, refusal.code, message)
+        except Refusal as refusal:
+            if refusal.code is Code.OUTSTANDING_REQUESTS:
+                self._in_doubt.add(name)
+            self._keep_closed(name, admission.uuid, refusal.code, refusal.message)
             return
-        maps = await taken_over(
-            admission,
-            earlier,
-            files=self._around.maps,
-            region_size_bytes=self._around.limits.region_size_bytes,
-            run=self._around.run,
-        )
-        witness = _admitted_witness(admission, earlier, maps, self._around)
-        witness = replace(witness, unfenced=unfenced_when_admitted(admission, in_doubt))
-        try:
-            await self._around.witnesses.write(witness)
-            await self._around.witnesses.openings.note(witness.uuid, witness.run)
-        except OSError as error:
-            await maps.release()
-            await source.close()
-            await target.close()
-            message = f"its witness could not be written: {error.strerror or error}"
-            self._keep_closed(admission.migration, admission.uuid, Code.INTERNAL, message)
-            return
-        await maps.tidy()
-        migration = Migration(witness=witness, source=source, target=target, maps=maps, around=self._around)
-        self._migrations[admission.migration] = migration
-        migration.begin(target_missing=target_missing)
+        self._begin(opened)
         log.info(
             "admitted as %s and open in %s: %s",
             admission.label,
             admission.state,
             admission.reason,
-            extra=about(migration.name),
+            extra=about(name),
         )
 
-    async def _open_devices(self, admission: Admission) -> tuple[Device, Device, str]:
-        """Open both sides, or the authority alone, and tell why a target that the state needs is not open.
-
-        In `setup` the target is opened if it can be, so that it is locked. In a cloning state a target that is gone or broken has
-        failed, as it may do at any other time. One that is another device, or that this host may not open, is somebody's
-        mistake, to be cleared up before anything is used.
-        """
-        devices, opener = admission.devices, self._around.opener
-        if admission.authority is Side.TARGET:
-            target = await opener.open_recorded(devices.target, is_target=True)
-            return AbsentDevice(devices.source), target, ""
-        source = await opener.open_recorded(devices.source, is_target=False)
-        try:
-            return source, await opener.open_recorded(devices.target, is_target=True), ""
-        except Refusal as refusal:
-            if admission.state is not State.SETUP and refusal.code in _MISTAKES:
-                await source.close()
-                raise
-            log.warning(
-                "the target is not open: %s",
-                refusal.message,
-                extra=about(admission.migration, admission.attempt),
-            )
-            missing = "" if admission.state is State.SETUP else str(refusal.code)
-            return source, AbsentDevice(devices.target), missing
+    def _begin(self, opened: Opened) -> None:
+        self._migrations[opened.migration.name] = opened.migration
+        opened.migration.begin(target_missing=opened.target_missing)
 
     def _keep_closed(self, name: str, uuid: str | None, code: str, message: str) -> None:
         log.error("%s stays closed: %s", name, message, extra=about(name))
@@ -259,13 +203,13 @@ class Host:
             raise Refusal(Code.NAME_TAKEN, f"Host {self._around.host} has a migration named {name} already.")
         self._being_set_up.add(name)
         try:
-            migration = await self._begin(name, request)
+            migration = await self._set_up(name, request)
         finally:
             self._being_set_up.discard(name)
         return await migration.confirm()
 
     def _refuse_being_let_go(self, name: str) -> None:
-        """Refuse to begin what the end of the last migration of that name would remove: its witness, and its map."""
+        """Refuse to begin what the end of the last migration of that name would remove or still use: witness, map, devices."""
         if name in self._being_let_go:
             raise Refusal(Code.BUSY, f"The last migration named {name} is being let go of: try again.")
 
@@ -276,42 +220,27 @@ class Host:
         except Refusal as refusal:
             log.info("not judged anew: %s", refusal.message, extra=about(name))
 
-    async def _begin(self, name: str, request: HostSetupRequest) -> Migration:
+    async def _set_up(self, name: str, request: HostSetupRequest) -> Migration:
         row = decide(Facts(state=None), Trigger.SETUP)
         try:
-            source, target, devices = await self._around.opener.open_pair(
-                request.source, request.target, overwrite_target=request.overwrite_target
-            )
+            opened = await open_new(name, request, row.trigger, self._around)
         except Refusal as refusal:
             if refusal.code is Code.DEVICE_BUSY:
                 await self._refuse_own_devices(request)
             raise
-        witness = self._first_witness(name, request, devices, row.trigger)
-        try:
-            await self._around.witnesses.write(witness)
-            await self._around.witnesses.openings.note(witness.uuid, witness.run)
-        except OSError as error:
-            await source.close()
-            await target.close()
-            with contextlib.suppress(OSError):  # it may be there all the same; then the next start finds it
-                await self._around.witnesses.discard(name)
-            raise Refusal(Code.INTERNAL, f"The witness of {name} could not be written: {error}.") from error
-        region_count = -(-devices.source.size_bytes // self._around.limits.region_size_bytes)
-        maps = MapKeeper(name, region_count, self._around.maps, full_because=NOTHING_COPIED)
-        migration = Migration(witness=witness, source=source, target=target, maps=maps, around=self._around)
-        self._migrations[name] = migration
-        migration.begin()
+        self._begin(opened)
         log.info("set up, and open", extra=about(name))
-        migration.reporter.want_decision(
+        witness = opened.migration.witness
+        opened.migration.reporter.want_decision(
             DecisionRequest(
                 origin=origin_of(witness),
                 state=State.SETUP,
                 authority=Side.SOURCE,
                 trigger=row.trigger,
-                devices=devices,
+                devices=witness.devices,
             )
         )
-        return migration
+        return opened.migration
 
     async def _refuse_own_devices(self, request: HostSetupRequest) -> None:
         """Say which migration of this host has a device, where one has: its own lock names only this process."""
@@ -329,22 +258,6 @@ class Host:
         except Refusal:  # what cannot be looked at is none that we hold
             return False
 
-    def _first_witness(
-        self, name: str, request: HostSetupRequest, devices: DevicePair, trigger: Trigger
-    ) -> Witness:
-        return Witness(
-            migration=name,
-            uuid=request.uuid,
-            host=self._around.host,
-            run=self._around.run,
-            state=State.SETUP,
-            decision=1,
-            operation_id=request.operation_id,
-            trigger=trigger,
-            devices=devices,
-            unfenced=unfenced_sides(devices, State.SETUP, Side.SOURCE),
-        )
-
     async def vouch(self, name: str, request: HostCommand) -> DecidedReply:
         """Take the operator's word that the old connections to remote devices are gone; opens what was closed for want of it.
 
@@ -353,7 +266,7 @@ class Host:
         """
         closed = self._closed.get(name)
         if name in self._in_doubt and closed is not None and closed.uuid == request.uuid:
-            refuse_other_doubt(name, request, doubt_of(self._around.run))
+            refuse_other_doubt(name, request, doubt_of(closed.uuid or "", self._around.run))
             self._vouched_for.add(name)
             try:
                 await self.try_again(name, TryAgainRequest())  # its records may be others by now, too
@@ -421,19 +334,54 @@ class Host:
         )
 
     async def look_at_journal(self) -> None:
-        """Look whether the journal holds what each migration relied on, one after the other; and which closed ones are over."""
+        """Look whether the journal holds what each migration relied on, one after the other; and which closed ones are over.
+
+        What an operator has given to another host, or given up, is served no more; nor what a later run of this name has.
+        """
         for migration in tuple(self._migrations.values()):
-            await migration.look_at_journal()
+            journal = migration.journal
+            await journal.again()
+            if journal.condition is JournalCondition.GIVEN_AWAY:
+                self._hand_over(
+                    migration, f"{journal.trouble} `cutover adopt --host {self._around.host}` would admit it."
+                )
+            elif journal.condition is JournalCondition.LATER_RUN:
+                self._hand_over(
+                    migration,
+                    f"{journal.trouble} End this process, and give each machine a host name of its own; of this name only the "
+                    "latest run would be admitted.",
+                )
+            elif journal.is_over and migration.witness.state is not None:  # not by its own clean-up
+                self._hand_over(migration, f"{migration.name} was given up.")
         for closed in tuple(self._closed.values()):
             if closed.uuid is not None and await self._is_over(closed.name, closed.uuid):
                 await self._look_again(closed.name)
+
+    def _hand_over(self, migration: Migration, why: str) -> None:
+        """Close what others may write to by now. The witness stays: it may be the newest that there is."""
+        name = migration.name
+        if self._migrations.get(name) is not migration:
+            return
+        del self._migrations[name]
+        self._being_let_go.add(name)
+        self._keep_closed(name, migration.witness.uuid, Code.NOT_ADMITTED, why)
+        self._around.tasks.create_task(self._release_given_away(migration), name=f"hand over {name}")
+
+    async def _release_given_away(self, migration: Migration) -> None:
+        try:
+            await migration.hand_over()
+            log.warning("closed, and let go", extra=about(migration.name, migration.witness.attempt))
+        except (Refusal, OSError, InvariantError):
+            log.exception("not let go of cleanly", extra=about(migration.name))
+        finally:
+            self._being_let_go.discard(migration.name)
 
     async def _is_over(self, name: str, uuid: str) -> bool:
         try:
             ledger = await self._around.journal.read(name)
         except Refusal:  # nobody knows, for now
             return False
-        return ledger.has_had(uuid) and ledger.uuid != uuid
+        return has_ended(ledger, uuid)
 
     def whereabouts(self, name: str) -> Whereabouts:
         """Which attempt an open migration is in, for the log."""
@@ -468,7 +416,10 @@ class Host:
         except (Refusal, OSError, InvariantError):
             log.exception("not stopped cleanly", extra=about(migration.name))  # the others shall be
             return False
-        log.info("closed%s", "" if is_clean else ", but not cleanly", extra=about(migration.name))
+        if is_clean:
+            log.info("closed", extra=about(migration.name))
+        else:
+            log.warning("closed, but not cleanly", extra=about(migration.name))
         return is_clean
 
     def busy_devices(self) -> list[str]:
@@ -498,36 +449,11 @@ def _refuse_malformed(reply: AdmissionReply) -> None:
             )
 
 
-def _ends_attempt(earlier: Witness, admission: Admission) -> bool:
-    return earlier.state in CLONING_STATES and admission.state is State.SETUP
-
-
-def _admitted_witness(
-    admission: Admission, earlier: Witness | None, maps: MapKeeper, around: Surroundings
-) -> Witness:
-    is_same_attempt = earlier is not None and earlier.attempt == admission.attempt
-    is_going_on = is_same_attempt and admission.state is not State.SETUP
-    return Witness(
-        migration=admission.migration,
-        uuid=admission.uuid,
-        host=around.host,
-        run=around.run,
-        state=admission.state,
-        authority=admission.authority,
-        attempt=admission.attempt,
-        decision=admission.decision,
-        operation_id=f"{admission.uuid}:admitted:{around.run}",
-        trigger=admission.label,
-        detail=admission.reason,
-        tail_digest=admission.tail_digest,
-        flag_digest=admission.flag_digest,
-        spent_flag_digest=earlier.spent_flag_digest if earlier is not None else "",
-        faults=earlier.faults if earlier is not None and is_same_attempt else (),
-        devices=admission.devices,
-        region_map=maps.map_id,
-        full_because=maps.full_because,
-        paused=earlier is not None and earlier.paused and not _ends_attempt(earlier, admission),
-        throttle_bytes_per_s=earlier.throttle_bytes_per_s if earlier is not None else None,
-        needs_verify=earlier.needs_verify if earlier is not None and is_going_on else False,
-        verified_at=earlier.verified_at if earlier is not None and is_going_on else None,
-    )
+def _believed(reply: AdmissionReply, witnesses: Mapping[str, Witness]) -> dict[str, int]:
+    """The runs of the witnesses by which startup has admitted, by UUID."""
+    admitted = [(each, witnesses.get(each.migration)) for each in reply.admitted if each.is_witness_believed]
+    return {
+        witness.uuid: witness.run
+        for each, witness in admitted
+        if witness is not None and witness.uuid == each.uuid
+    }

@@ -36,6 +36,17 @@ class Keeper:
             await self._witnesses.write(witness)
             self.witness = witness
 
+    async def remember(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
+        """Change some fields for a command, durably on return.
+
+        Raises:
+            Refusal: `internal` where it could not be written.
+        """
+        try:
+            await self.amend(**changes)
+        except OSError as error:
+            raise unwritten(self.witness, error) from error
+
     async def insist(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
         """Change some fields, however long it takes: until they are durable, what the target misses is not answered."""
         while True:

@@ -9,14 +9,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.write_cloning.export.errors import ExportError
-from services.write_cloning.export.listener import Listener, inherited_listeners, listen_tcp, listen_unix
+from services.write_cloning.export.listener import (
+    Listener,
+    are_handed_down,
+    inherited_listeners,
+    listen_tcp,
+    listen_unix,
+)
 from services.write_cloning.export.rights import Rights, rights_for
 from services.write_cloning.export.tls import Tls
 from shared.clock import Clock
 from shared.config.exposure import why_exposed
+from shared.config.load import ConfigError
 from shared.config.model import NbdConfig
 from shared.migration.refusals import Code, Refusal
 from shared.tls.files import CertificateError, tls_files
+
+
+def check_places(config: NbdConfig) -> None:
+    """See, before anything is waited for, that there is what the configuration names for its sockets.
+
+    Raises:
+        ConfigError: there is no such account, or no such folder. Whoever starts the host again and again mends neither.
+    """
+    if are_handed_down(os.environ, os.getpid()):
+        return  # then none is made
+    try:
+        rights_for(config.socket_owner, config.socket_group)
+    except ExportError as error:
+        raise ConfigError(f"{error}.") from None
+    for address in config.listen:
+        scheme, _, place = address.partition("://")
+        if scheme == "unix" and not (folder := Path(place).parent).is_dir():
+            raise ConfigError(f"nbd.listen: {address} cannot be listened on: there is no folder {folder}.")
 
 
 def open_listeners(config: NbdConfig, usual: Path) -> list[Listener]:
@@ -33,7 +58,8 @@ def tls_of(config: NbdConfig, clock: Clock) -> Iterator[Tls | None]:
     """What TCP is served with, or None: nothing, if it is served at all. The files are looked at.
 
     Raises:
-        Refusal: something is wrong with them.
+        ConfigError: something is wrong with them.
+        Refusal: nothing is but that they are not valid yet, by this machine's clock.
     """
     files = tls_files(config)
     if files is None:
@@ -42,7 +68,11 @@ def tls_of(config: NbdConfig, clock: Clock) -> Iterator[Tls | None]:
     try:
         tls = Tls(files, clock)
     except CertificateError as error:
-        raise Refusal(Code.BAD_REQUEST, f"{error}.") from error
+        if (
+            error.is_too_early
+        ):  # by a clock that is not set yet, perhaps: whoever starts us again may have more luck
+            raise Refusal(Code.BAD_REQUEST, f"{error}.") from error
+        raise ConfigError(f"{error}.") from error
     try:
         yield tls
     finally:

@@ -67,12 +67,15 @@ class MapDecisions:
         elif because := _why_given_up(row):
             maps.void(because)
 
-    def undo(self, row: Transition) -> None:
-        """The decision is not in the witness, or should not be."""
+    async def undo(self, row: Transition) -> None:
+        """The decision is not in the witness, or should not be. Writes are still held: they wait until this is done."""
         maps = self._apparatus.maps
         if row.trigger is Trigger.SYNC and maps.marks is not self._apparatus.volume.marks:
             # Begun in vain. Whoever finds it finds that everything may differ.
             maps.void(self._keeper.witness.full_because)
+        if self._keeper.witness.region_map not in {"", maps.map_id}:
+            # Given up for the decision: it records nothing any more, and the witness was to say so in the write that failed.
+            await self.distrust(maps.full_because)
 
     async def distrust(self, because: str) -> None:
         """Have the witness trust no map, however long that takes: writes wait for it."""

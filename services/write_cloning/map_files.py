@@ -1,5 +1,8 @@
 """Where region maps are kept: a file each, written in place, and durable when a write returns.
 
+A map says what differs now, so one that a backup has kept is worse than none. Nothing in its bytes would tell: only the
+witness that names it is held against the journal. So a file ends with what tells it from every copy, and a copy is not read.
+
 What it must not know: what the bytes mean. A simulation puts a disk with a volatile cache behind the same interface.
 """
 
@@ -12,9 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from services.write_cloning.devices.inodes import generation
+
 SUFFIX = ".map"
 FILE_BYTES_MAX = 256 << 20
 _ASIDE = ".new"
+_OWN_BYTES = 64
 _Result = TypeVar("_Result")
 
 
@@ -46,7 +52,7 @@ class MapFiles(Protocol):
         """The content, or None where there is no such file.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read; `ESTALE`: it is not the file that was written, but a copy of it.
         """
 
     async def remove_all(self, migration: str, *, but: str = "") -> None:
@@ -102,7 +108,7 @@ def _create(directory: Path, name: str, content: bytes) -> int:
     aside = directory / (name + _ASIDE)
     descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        _write_all(descriptor, content, 0)
+        _write_all(descriptor, content + _its_own(descriptor), 0)
         os.fsync(descriptor)
         aside.replace(directory / name)
         _sync_directory(directory)
@@ -123,11 +129,20 @@ def _read(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
+            own = _its_own(file.fileno())
     except FileNotFoundError:
         return None
     if len(content) > FILE_BYTES_MAX:
         raise OSError(errno.EFBIG, "far too large for a region map")
-    return content
+    if not content.endswith(own):
+        raise OSError(errno.ESTALE, "it is a copy of what was written, as from a backup")
+    return content.removesuffix(own)
+
+
+def _its_own(descriptor: int) -> bytes:
+    """What no copy of a file has. A file that is removed leaves its inode's number to another, but not its generation."""
+    told = generation(descriptor).hex()
+    return f"inode {os.fstat(descriptor).st_ino} generation {told}\n".encode().rjust(_OWN_BYTES)
 
 
 def _remove_all(directory: Path, prefix: str, but: str) -> None:

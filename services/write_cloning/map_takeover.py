@@ -19,11 +19,12 @@ from services.write_cloning.witness import Witness
 from shared.logs.about import about
 from shared.messages.admission import Admission
 from shared.migration.devices import Side
-from shared.migration.states import CLONING_STATES, State
+from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State
 
 log = logging.getLogger(__name__)
 
 NOTHING_COPIED = "nothing has been copied yet"
+CHANGED = "was changed while its host was stopped"
 OVER = "the target has taken over"
 
 
@@ -34,14 +35,18 @@ async def taken_over(
     files: MapFiles | None,
     region_size_bytes: int,
     run: int,
+    changed: Side | None = None,
 ) -> MapKeeper:
-    """The map that an admitted migration goes on with, durable before anything is written in this run."""
+    """The map that an admitted migration goes on with, durable before anything is written in this run.
+
+    `changed` is a side that somebody else may have written to since the map was saved.
+    """
     region_count = -(-admission.devices.source.size_bytes // region_size_bytes)
     keeper = MapKeeper(admission.migration, region_count, files)
     if files is None:
         return keeper
     bits = None
-    because = why_full(admission, earlier)
+    because = why_full(admission, earlier) if changed is None else f"the {changed} {CHANGED}"
     if earlier is not None and not because:
         try:
             bits = await _read(earlier, admission, files, region_size_bytes)
@@ -55,7 +60,8 @@ async def taken_over(
     if bits is not None or is_cloning:
         header = header_of(admission, earlier, region_size_bytes=region_size_bytes, run=run)
         # In the states that are in sync a clean stop has proved that all is; the marks only have to grow clean again.
-        await keeper.begin(header, bits, all_due=admission.state in {State.SETUP, State.SYNCING})
+        is_copied = changed is None and admission.state in IN_SYNC_STATES
+        await keeper.begin(header, bits, all_due=not is_copied)
     return keeper
 
 
@@ -64,7 +70,7 @@ def why_full(admission: Admission, earlier: Witness | None) -> str:
     if admission.authority is Side.TARGET:
         return OVER
     if earlier is None:
-        return "the host's witness was lost, and the region map with it"
+        return "the host's witness was lost, or an operator's word stands in its place, and so for the region map"
     if earlier.full_because == TURNED_OFF:
         return "the region map was turned off in the last run (host.region_map)"
     if not earlier.region_map:

@@ -6,7 +6,6 @@ what is allowed; the table does. How a decision is carried out and made durable 
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -14,25 +13,28 @@ from typing import Any
 from services.write_cloning.apparatus import Apparatus
 from services.write_cloning.copier import Copier
 from services.write_cloning.devices.interface import Device
+from services.write_cloning.entering import Entering
 from services.write_cloning.executor import Decision, Executor
 from services.write_cloning.faults import Faults
-from services.write_cloning.fences import refuse_other_doubt, unfenced_sides
-from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper, unwritten
+from services.write_cloning.fences import unfenced_sides
+from services.write_cloning.journal_look import JournalLook
+from services.write_cloning.keeper import WITNESS_RETRY_S, Keeper
+from services.write_cloning.last_changes import UNKNOWN, last_changes
 from services.write_cloning.map_decisions import MapDecisions
 from services.write_cloning.map_keeper import MapKeeper
 from services.write_cloning.region_cells import RegionCells
-from services.write_cloning.reporter import Reporter, UnsoundJournal, sound_ledger
+from services.write_cloning.reporter import Reporter
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.verification import Verification
 from services.write_cloning.verifying import ATTACHED, Verifying
 from services.write_cloning.volume.failures import Failure
 from services.write_cloning.volume.requests import Request
+from services.write_cloning.vouching import Vouching
 from services.write_cloning.witness import Witness
 from shared.logs.about import about
-from shared.messages.host import DecidedReply, EnterRequest, HostCommand, doubt_of
+from shared.messages.host import DecidedReply, EnterRequest, HostCommand
 from shared.messages.recording import FaultReport
 from shared.messages.standing import untold
-from shared.migration.condition import JournalCondition, condition_when_refused
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, InvariantError, Refusal
@@ -42,11 +44,8 @@ from shared.migration.verifying import refuse_unverified
 
 log = logging.getLogger(__name__)
 
-
-# Whoever is refused has the flag cleared, and that may be under way when the same request comes again. Of another run's nothing
-# is left: startup clears a flag that it finds in `setup`.
-REFUSED_FLAGS_MAX = 64
-
+# Refusals of what is copied that may not last: a witness that cannot be written, a source that is slow to flush.
+_PASSING = frozenset({Code.INTERNAL, Code.BUSY})
 _TRUSTING_THE_TARGET = frozenset({Trigger.SELECT_TARGET, Trigger.COMMIT})
 
 
@@ -60,9 +59,9 @@ class Migration:
         self._around = around
         self._keeper = Keeper(witness, around.witnesses)
         self._deciding = asyncio.Lock()
-        self._entering = 0  # requests to enter that are under way
-        self._refused_flags: deque[str] = deque(maxlen=REFUSED_FLAGS_MAX)
         self.reporter = Reporter(self._keeper, around)
+        self.journal = JournalLook(self._keeper, around)
+        self.entering = Entering(self._keeper, self.reporter)
         self._faults = Faults(self._keeper, self.reporter, around)
         self.apparatus = Apparatus(
             name=witness.migration,
@@ -85,9 +84,8 @@ class Migration:
             copied=self.copied,
             around=around,
         )
-        self.journal_trouble = ""  # why the journal is not what this host relied on, while it is not
-        self.journal_condition = JournalCondition.SOUND  # in a word; startup has seen to it before we begin
         self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
+        self.vouching = Vouching(self._keeper, self.apparatus.left_behind, around.run)
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         if witness.state is not None:
@@ -106,17 +104,13 @@ class Migration:
         return self.witness.migration
 
     @property
-    def doubt(self) -> str:
-        """What a word about old connections would be given for, now."""
-        return doubt_of(self._around.run, self.witness.decision, len(self.apparatus.left_behind.broken))
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should look at now."""
-        journal = (self.journal_trouble,) if self.journal_trouble else ()
+        journal = (self.journal.trouble,) if self.journal.trouble else ()
         wait = self.reporter.waiting
         waiting = (untold(self.name, wait),) if wait is not None and wait.why else ()
-        return (*self._witness_warnings(), *journal, *waiting)
+        trouble = self.apparatus.application_trouble
+        return (*self._witness_warnings(), *journal, *waiting, *((trouble,) if trouble else ()))
 
     def _witness_warnings(self) -> tuple[str, ...]:
         if not (trouble := self._keeper.trouble):
@@ -176,9 +170,28 @@ class Migration:
             if failure is not None:
                 log.error("the authority could not be flushed: %s", failure.cause, extra=about(self.name))
                 return False
+            if self.witness.state is not None:
+                await self._keeper.amend(last_changes=UNKNOWN)
             if self.witness.state in CLONING_STATES:
                 self.reporter.want_clear()
         return await self.reporter.settled(self._around.limits.journal_wait_s)
+
+    async def hand_over(self) -> None:
+        """Serve no more, and let go of the devices, which are another host's by an operator's word.
+
+        From the call on no request is taken and nothing more is copied; what is under way ends as always. Nothing is asked of
+        the journal, least of all that the flag is clear: this host's stop proves nothing any more.
+        """
+        self._is_stopping = True
+        await asyncio.gather(
+            self.apparatus.volume.close(),
+            self.apparatus.stop_copying(),
+            self.apparatus.stop_verifying("another host has the devices"),
+            self._around.exports.remove(self.name),
+        )
+        async with self._deciding:
+            await self.apparatus.stop_copying()  # a decision that was under way may have begun to
+            await self.release()
 
     async def release(self) -> None:
         """End the tasks and close the devices; the volume is closed."""
@@ -188,32 +201,16 @@ class Migration:
         await self.apparatus.target.close()
         await self.apparatus.maps.release()
         await self.apparatus.left_behind.let_go()
-        await self._note_unfenced(self.apparatus.left_behind.unfenced_at_the_end())
+        if self.witness.last_changes:
+            await self._note_last_changes()
+        await self.vouching.note_the_end()
 
-    # ------------------------------------------------------------------ the journal
-
-    async def look_at_journal(self) -> None:
-        """Look whether the journal holds what was relied on. While it does not, nothing is decided that can wait."""
+    async def _note_last_changes(self) -> None:
+        changes = await last_changes(self.witness.devices, self._around.opener)
         try:
-            await self._sound_ledger()
-        except Refusal as refusal:  # of one that is away nothing is known, and decisions do not wait for it
-            log.debug("the journal is not looked at: %s", refusal.message, extra=about(self.name))
-
-    async def _sound_ledger(self) -> Ledger:
-        try:
-            ledger = await sound_ledger(self._around, self.witness)
-        except Refusal as refusal:
-            condition = refusal.condition if isinstance(refusal, UnsoundJournal) else None
-            condition = condition or condition_when_refused(refusal.code)
-            if condition is not None:
-                if not self.journal_trouble:
-                    log.critical(refusal.message, extra=about(self.name))
-                self.journal_trouble, self.journal_condition = refusal.message, condition
-            raise
-        if self.journal_trouble:
-            log.warning("the journal is whole again", extra=about(self.name))
-        self.journal_trouble, self.journal_condition = "", JournalCondition.SOUND
-        return ledger
+            await self._keeper.amend(last_changes=changes)
+        except OSError as error:  # at worst everything is copied again
+            log.warning("when the devices were changed could not be noted: %s", error, extra=about(self.name))
 
     # ------------------------------------------------------------------ commands
 
@@ -225,60 +222,20 @@ class Migration:
                 the target does not allow it. Nothing was cloned.
         """
         if not self._is_done(request):
-            self._entering += 1
-            try:
-                ledger = await self._sound_ledger()  # before its turn: decisions never wait for NATS
-            except BaseException as trouble:
-                self._entering -= 1
-                if isinstance(trouble, Refusal):
-                    self._refused_flags.append(request.flag_digest)
-                raise
-            await self._in_turn(self._entered(request, ledger))
+            ledger = await self.entering.look(request, self.journal.ledger())
+            await self._in_turn(self._enter(request, ledger))
         decided = await self.confirm()
         if not self.witness.paused or self.witness.state is not State.SYNCING:
             return decided
         paused = f"The copier is paused: `cutover resume {self.name}` lets it go on."
         return replace(decided, message=f"{paused} {decided.message}".rstrip())
 
-    @property
-    def is_entering(self) -> bool:
-        """Whether someone who has looked at the flag is about to enter: another flag would come too late for that look."""
-        return self._entering > 0
-
-    async def _entered(self, request: EnterRequest, ledger: Ledger) -> None:
-        try:
-            await self._enter(request, ledger)
-        except Refusal:
-            self._refused_flags.append(request.flag_digest)
-            raise
-        finally:
-            self._entering -= 1
-
     async def _enter(self, request: EnterRequest, ledger: Ledger) -> None:
-        if self._is_done(request):
-            return
-        await self._faults.keep()  # those of the last attempt are no business of the next
-        # A clear that is still to come would take this flag for the one it is about.
-        if (wait := self.reporter.waiting) is not None:
-            raise Refusal(Code.BUSY, untold(self.name, wait))
-        flag = ledger.flag_entry
-        if flag is None or ledger.flag is not Flag.SET or flag.digest != request.flag_digest:
-            raise Refusal(Code.STALE, f"The flag named for {self.name} is not the last one in the journal.")
-        if flag.digest == self.witness.spent_flag_digest or flag.digest in self._refused_flags:
-            raise Refusal(Code.STALE, f"The flag named for {self.name} was to be cleared; set a new one.")
-        facts = Facts(state=self.witness.state, authority=self.witness.authority, flag=Flag.SET)
-        row = decide(facts, Trigger.SYNC)
-        if request.attempt != self.witness.attempt + 1:
-            raise Refusal(Code.STALE, f"Attempt {self.witness.attempt + 1} of {self.name} is next.")
-        await self._executor.carry_out(
-            Decision(
-                row=row,
-                operation_id=request.operation_id,
-                attempt=request.attempt,
-                flag_digest=flag.digest,
-                tail_digest=ledger.tail.digest,
-            )
-        )
+        with self.entering.turn(request):
+            if self._is_done(request):
+                return
+            await self._faults.keep()  # those of the last attempt are no business of the next
+            await self._executor.carry_out(self.entering.decision(request, ledger))
 
     async def command(self, trigger: Trigger, request: HostCommand) -> DecidedReply:
         """Carry out a command of the table.
@@ -289,7 +246,7 @@ class Migration:
         if not self._is_done(request):
             flag = Flag.NEVER
             if trigger is not Trigger.ABORT:  # the way out is open whatever the journal is like
-                flag = (await self._sound_ledger()).flag
+                flag = (await self.journal.ledger()).flag
             if (
                 trigger in _TRUSTING_THE_TARGET
             ):  # before its turn: nobody waits for a name that is slow to look up
@@ -331,7 +288,7 @@ class Migration:
     async def pause(self, request: HostCommand, *, paused: bool) -> DecidedReply:
         """Pause or resume the copier and the comparison; kept over a restart, until the attempt ends."""
         self.check_uuid(request.uuid)
-        await self._remember(paused=paused)
+        await self._keeper.remember(paused=paused)
         self.apparatus.pause_jobs(paused=paused)
         return await self.confirm()
 
@@ -341,7 +298,7 @@ class Migration:
         if request.bytes_per_s is not None and request.bytes_per_s < 1:
             message = f"A throttle of {request.bytes_per_s} bytes/s is not allowed; 1 or more, or none at all"
             raise Refusal(Code.BAD_REQUEST, message + ".")
-        await self._remember(throttle_bytes_per_s=request.bytes_per_s)
+        await self._keeper.remember(throttle_bytes_per_s=request.bytes_per_s)
         self.apparatus.throttle.limit(request.bytes_per_s)
         return await self.confirm()
 
@@ -372,37 +329,12 @@ class Migration:
     async def vouch(self, request: HostCommand) -> DecidedReply:
         """Take the operator's word that the old connections to remote devices are gone."""
         self.check_uuid(request.uuid)
-        await self._in_turn(self._vouch(request))
+        await self._in_turn(self.vouching.believe(request))
         return await self.confirm()
-
-    async def _vouch(self, request: HostCommand) -> None:
-        witness = self.witness
-        refuse_other_doubt(self.name, request, self.doubt)
-        self.apparatus.left_behind.vouch()
-        if witness.state is not None:
-            unfenced = self.apparatus.left_behind.unfenced(witness.state, witness.authority)
-            await self._remember(unfenced=unfenced)
 
     async def _note_released(self) -> None:
         async with self._deciding:
-            witness = self.witness
-            if witness.state is not None:
-                unfenced = self.apparatus.left_behind.unfenced(witness.state, witness.authority)
-                await self._note_unfenced(unfenced)
-
-    async def _note_unfenced(self, sides: tuple[Side, ...]) -> None:
-        if self.witness.state is None or set(sides) == set(self.witness.unfenced):
-            return
-        try:
-            await self._keeper.amend(unfenced=sides)
-        except OSError as error:  # at worst the operator is asked for a word that was not needed
-            log.warning("that a device was let go of could not be noted: %s", error, extra=about(self.name))
-
-    async def _remember(self, **changes: Any) -> None:  # noqa: ANN401 - the fields of a Witness
-        try:
-            await self._keeper.amend(**changes)
-        except OSError as error:
-            raise unwritten(self.witness, error) from error
+            await self.vouching.note()
 
     def check_uuid(self, uuid: str) -> None:
         """Refuse what was meant for another migration of the same name."""
@@ -484,8 +416,8 @@ class Migration:
                 await self._faults.keep()
 
     async def _decide_copied(self, copier: Copier) -> None:
-        await self.look_at_journal()
-        if self.journal_trouble or not await self._has_decided_copied(copier):
+        await self.journal.again()
+        if self.journal.trouble or not await self._has_decided_copied(copier):
             await asyncio.sleep(WITNESS_RETRY_S)
             self.copied(copier)
 
@@ -498,7 +430,7 @@ class Migration:
                 await self._executor.carry_out(self._decision(row, self._next_operation_id()))
             except Refusal as refusal:
                 log.warning("copied, but not in sync: %s", refusal.message, extra=about(self.name))
-                return refusal.code is not Code.INTERNAL  # the witness may become writable again
+                return refusal.code not in _PASSING
             return True
 
     async def _record_verified(self, verification: Verification) -> None:

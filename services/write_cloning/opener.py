@@ -17,14 +17,15 @@ from services.write_cloning.devices.errors import (
 )
 from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.interface import Device
-from services.write_cloning.devices.opening import leads_to, local_path, open_device, same_device
+from services.write_cloning.devices.opening import leads_to, local_path, open_device, same_device, written_ns
 from services.write_cloning.devices.remote import RemoteDevice
 from services.write_cloning.devices.remote_opening import RemoteExports, same_export
 from services.write_cloning.devices.remote_signatures import find_remote_signature
 from services.write_cloning.devices.remote_uri import is_remote, parse_remote
 from services.write_cloning.devices.signatures import find_signature
+from services.write_cloning.last_changes import NO_FILE_NS, UNKNOWN_NS
 from shared.config.model import HostConfig
-from shared.migration.devices import DeviceIdentity
+from shared.migration.devices import DeviceIdentity, DeviceKind
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 
@@ -85,7 +86,7 @@ class ConfiguredOpener:
         """See `DeviceOpener`."""
         side = "target" if is_target else "source"
         device = await self._open(identity.name, side)
-        if not device.identity.is_same_device(identity):
+        if not device.is_recorded_as(identity):
             await device.close()
             raise Refusal(
                 Code.DEVICE_CHANGED,
@@ -93,6 +94,20 @@ class ConfiguredOpener:
                 f"and is {_told(device.identity)} now. Bring the old one back under this name.",
             )
         return device
+
+    def alignment_bytes(self, identity: DeviceIdentity) -> int:
+        """See `DeviceOpener`. Any offset will do where I/O goes through the page cache."""
+        is_direct = self._direct if self._direct is not None else identity.kind is DeviceKind.BLOCK
+        return identity.logical_sector_bytes if is_direct or identity.kind is DeviceKind.REMOTE else 1
+
+    async def written_ns(self, identity: DeviceIdentity) -> int:
+        """See `DeviceOpener`."""
+        if identity.kind is not DeviceKind.FILE:
+            return NO_FILE_NS
+        try:
+            return max(await written_ns(identity.name), UNKNOWN_NS)
+        except DeviceOperatingError:
+            return UNKNOWN_NS
 
     async def check_name(self, identity: DeviceIdentity) -> None:
         """See `DeviceOpener`. A remote export is found by its name alone, so the name still leads to what it led to."""

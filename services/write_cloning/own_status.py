@@ -48,6 +48,8 @@ def own_status_of(migration: Migration, around: Surroundings) -> MigrationStatus
         full_resync_because=view.full_resync_because,
         verified_at=view.verified_at,
         needs_verify=view.needs_verify,
+        application_errors=view.application_errors,
+        application_trouble=view.application_trouble,
         allowed=(),  # commands go by NATS
         warnings=migration.warnings,
         as_of=view.at,

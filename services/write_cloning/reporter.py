@@ -235,12 +235,18 @@ async def sound_ledger(around: Surroundings, witness: Witness) -> Ledger:
     """The journal of a migration, proved to be whole and to contain what the witness relied on.
 
     Raises:
-        Refusal: `journal-unsound` when it has gone back or is damaged; `journal-away`.
+        Refusal: `journal-unsound` when it has gone back, is damaged, or gives the migration to another host, or to a later run
+            of this one; `journal-away`.
     """
     ledger = await around.journal.read(witness.migration)
-    condition = condition_of(ledger, witness.uuid, witness.tail_digest)
+    condition = condition_of(ledger, witness.uuid, witness.tail_digest, witness.host, witness.run)
     if condition is JournalCondition.SOUND:
         return ledger
     if ledger.broken is not None:
         raise UnsoundJournal(condition, f"The journal of {witness.migration} is damaged: {ledger.broken}.")
+    if condition is JournalCondition.GIVEN_AWAY:
+        raise UnsoundJournal(condition, f"{witness.migration} was given to host {ledger.host!r}.")
+    if condition is JournalCondition.LATER_RUN:
+        message = f"A later run of host {witness.host!r}, {ledger.run}, has {witness.migration}; this is run {witness.run}."
+        raise UnsoundJournal(condition, message)
     raise UnsoundJournal(condition, gone_back(witness.migration, f"host {witness.host!r}").message)

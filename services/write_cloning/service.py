@@ -20,7 +20,7 @@ from services.write_cloning.export.server import ExportServer
 from services.write_cloning.export.tls import Tls
 from services.write_cloning.host import Host
 from services.write_cloning.journal_watch import watch_journal
-from services.write_cloning.listening import open_listeners, tls_of
+from services.write_cloning.listening import check_places, open_listeners, tls_of
 from services.write_cloning.local_status import LocalTelling, telling_locally
 from services.write_cloning.map_files import MapDirectory, MapFiles
 from services.write_cloning.offering import Offering
@@ -37,6 +37,7 @@ from shared.bus.endpoints import NatsEndpoints
 from shared.bus.interface import ServiceDescription
 from shared.bus.jetstream import JetStreamStream
 from shared.clock import SystemClock
+from shared.config.load import ConfigError
 from shared.config.model import Config, HostConfig
 from shared.earlier_state import WITNESSES
 from shared.logs.about import PROCESS
@@ -44,6 +45,7 @@ from shared.messages.host import HOST_SERVICE_NAME
 from shared.messages.local import local_socket
 from shared.migration.refusals import Code, Refusal
 from shared.process import EXIT_DONE, EXIT_FAILED
+from shared.stopping import StoppedError
 from shared.supervision.supervisor import supervisor
 
 log = logging.getLogger(__name__)
@@ -52,15 +54,12 @@ RETRY_S = 0.5
 SOCKET_NAME = "nbd.sock"
 
 
-class _StoppedError(Exception):
-    """Ends the task group of a host that has stopped."""
-
-
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`; returns the exit status.
 
     Raises:
-        ConfigError: the state directory cannot be used.
+        ConfigError: the state directory, a file for TLS, or where volumes shall be exported, cannot be used; startup knows
+            the directory for an old copy.
         Refusal: the configuration or the state directory does not allow to begin.
     """
     if config.host is None:
@@ -68,7 +67,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     state_dir = Path(config.host.state_dir)
     refuse_earlier_state(state_dir, config.host.name)
     with tls_of(config.nbd, SystemClock()) as tls, locked(state_dir):
-        run = await next_run(Directory(state_dir))
+        check_places(config.nbd)
+        directory = Directory(state_dir)
+        await Openings(directory).require_readable()
+        run = await next_run(directory)
         PROCESS.host, PROCESS.run = config.host.name, run
         log.info("run %d of host %s begins", run, config.host.name)
         telling = LocalTelling(host_name=config.host.name, run=run, clock=SystemClock())
@@ -121,7 +123,7 @@ async def _serve_host(
             async with _saying_what_it_waits_for(bus, waiting := Waiting(around.host, around.run)):
                 is_admitted = await _admitted(host, waiting, stop)
             if not is_admitted:
-                raise _StoppedError
+                raise StoppedError
             for listener in listeners:
                 exports.listen(listener, tls if listener.is_tcp else None)
             progress = tasks.create_task(tell_progress(host, bus), name="progress")
@@ -138,22 +140,26 @@ async def _serve_host(
                 },
             )
             async with NatsEndpoints(bus).serve(service, endpoints_of(host, host_config.name)):
-                log.info("host %s serves %s", host_config.name, first.address)
+                addresses = " and ".join(each.address for each in listeners)
+                log.info("host %s serves %s", host_config.name, addresses)
                 # Ready also while NATS is away: applications are served then, and whoever restarted it would close their volumes.
-                supervisor.ready(f"Host {host_config.name} serves {first.address}.")
+                supervisor.ready(f"Host {host_config.name} serves {addresses}.")
                 await stop.wait()
             progress.cancel()  # what is being closed makes none
             vigil.cancel()
             exports.begin_shutdown()
             is_clean = await _stop_cleanly(host, exports, host_config.shutdown_timeout_s)
-            raise _StoppedError
-    except* _StoppedError:
+            raise StoppedError  # ends the task group
+    except* StoppedError:
         pass
     if is_clean is None:
         log.info("the stop came before the admission: nothing was opened")
         return EXIT_DONE
-    log.info("the stop was %s", "clean" if is_clean else "not clean: the error flag stays set")
-    return EXIT_DONE if is_clean else EXIT_FAILED
+    if not is_clean:
+        log.error("the stop was not clean: the error flag stays set")
+        return EXIT_FAILED
+    log.info("the stop was clean")
+    return EXIT_DONE
 
 
 def _witnesses(state_dir: Path) -> Witnesses:
@@ -199,11 +205,18 @@ def _saying_what_it_waits_for(bus: Bus, waiting: Waiting) -> AbstractAsyncContex
 
 
 async def _admitted(host: Host, waiting: Waiting, stop: asyncio.Event) -> bool:
-    """Ask for admission until there is an answer: no volume opens before (rule R1). False where the stop comes first."""
+    """Ask for admission until there is an answer: no volume opens before (rule R1). False where the stop comes first.
+
+    Raises:
+        ConfigError: the state directory is a new one, or an old copy: another start would find no other, so none is to follow.
+        Refusal: any other refusal that waiting does not mend; what is behind it may be mended meanwhile.
+    """
     while not stop.is_set():
         try:
             await host.admit()
         except Refusal as refusal:
+            if refusal.code is Code.STALE:
+                raise ConfigError(f"host.state_dir: {refusal.message}") from refusal
             if refusal.code not in {Code.SERVICE_AWAY, Code.JOURNAL_AWAY, Code.BUSY}:
                 raise
             if refusal.message != waiting.why:
@@ -222,9 +235,9 @@ async def _bus(config: Config, stop: asyncio.Event) -> AsyncIterator[Bus]:
     bus = None
     while bus is None:
         try:
-            bus = await connect(config.nats, name="write_cloning", clock=SystemClock())
+            bus = await connect(config.nats, name="write_cloning", clock=SystemClock(), stop=stop)
         except Refusal as refusal:
-            if stop.is_set() or refusal.code is Code.NOT_PERMITTED:
+            if refusal.code is Code.NOT_PERMITTED:
                 raise
             log.warning("waiting for NATS: %s", refusal.message)
             supervisor.status(f"Waiting for NATS: {refusal.message}")

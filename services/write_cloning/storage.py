@@ -4,6 +4,7 @@ What the host must remember (witnesses, the run number) is kept through this int
 with a volatile cache behind it.
 """
 
+import errno
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,11 @@ class Storage(Protocol):
         """Create or replace; after a crash the old or the new content is there, never a mixture."""
 
     async def get(self, name: str) -> bytes | None:
-        """The content, or None when there is no such file."""
+        """The content, or None when there is no such file.
+
+        Raises:
+            OSError: it cannot be read; `EFBIG`: it is far larger than what is kept here. Half of it is never the answer.
+        """
 
     async def remove(self, name: str) -> None:
         """Remove; no error when there is no such file."""
@@ -72,9 +77,12 @@ class Directory:
         """See `Storage.get`."""
         try:
             async with aiofiles.open(self._path / name, "rb", executor=self._thread) as file:
-                return await file.read(FILE_SIZE_BYTES_MAX)
+                content: bytes = await file.read(FILE_SIZE_BYTES_MAX + 1)
         except FileNotFoundError:
             return None
+        if len(content) > FILE_SIZE_BYTES_MAX:
+            raise OSError(errno.EFBIG, f"it has more than {FILE_SIZE_BYTES_MAX} bytes")
+        return content
 
     async def remove(self, name: str) -> None:
         """See `Storage.remove`."""

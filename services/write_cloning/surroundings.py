@@ -59,6 +59,12 @@ class DeviceOpener(Protocol):
             Refusal: with the code of what is wrong with it.
         """
 
+    def alignment_bytes(self, identity: DeviceIdentity) -> int:
+        """What a recorded device that is not there will ask for when it is opened again, or more."""
+
+    async def written_ns(self, identity: DeviceIdentity) -> int:
+        """When a recorded file was last written to (mtime), or what stands for that in `last_changes`."""
+
     async def check_name(self, identity: DeviceIdentity) -> None:
         """Make sure that an open target can still be found under the name that it was given by.
 

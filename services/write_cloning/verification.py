@@ -3,20 +3,22 @@
 A region is compared under exclusion, as it is copied: writes to it that came before are done on both sides, those that come
 meanwhile wait. Since every later write goes to both sides, a region that was equal once stays so for the attempt.
 
-It changes no state. A difference is a fault of the target, and so is a target that does not answer; what follows from that is
-the decision point's business, and so is ending a comparison that something else has overtaken.
+It changes no state. A difference is a fault of the target, and so is a target that does not answer, unless it is the source that
+has lost something: a cache that could not write back tells of it when it is flushed, so the source is flushed before anyone is
+blamed. What follows is the decision point's business, and so is ending a comparison that something else has overtaken.
 """
 
 import asyncio
 import errno
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
 from services.write_cloning.devices import transfers
 from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.comparing import BLOCK_BYTES, first_difference
 from services.write_cloning.devices.interface import Device, Extent
 from services.write_cloning.pace import Pace
+from services.write_cloning.patience import patience
 from services.write_cloning.surroundings import Limits
 from services.write_cloning.throttle import Throttle
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
@@ -151,7 +153,7 @@ class Verification:
     async def _extents(self, side: Side, offset: int, length: int) -> Sequence[Extent]:
         # A hole is believed under exclusion only, where no write can fill it.
         try:
-            async with asyncio.timeout(self._io_timeout_s):
+            async with patience(self._io_timeout_s):
                 return await self._devices[side].extents(offset, length)
         except TimeoutError:
             self._unread(side, offset, length, errno.ETIMEDOUT, TIMEOUT)
@@ -171,22 +173,36 @@ class Verification:
                 return False
         at = first_difference(buffer, 0, self._piece_bytes, length)
         if at is not None:
-            self._differ(offset + at, min(BLOCK_BYTES, length - at))
+            await self._differ(offset + at, min(BLOCK_BYTES, length - at))
         return True
 
     async def _read(
         self, side: Side, offset: int, buffer: Buffer, start: int, length: int
     ) -> tuple[int, str]:
+        return await self._done_in_time(
+            transfers.read(self._devices[side], offset, buffer, length, start=start)
+        )
+
+    async def _done_in_time(self, transfer: Coroutine[object, object, int]) -> tuple[int, str]:
         try:
-            async with asyncio.timeout(self._io_timeout_s):
-                error = await transfers.read(self._devices[side], offset, buffer, length, start=start)
+            async with patience(self._io_timeout_s):
+                error = await transfer
         except TimeoutError:
             return errno.ETIMEDOUT, TIMEOUT
         return error, errno.errorcode.get(error, str(error))
 
     # ------------------------------------------------------------------ trouble
 
-    def _differ(self, offset: int, length: int) -> None:
+    async def _differ(self, offset: int, length: int) -> None:
+        self._require_both()
+        error, cause = await self._done_in_time(transfers.flush(self._devices[Side.SOURCE]))
+        if error:
+            self._require_both()
+            lost = f"{length} bytes at {offset} differ, and the source, which may have lost writes, could not be flushed: {cause}"
+            self.conclude(Outcome.INCOMPLETE, lost)
+            if cause != TIMEOUT:  # else it may be slow, and has lost nothing
+                self._volume.failover.source_failed(Failure.of_flush(Side.SOURCE, error))
+            raise _OverError
         failure = Failure(side=Side.TARGET, operation="verify", cause="differs", offset=offset, length=length)
         self._fail_target(failure, Outcome.DIFFERENT, f"{length} bytes at {offset} differ")
 

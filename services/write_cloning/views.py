@@ -31,7 +31,8 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
     verification = migration.apparatus.verification
     synced_bytes = _synced_bytes(migration, state)
     remaining_bytes = volume.size_bytes - synced_bytes if state in CLONING_STATES else 0
-    rate = copier.rate_bytes_per_s() if copier is not None and state is State.SYNCING else 0.0
+    is_copying = copier is not None and state is State.SYNCING and not copier.is_stuck
+    rate = copier.rate_bytes_per_s() if copier is not None and is_copying else 0.0
     return HostView(
         name=migration.name,
         uuid=witness.uuid,
@@ -41,7 +42,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         authority=witness.authority,
         attempt=witness.attempt,
         decision=witness.decision,
-        doubt=migration.doubt,
+        doubt=migration.vouching.doubt,
         journal_pending=not migration.reporter.is_settled,
         journal_wait=migration.reporter.waiting,
         size_bytes=volume.size_bytes,
@@ -51,7 +52,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         eta_s=remaining_bytes / rate if rate else None,
         paused=witness.paused,
         throttle_bytes_per_s=witness.throttle_bytes_per_s,
-        is_entering=migration.is_entering,
+        is_entering=migration.entering.is_under_way,
         unreadable_regions=copier.unreadable_regions if copier is not None else (),
         verification=verification.view() if verification is not None else None,
         resync_bytes=migration.apparatus.due_bytes if witness.authority is Side.SOURCE else None,
@@ -69,6 +70,8 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
         application_write_bytes=volume.write_bytes,
         application_read_latency=_latency(volume.read_latency),
         application_write_latency=_latency(volume.write_latency),
+        application_errors=migration.apparatus.application_errors.view(),
+        application_trouble=migration.apparatus.application_trouble,
         pending_faults=tuple(fault_view(migration, fault, around) for fault in migration.unstored_faults),
         tail_digest=witness.tail_digest,
         journal_condition=condition_of_journal(migration),
@@ -81,7 +84,7 @@ def view_of(migration: Migration, around: Surroundings) -> HostView:
 
 def condition_of_journal(migration: Migration) -> JournalCondition:
     """As it was found last; one that does not take the first record is not called sound."""
-    found = migration.journal_condition
+    found = migration.journal.condition
     if found is JournalCondition.SOUND and not migration.witness.tail_digest and migration.reporter.trouble:
         return JournalCondition.PENDING
     return found

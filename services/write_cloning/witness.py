@@ -54,6 +54,8 @@ class Witness:
     region_map: str = ""  # the map that is trusted to say where the sides may differ; empty: none
     full_because: str = ""  # why the next resync copies everything, where no map is trusted
     verified_at: str | None = None  # when the last comparison of the attempt found both sides equal
+    # When source and target were last changed, once they were closed (`last_changes`). Empty: no stop was clean since the start.
+    last_changes: tuple[int, ...] = ()
     # Remote sides that may hold requests of a connection that was not closed (`fences`).
     unfenced: tuple[Side, ...] = ()
 
@@ -86,6 +88,7 @@ class Witness:
             opened_run=opened_run,
             faults=self.faults,
             devices=self.devices,
+            has_map=bool(self.region_map),
         )
 
 
@@ -122,7 +125,11 @@ class Witnesses:
         await self._storage.remove(migration + SUFFIX)
 
     async def read_all(self) -> tuple[list[Witness], list[UnreadableWitness]]:
-        """Every witness, and those that cannot be believed, with the reason."""
+        """Every witness, and those that cannot be read or believed, with the reason.
+
+        Raises:
+            OSError: it cannot be known which there are.
+        """
         readable: list[Witness] = []
         unreadable: list[UnreadableWitness] = []
         for name in await self._storage.names():
@@ -133,6 +140,9 @@ class Witnesses:
                 readable.append(_open_seal(migration, await self._storage.get(name) or b""))
             except Refusal as refusal:
                 unreadable.append(UnreadableWitness(migration=migration, reason=refusal.message))
+            except OSError as error:  # of this file alone: the others are as good as ever
+                reason = f"it cannot be read ({error.strerror or error})"
+                unreadable.append(UnreadableWitness(migration=migration, reason=reason))
         return readable, unreadable
 
 

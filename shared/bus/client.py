@@ -1,14 +1,18 @@
-"""nats-py's client, without four of its habits that a service cannot live with.
+"""nats-py's client, without six of its habits that a service cannot live with.
 
 - It goes on without TLS when the server offers none, whoever that server is.
 - It gives up for good when the server ends the connection with an error other than a denied subject: a key that was
   replaced, a limit that was reached. Such a connection has to come back by itself when the reason is gone.
+- It asks a server that refuses its credentials as often as one that is restarted: four times a second, for days perhaps, with a
+  line each in the server's log.
 - Its inboxes are counted up from one another. Whoever is asked sees one, and may publish to all of the asker's role: he
   must not know those on which others answer. So each has a secret of its own, and so has what they all begin with, which the
   server's monitoring page shows.
+- Closed while it connects again, it may go on with that for ever: the one cancellation can be lost (see `shared.stopping`).
 - It takes a key only from a package that cannot be installed here (see `shared.bus.nkeys`).
 """
 
+import asyncio
 import base64
 import logging
 import secrets
@@ -21,8 +25,11 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from shared.bus.credentials import Credentials
-from shared.bus.denials import read_denial
+from shared.bus.denials import is_of_credentials, read_denial
+from shared.stopping import end
 
+RECONNECT_WAIT_S = 0.25
+REFUSED_WAIT_MAX_S = 5.0  # so soon a key that the server knows again is taken
 _WRITTEN_MAX = 1000  # what was denied is told within a moment, and answers have a subject each
 _SECRET_BYTES = 16  # of what nobody guesses
 
@@ -77,6 +84,24 @@ class SteadyClient(Client):
         if key is None:
             return None
         return lambda nonce: base64.b64encode(key.sign(nonce.encode()))
+
+    def pace_after(self, error: Exception | None) -> None:
+        """Wait twice as long for the next attempt as for the last, while our credentials are refused.
+
+        Any other error, and none (there is a connection), ends that: a server that is restarted is soon back.
+        """
+        is_refused = error is not None and is_of_credentials(error)
+        wait_s = min(2 * self.options["reconnect_time_wait"], REFUSED_WAIT_MAX_S)
+        self.options["reconnect_time_wait"] = wait_s if is_refused else RECONNECT_WAIT_S
+
+    async def close(self) -> None:
+        """See nats-py; also its attempts to connect again are over then."""
+        try:
+            await super().close()
+        finally:
+            task = self._reconnection_task
+            if task is not None and task is not asyncio.current_task():
+                await end(task)
 
     async def abandon(self) -> None:
         """Close, also when a close was interrupted half-way: nats-py then takes it for done, and keeps the socket."""

@@ -7,7 +7,7 @@ at once. nats-py would hold such messages back and send them later, when nobody 
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from shared.bus.answering import refusal_in
-from shared.bus.client import NoTls, SteadyClient, inbox_below
+from shared.bus.client import RECONNECT_WAIT_S, NoTls, SteadyClient, inbox_below
 from shared.bus.credentials import Credentials, learn_authorities, read_credentials
 from shared.bus.denials import Denial, is_of_credentials, read_denial
 from shared.bus.discovery import NOBODY_DOUBTED_S, Answers
@@ -33,6 +33,7 @@ from shared.messages.cloudevents import event_headers
 from shared.messages.codec import decode_reply, encode
 from shared.migration.refusals import Code, Refusal
 from shared.plain import shortened
+from shared.stopping import StoppedError, end
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ Reply = TypeVar("Reply")
 CONNECT_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 2.0
 PING_INTERVAL_S = 2  # two pings without an answer, and the connection counts as broken
-RECONNECT_WAIT_S = 0.25
+_SILENT = "nothing there has spoken as a NATS server in time"
 DEAF_TOLD_AFTER_S = 1.0  # a denied subscription, unless whoever wanted it is refused before
 _DENIALS_MAX = 1000  # that are remembered, so that each is logged once
 
@@ -344,11 +345,17 @@ class Bus:
 
 
 async def connect(
-    server: NatsConfig | str, *, name: str, clock: Clock, timeout_s: float = CONNECT_TIMEOUT_S
+    server: NatsConfig | str,
+    *,
+    name: str,
+    clock: Clock,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    stop: asyncio.Event | None = None,
 ) -> Bus:
     """Connect, and stay connected from then on. A URL alone is a server that asks for no credentials.
 
     Raises:
+        StoppedError: `stop` was set before there was a connection.
         ConfigError: a file that the configuration names is no use.
         Unconnected: `journal-away` when there was no connection within `timeout_s`, naming the URL and the last reason;
             `not-permitted` when the server refuses the credentials.
@@ -357,11 +364,11 @@ async def connect(
     credentials = read_credentials(config)
     client = SteadyClient(credentials, demands_tls=config.demands_tls)
     bus = Bus(client, url=config.shown_url, name=name, clock=clock, who=credentials.who)
-    trouble = _Trouble(bus, config, credentials, client.written)
+    trouble = _Trouble(bus, config, credentials, client)
     try:
         async with asyncio.timeout(timeout_s) as deadline:
             trouble.deadline = deadline
-            await client.connect(
+            connecting = client.connect(
                 config.url,
                 name=name,
                 error_cb=trouble.on_error,
@@ -376,12 +383,20 @@ async def connect(
                 pending_size=0,  # nothing is held back for a later connection
                 **_tls_options(credentials),
             )
+            await _unless_stopped(stop, connecting)
             trouble.deadline = None  # whatever comes now is not the end
             await bus.require_inbox()
     except TimeoutError:
         await bus.close()
         await client.abandon()
         raise trouble.refusal() from None
+    except (
+        StoppedError,
+        asyncio.CancelledError,
+    ):  # or what is half connected connects again and again, for nobody
+        await bus.close()
+        await client.abandon()
+        raise
     except (nats.errors.Error, ValueError) as error:
         await client.abandon()
         raise Unconnected(Why.AWAY, f"NATS at {bus.url} cannot be reached: {error}.") from error
@@ -398,22 +413,24 @@ def _tls_options(credentials: Credentials) -> dict[str, Any]:
 class _Trouble:
     """What goes wrong with one connection, for those who wait for it, and for the log."""
 
-    def __init__(
-        self, bus: Bus, config: NatsConfig, credentials: Credentials, written: Mapping[str, str]
-    ) -> None:
+    def __init__(self, bus: Bus, config: NatsConfig, credentials: Credentials, client: SteadyClient) -> None:
         self.deadline: asyncio.Timeout | None = None  # of the first connection, while there is none
-        self._written = written
+        self._client = client
         self._bus = bus
         self._config = config
         self._credentials = credentials
         self._reason = ""
         self._why = Why.AWAY
+        self._is_final = False
 
     async def on_error(self, error: Exception) -> None:
         """Take what nats-py has to say."""
-        if (denial := read_denial(error, self._written)) is not None:
+        if (denial := read_denial(error, self._client.written)) is not None:
             self._bus.denied(denial)
             return
+        if self._is_final:
+            return  # what comes while the attempt is being ended is not why
+        self._client.pace_after(error)
         self._why = _why(error)
         reason = self._words(error)
         if self._reason != reason:  # one line for a server that is away, not four a second
@@ -421,8 +438,8 @@ class _Trouble:
         self._reason = reason
         if isinstance(error, ssl.SSLCertVerificationError):
             await self._learn_authorities()
-        is_final = self._why is not Why.AWAY or isinstance(error, ssl.SSLError)
-        if self.deadline is not None and is_final:
+        if self.deadline is not None and (self._why is not Why.AWAY or isinstance(error, ssl.SSLError)):
+            self._is_final = True
             _end_now(self.deadline)  # asking again would only bring the same
 
     async def _learn_authorities(self) -> None:
@@ -442,14 +459,15 @@ class _Trouble:
     async def on_reconnected(self) -> None:
         """The connection is there again."""
         self._reason = ""
+        self._client.pace_after(None)
         self._bus.connection_back()
 
     def refusal(self) -> Unconnected:
         """Why there is no connection."""
         if self._why is Why.CREDENTIALS:
             return Unconnected(self._why, f"NATS at {self._bus.url}: {self._reason}.")
-        because = f": {self._reason}" if self._reason else ""
-        return Unconnected(self._why, f"NATS at {self._bus.url} cannot be reached{because}.")
+        because = self._reason or _SILENT
+        return Unconnected(self._why, f"NATS at {self._bus.url} cannot be reached: {because}.")
 
     def _words(self, error: Exception) -> str:
         if is_of_credentials(error):
@@ -462,7 +480,9 @@ class _Trouble:
         if isinstance(error, ssl.SSLCertVerificationError):
             file = self._config.tls_ca_file
             judge = file or "this machine's own authorities (nats.tls_ca_file names another)"
-            return f"its certificate is not accepted by {judge}: {error.verify_message}"
+            return f"its certificate is not accepted by {judge}: {error.verify_message.rstrip('.')}"
+        if isinstance(error, TimeoutError) and not str(error):
+            return _SILENT
         return str(error) or type(error).__name__
 
 
@@ -492,10 +512,38 @@ def _end_now(deadline: asyncio.Timeout) -> None:
         deadline.reschedule(asyncio.get_running_loop().time())
 
 
+async def _unless_stopped(stop: asyncio.Event | None, connecting: Coroutine[Any, Any, None]) -> None:
+    """See the connection made, unless `stop` or the caller's end comes first."""
+    async with asyncio.TaskGroup() as tasks:
+        attempt = tasks.create_task(_error_of(connecting))
+        stopping = tasks.create_task((stop or asyncio.Event()).wait())
+        try:
+            await asyncio.wait({attempt, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            is_stopped = not attempt.done()
+        finally:
+            stopping.cancel()
+            await end(attempt)
+    if is_stopped:
+        raise StoppedError
+    if (error := attempt.result()) is not None:
+        raise error
+
+
+async def _error_of(connecting: Coroutine[Any, Any, None]) -> Exception | None:
+    """What a task group would wrap up."""
+    try:
+        await connecting
+    except Exception as error:  # noqa: BLE001 - it is raised by the caller
+        return error
+    return None
+
+
 @asynccontextmanager
-async def connected(server: NatsConfig | str, *, name: str, clock: Clock) -> AsyncIterator[Bus]:
+async def connected(
+    server: NatsConfig | str, *, name: str, clock: Clock, stop: asyncio.Event | None = None
+) -> AsyncIterator[Bus]:
     """A connection for as long as the context is open; raises as `connect` does."""
-    bus = await connect(server, name=name, clock=clock)
+    bus = await connect(server, name=name, clock=clock, stop=stop)
     try:
         yield bus
     finally:

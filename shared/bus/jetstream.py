@@ -137,7 +137,7 @@ class JetStreamStream:
     def _missing(self, why: str = "") -> Refusal:
         because = f": {why}" if why else ""
         return _away(
-            f"The stream {self._stream} is not there{because}; `python -m shared.bus.bootstrap` creates it."
+            f"The stream {self._stream} is not there{because}; `python -P -m shared.bus.bootstrap` creates it."
         )
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Gt, Le
 from pydantic import AfterValidator, PlainValidator
@@ -56,7 +57,7 @@ def _a_device_pattern(value: str) -> str:
 def _a_nats_url(value: str) -> str:
     if not value.startswith(("nats://", "tls://")):
         raise ValueError("begins with nats:// or tls://")
-    return value
+    return _with_a_server(value)
 
 
 def _an_inbox_prefix(value: str) -> str:
@@ -70,6 +71,18 @@ def _an_inbox_prefix(value: str) -> str:
 def _a_monitor_url(value: str) -> str:
     if not value.startswith("http://"):
         raise ValueError("begins with http://")
+    return _with_a_server(value)
+
+
+def _with_a_server(value: str) -> str:
+    """It is not repeated: it may hold a password."""
+    try:
+        parts = urlsplit(value)
+        is_one = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError("names no server: after :// come a name or an address, and a port from 1 to 65535")
     return value
 
 

@@ -37,6 +37,7 @@ class WitnessView:
     opened_run: int | None = None  # in which the host last opened the volume; None when it does not know
     faults: tuple[FaultReport, ...]  # of the attempt, stored or not
     devices: DevicePair
+    has_map: bool = False  # it names a region map, by which not everything may have to be copied again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,14 @@ class UnreadableWitness:
 
     migration: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """A run in which a host has asked for admission, by the `life` of its process."""
+
+    run: int
+    life: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +67,10 @@ class AdmissionRequest:
     asked_before: bool = False  # in this run; if not, nobody can have recorded anything of it
     witnesses: tuple[WitnessView, ...] = ()
     unreadable: tuple[UnreadableWitness, ...] = ()
+    admitted_run: int | None = (
+        None  # the last one that was, by the state directory; None where that does not say
+    )
+    tried: tuple[Try, ...] = ()  # by the state directory: since then, and before while a volume stays closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +90,7 @@ class Admission:
     target_faults: int  # without the one that an unclean stop is
     devices: DevicePair
     reason: str
+    is_witness_believed: bool = False  # otherwise nothing that the host's witness or region map says counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

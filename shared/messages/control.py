@@ -5,6 +5,9 @@ decided, in the host's witness, and in the journal; `journal` is false when only
 """
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
 
 from shared.messages.status import FaultView, MigrationStatus, UnlistedMigration, VerificationView
 from shared.migration.devices import Side
@@ -14,6 +17,7 @@ CONTROL_COMMANDS = (
     "setup", "sync", "pause", "resume", "throttle", "select-target", "select-source", "commit", "abort", "cleanup", "query",
     "verify", "vouch",
 )  # fmt: skip
+BYTES_PER_S_MAX = 1 << 50  # of a throttle
 LIST_SUBJECT = "cutover.control.list"
 FAULTS_SUBJECT = "cutover.control.faults"  # of all migrations; `cutover.control.faults.MIGRATION` of one
 
@@ -45,7 +49,7 @@ class SetupRequest:
 class ThrottleRequest:
     """Limit the copier; None lifts the limit."""
 
-    bytes_per_s: int | None = None
+    bytes_per_s: Annotated[int, Ge(1), Le(BYTES_PER_S_MAX)] | None = None
     operation_id: str | None = None
 
 

@@ -29,13 +29,14 @@ def host_waiting_subject(host: str) -> str:
     return f"cutover.host.{host}.waiting"
 
 
-def doubt_of(run: int, decision: int | None = None, broken: int = 0) -> str:
+def doubt_of(uuid: str, run: int, decision: int | None = None, broken: int = 0) -> str:
     """What a word about old connections is given for.
 
-    A later doubt is of another run of the host, or follows a decision, or one more of the connections in use is broken. Where a
-    volume is kept closed for want of the word there is no decision.
+    A later doubt is of another migration of the name or another run of the host, or follows a decision, or one more of the
+    connections in use is broken. Where a volume is kept closed for want of the word there is no decision.
     """
-    return f"{run}" if decision is None else f"{run}.{decision}.{broken}"
+    opened = f"{uuid.rsplit('-', maxsplit=1)[-1]}.{run}"
+    return opened if decision is None else f"{opened}.{decision}.{broken}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ class Origin:
     decision: int
     operation_id: str
     relies_on: str = ""  # its digest; empty for none
+    life: str = ""  # of the process that asks for admission, where it is spoken for by startup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +66,13 @@ class FaultReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetFlagRequest:
-    """Set the error flag."""
+    """Set the error flag. Stored only on the tail that it was decided on, `tail_digest`.
+
+    Otherwise one that comes late would stand in the place of the flag that somebody has been entering cloning with since.
+    """
 
     origin: Origin
+    tail_digest: str = ""  # of an earlier version, which does not say: refused as one that comes late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,3 +110,4 @@ class RecoveryReply:
     tellings: tuple[Telling, ...]
     sides: tuple[SideKnown, ...]
     choices: tuple[ChoiceView, ...]
+    warnings: tuple[str, ...] = ()  # of the host that has it open: what somebody should look at all the same

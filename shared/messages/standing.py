@@ -54,6 +54,14 @@ def gone_back(migration: str, who: str) -> Refusal:
     )
 
 
+def later_run(migration: str, host: str, run: int, later: int) -> str:
+    """The sentences about a volume that a run of a host has open and the journal gives to a later run of that name."""
+    return (
+        f"Run {run} of host {host!r} still has {migration!r} open, and the journal gives it to run {later}: two processes of one "
+        "name may write to its devices. The earlier one closes it when it looks at the journal; where it does not, end it."
+    )
+
+
 def untold(migration: str, wait: JournalWait) -> str:
     """The sentences about what the journal is yet to be told by a host."""
     why = wait.why or "it has not answered so far."

@@ -16,6 +16,9 @@ def progress_subject(migration: str) -> str:
     return PROGRESS_PREFIX + migration
 
 
+UNREADABLE_REGIONS_MAX = 16  # that are told of; where it is so many, there may be more
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultView:
     """One entry of the fault log."""
@@ -94,6 +97,29 @@ class LatencyView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestErrorView:
+    """A request of the application that was answered with a device's error."""
+
+    side: Side  # whose device it was
+    operation: str  # read, write, zero, trim, flush, cache, or block-status
+    cause: str  # the name of the errno
+    errno: int | None = None
+    offset: int | None = None  # None of a flush
+    length: int | None = None
+    at: str  # RFC 3339, UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationErrorsView:
+    """How often the application was answered with a device's error since the volume was opened; the first and the last time."""
+
+    of_source: int  # requests that the source failed
+    of_target: int
+    first: RequestErrorView
+    last: RequestErrorView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalWait:
     """What a host has to tell the journal and has not been able to."""
 
@@ -124,7 +150,9 @@ class HostView:
     eta_s: float | None
     paused: bool
     throttle_bytes_per_s: int | None
-    unreadable_regions: tuple[int, ...] = ()  # of the source, by number; at most the first 16
+    unreadable_regions: tuple[
+        int, ...
+    ] = ()  # of the source, by number; at most the first 16, and then there may be more
     verification: VerificationView | None = None
     # What a sync copies if writes stop being cloned now; None once the target has taken over.
     resync_bytes: int | None = None
@@ -144,6 +172,9 @@ class HostView:
     # Of a sample of the requests that a device was asked for; None where there were none.
     application_read_latency: LatencyView | None = None
     application_write_latency: LatencyView | None = None
+    application_errors: ApplicationErrorsView | None = None  # None: there was none
+    # What the application meets now, in words: errors of the last hour, or a device whose connection is broken; empty: nothing.
+    application_trouble: str = ""
     # A picture of the volume in at most 256 equal shares, a `RegionCell` each; empty once the target has taken over, and in
     # answers that tell of many migrations at once: progress has it.
     region_cells: str = ""
@@ -222,6 +253,10 @@ class MigrationStatus:
     full_resync_because: str | None = None  # why that is everything; None where the region map narrows it
     verified_at: str | None = None
     needs_verify: bool | None = None
+    application_errors: ApplicationErrorsView | None = (
+        None  # since the volume was opened; None: none is known of
+    )
+    application_trouble: str = ""  # what the application meets now, in words; it is among the warnings, too
     allowed: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     doubt: str | None = None  # what a `vouch` would be given for, now; for the request
@@ -264,3 +299,10 @@ class UnlistedMigration:
 
 
 Listed = MigrationStatus | UnlistedMigration
+
+
+def application_trouble(told: Listed) -> str:
+    """What the application meets now on a volume that is open, whoever tells of it; empty where nothing is known of."""
+    if isinstance(told, MigrationStatus):
+        return told.application_trouble
+    return told.view.application_trouble if told.view is not None else ""

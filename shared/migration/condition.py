@@ -20,6 +20,8 @@ class JournalCondition(StrEnum):
     GONE_BACK = "gone-back"  # it lacks a record that the host relied on
     UNKNOWN = "unknown"  # it has no record of the migration at all
     ANOTHER = "another"  # it has another migration of that name
+    GIVEN_AWAY = "given-away"  # it is whole, and by an operator's word another host has the migration now
+    LATER_RUN = "later-run"  # it is whole, and a later run of this host's name has the migration now
     DAMAGED = "damaged"  # its chain is broken
     UNREADABLE = "unreadable"  # it holds something that is no record
     NEWER_VERSION = "newer-version"  # it holds a record that this version cannot read
@@ -32,6 +34,8 @@ WORDS: Mapping[JournalCondition, str] = MappingProxyType(
         JournalCondition.GONE_BACK: "has gone back",
         JournalCondition.UNKNOWN: "does not know it",
         JournalCondition.ANOTHER: "has another",
+        JournalCondition.GIVEN_AWAY: "gives it to another host",
+        JournalCondition.LATER_RUN: "gives it to a later run",
         JournalCondition.DAMAGED: "is damaged",
         JournalCondition.UNREADABLE: "cannot be read",
         JournalCondition.NEWER_VERSION: "is of a newer version",
@@ -45,15 +49,26 @@ REPAIRED_AT_START = frozenset(
 )
 
 
-def condition_of(ledger: Ledger, uuid: str, relied_on: str) -> JournalCondition:
-    """How a chain is to the host that has the migration of this UUID and relied on the record of this digest."""
+def condition_of(ledger: Ledger, uuid: str, relied_on: str, host: str, run: int) -> JournalCondition:
+    """How a chain is to the run of a host that has the migration of this UUID and relied on the record of this digest.
+
+    Only one that holds what the host relied on can have given the migration away: an old copy may name whoever had it before.
+    A later run of its own name is another process, which began with a copy of the state directory, as on a second machine. It is
+    never the next start of this one: that waits for the lock which this one keeps to its end.
+    """
     if ledger.broken is not None:
         return JournalCondition.DAMAGED
     if ledger.contains(relied_on):
-        return JournalCondition.SOUND
+        return _whose(ledger, host, run) if ledger.uuid == uuid else JournalCondition.SOUND
     if ledger.has_had(uuid):
         return JournalCondition.GONE_BACK
     return JournalCondition.ANOTHER if ledger.exists else JournalCondition.UNKNOWN
+
+
+def _whose(ledger: Ledger, host: str, run: int) -> JournalCondition:
+    if ledger.host != host:
+        return JournalCondition.GIVEN_AWAY
+    return JournalCondition.LATER_RUN if ledger.run > run else JournalCondition.SOUND
 
 
 def condition_when_refused(code: Code) -> JournalCondition | None:
@@ -79,6 +94,16 @@ def remedy(condition: JournalCondition, migration: str, host: str) -> str:
             return (
                 f"bring back the journal that {whose} relies on, and do not restart it before: it would keep the volume closed; "
                 f"see `cutover recover {migration}`"
+            )
+        case JournalCondition.GIVEN_AWAY:
+            return (
+                f"{whose} closes it by itself when it looks at the journal; where it does not, end it: two hosts must not write "
+                "to the same devices"
+            )
+        case JournalCondition.LATER_RUN:
+            return (
+                f"two processes run as {whose}, and the earlier one closes it by itself when it looks at the journal; end that "
+                "one, and give each machine a name of its own"
             )
         case JournalCondition.NEWER_VERSION:
             return "upgrade every service to the version that wrote it, the hosts last; an older host keeps the volume closed"

@@ -29,8 +29,9 @@ class DeviceIdentity:
     """What tells one device from every other, across reboots and renames.
 
     `name` is for people: the URI or path that the operator gave. `token` is what is compared: the WWN or serial number of
-    a block device where it has one, what a loop device stands on (`loop:…`), else `dev:MAJOR:MINOR`;
-    `inode:FILESYSTEM-DEVICE:INODE` of a file; the URI of a remote export.
+    a block device where it has one, what a loop device stands on (`loop:…`), the slot of a virtual machine's disk
+    (`path:…`), else `dev:MAJOR:MINOR`; `inode:fs-FILESYSTEM:INODE` of a file, or `inode:DEVICE-NUMBER:INODE` where the
+    filesystem has nothing that stays over a reboot; the URI of a remote export.
     """
 
     name: str

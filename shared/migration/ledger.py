@@ -65,7 +65,7 @@ class Ledger:
     devices: DevicePair | None = None
     commit_intended: bool = False
     adoption: Entry | None = (
-        None  # the last decision, where that is an operator's word and no flag was set since
+        None  # the last decision that changed anything, where that is an operator's word and no flag was set since
     )
     faults: tuple[FaultRecord, ...] = ()  # of the current attempt
     all_faults: tuple[FaultRecord, ...] = ()  # of the current life
@@ -194,10 +194,14 @@ class _Folding:
         match record:
             case StateRecord():
                 self._decide(record)
+                is_opening = (record.state, record.authority) == (self._state, self._authority)
                 self._state, self._authority = record.state, record.authority
                 self._devices = record.devices or self._devices
                 self._commit_intended = False
-                self._adoption = entry if record.trigger == ADOPTED else None
+                if record.trigger == ADOPTED:
+                    self._adoption = entry
+                elif not is_opening:
+                    self._adoption = None
             case RepairRecord():
                 self._decide(record)
                 self._state, self._authority = record.state, record.authority

@@ -46,6 +46,9 @@ class Record:
     recorded_at: str  # RFC 3339, UTC
     index: int = 0
     previous_digest: str = GENESIS_DIGEST
+    life: str = (
+        ""  # of the host's process, where startup asked for it: tells a run from another of that number
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,10 @@ class DevicePair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateRecord(Record):
-    """A transition that the host decided. The last one is the recorded state. `devices` stands in the first alone."""
+    """A transition that the host decided. The last one is the recorded state. `devices` stands in the first alone.
+
+    One that startup records with the state unchanged says that a run of the host opens the volume.
+    """
 
     kind: Kind = Kind.STATE
     state: State
@@ -103,10 +109,11 @@ class RepairRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TombstoneRecord(Record):
-    """The migration was cleaned up. The name may be used again, under a new UUID."""
+    """The migration was cleaned up, or given up. The name may be used again, under a new UUID."""
 
     kind: Kind = Kind.TOMBSTONE
     state: State  # that it ended in
+    given_up: bool = False  # by the operator's word, while its volume was closed: no side may hold all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

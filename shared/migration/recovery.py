@@ -5,7 +5,7 @@ says why. Nothing here knows how a choice is carried out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
@@ -55,7 +55,7 @@ class Known:
     """Everything that a choice is judged on. `proved`: the newest witness says so, and an intact journal agrees.
 
     `remote` are the sides that no kernel's lock fences; `in_doubt` those of them that the host waits for a word about, since
-    requests of an earlier run may still land on them.
+    requests of an earlier run may still land on them. `unusable` are the sides that the host that was asked cannot open, and why.
     """
 
     standing: Standing
@@ -63,6 +63,7 @@ class Known:
     proved: bool
     remote: frozenset[Side] = frozenset()
     in_doubt: frozenset[Side] = frozenset()
+    unusable: Mapping[Side, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +197,20 @@ def _by_fences(choice: Choice, known: Known) -> _Verdict:
     return _WAITS_FOR_WORD if authority_after(choice) in known.in_doubt else _FREE
 
 
+def _by_device(choice: Choice, known: Known) -> _Verdict:
+    """Whoever names a side that cannot be opened finds nothing to serve afterwards."""
+    side = authority_after(choice)
+    why = known.unusable.get(side) if side is not None else None
+    return _FREE if why is None else (Consent.REFUSED, why)
+
+
 def offer(choice: Choice, known: Known) -> Offer:
     """What a choice needs: the strictest verdict counts, and the reasons of all that are as strict are told."""
     verdicts = (
         _BY_STANDING[known.standing, choice],
         _BY_HELD[choice, known.held, known.proved],
         _by_fences(choice, known),
+        _by_device(choice, known),
     )
     consent = max(consent for consent, _reason in verdicts)
     reasons = [reason for needed, reason in verdicts if reason and needed is consent]

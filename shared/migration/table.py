@@ -41,6 +41,7 @@ class Step(StrEnum):
 
     OPEN_DEVICES = "open-devices"  # opened, locked, checked
     FLUSH_TARGET = "flush-target"
+    FLUSH_SOURCE = "flush-source"  # what was read from it and copied is what it holds: a cache that lost writes says so now
     HOLD_WRITES = "hold-writes"  # no new write is started, and those in flight are done
     DROP_TARGET = "drop-target"  # at once: no request is routed to it any more, no write is acknowledged
     WRITE_WITNESS = "write-witness"  # the decision is durable
@@ -206,8 +207,8 @@ TRANSITIONS: tuple[Transition, ...] = (
         after=State.SOURCE_SELECTED,
         # Other source faults do no harm: what could not be written was copied again, and what cannot be read is never copied.
         guards=(Guard.NO_TARGET_FAULT, Guard.NO_SOURCE_FLUSH_FAULT),
-        steps=(Step.WRITE_WITNESS, Step.SWITCH_ROUTING, Step.REPORT_DECISION),
-        reason="every region has been copied, and every write since went to both sides",
+        steps=(Step.FLUSH_SOURCE, Step.WRITE_WITNESS, Step.SWITCH_ROUTING, Step.REPORT_DECISION),
+        reason="every region has been copied, of what a flush since has proved, and every write went to both sides",
     ),
     Transition(
         before=State.SOURCE_SELECTED,
@@ -222,8 +223,8 @@ TRANSITIONS: tuple[Transition, ...] = (
         trigger=Trigger.SELECT_SOURCE,
         after=State.SOURCE_SELECTED,
         guards=(Guard.AUTHORITY_IS_SOURCE, Guard.NO_SOURCE_FAULT),
-        steps=_CHANGE_SIDES,
-        reason="the source is in sync and has not failed",
+        steps=(Step.FLUSH_SOURCE, *_CHANGE_SIDES),
+        reason="the source is in sync, has not failed, and tells of no write that its cache has lost",
     ),
     Transition(
         before=State.TARGET_SELECTED,

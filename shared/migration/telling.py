@@ -23,7 +23,7 @@ def words_of(record: AnyRecord) -> str:
         case RepairRecord():
             return f"the journal is repaired, and goes on at {record.state}: {record.reason}"
         case TombstoneRecord():
-            return f"cleaned up, was {record.state}"
+            return f"{'given' if record.given_up else 'cleaned'} up, was {record.state}"
         case FlagSetRecord():
             return "the error flag is set"
         case FlagClearRecord():

@@ -5,6 +5,7 @@ Each mistake is told by the key that named the file, the file, and what is the m
 
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,18 @@ from shared.tls.files import CertificateError, TlsFiles
 FILE_BYTES_MAX = 1 << 20
 
 
+class _TooEarlyError(ValueError):
+    """A certificate is not valid yet, by the clock of this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """A clause for people, and what it is about."""
+
+    clause: str
+    is_too_early: bool = False
+
+
 def server_context(files: TlsFiles, now: datetime) -> ssl.SSLContext:
     """What a server of these files does TLS with. Reads them: not for the loop.
 
@@ -25,7 +38,9 @@ def server_context(files: TlsFiles, now: datetime) -> ssl.SSLContext:
     """
     mistakes = list(_mistakes(files, now))
     if mistakes:
-        raise CertificateError(*mistakes)
+        raise CertificateError(
+            *(each.clause for each in mistakes), is_too_early=all(each.is_too_early for each in mistakes)
+        )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # "TLS versions"
     # A resumed session would not have its certificate looked at again; and nothing is negotiated twice.
@@ -43,15 +58,15 @@ def server_context(files: TlsFiles, now: datetime) -> ssl.SSLContext:
     return context
 
 
-def _mistakes(files: TlsFiles, now: datetime) -> Iterator[str]:
+def _mistakes(files: TlsFiles, now: datetime) -> Iterator[_Mistake]:
     found: dict[str, bytes] = {}
     for key, file in files.each():
         try:
             found[key] = _read(file)
         except OSError as error:
-            yield f"{key}: {file}: {error.strerror}"
+            yield _Mistake(f"{key}: {file}: {error.strerror}")
         except ValueError as error:
-            yield f"{key}: {file}: {error}"
+            yield _Mistake(f"{key}: {file}: {error}")
     judges: dict[str, Callable[[bytes, datetime], None]] = {
         "nbd.tls_certificate_file": _judge_certificate,
         "nbd.tls_key_file": _judge_key,
@@ -62,12 +77,14 @@ def _mistakes(files: TlsFiles, now: datetime) -> Iterator[str]:
             try:
                 judges[key](found[key], now)
             except ValueError as error:
-                yield f"{key}: {file}: {error}"
+                yield _Mistake(f"{key}: {file}: {error}", isinstance(error, _TooEarlyError))
             except Exception as error:  # noqa: BLE001 - what `cryptography` finds wrong has no class in common
-                yield f"{key}: {file}: it is of a kind that cannot be used: {error!r}"
+                yield _Mistake(f"{key}: {file}: it is of a kind that cannot be used: {error!r}")
     certificate, private_key = found.get("nbd.tls_certificate_file"), found.get("nbd.tls_key_file")
     if certificate is not None and private_key is not None and not _belong_together(certificate, private_key):
-        yield f"nbd.tls_key_file: {files.key}: it is not the key of the certificate in {files.certificate}"
+        yield _Mistake(
+            f"nbd.tls_key_file: {files.key}: it is not the key of the certificate in {files.certificate}"
+        )
 
 
 def _read(file: Path) -> bytes:
@@ -124,7 +141,7 @@ def _judge_dates(certificate: x509.Certificate, now: datetime) -> None:
             f"{_name(certificate)} has expired, at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         )
     if now < certificate.not_valid_before_utc:
-        raise ValueError(
+        raise _TooEarlyError(
             f"{_name(certificate)} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         )
 

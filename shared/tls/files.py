@@ -10,10 +10,11 @@ from shared.config.model import NbdConfig
 class CertificateError(Exception):
     """The files that TLS is to be done with will not do: a clause for each mistake, which begins with its key."""
 
-    def __init__(self, *mistakes: str) -> None:
-        """With all that is wrong."""
+    def __init__(self, *mistakes: str, is_too_early: bool = False) -> None:
+        """With all that is wrong; whether only that nothing is valid yet, which time mends, or a clock that is set."""
         super().__init__("; ".join(mistakes))
         self.mistakes = mistakes
+        self.is_too_early = is_too_early
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

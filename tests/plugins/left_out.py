@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 _NATS_CLI = ".cache/nats-cli/*/nats"  # built by tools/nats-cli
-_COMPOSE_CLI = ".cache/compose-cli/*/compose-check"  # built by tools/compose-cli
+_COMPOSE_CLI = ".cache/compose-cli/*/docker-compose"  # unpacked by tools/compose-cli
 _LEFT_OUT = "cutover_left_out_counts"  # in what a worker tells the controller
 _ASYNCAPI_CHECK = ".cache/asyncapi/*/check.cjs"  # installed by tools/asyncapi-parser
 
@@ -34,7 +34,7 @@ def find_nats_cli(root: Path) -> Path | None:
 
 
 def find_compose_cli(root: Path) -> Path | None:
-    """The judge of compose files that `make test` builds, or none."""
+    """Docker Compose: the pinned one that `make test` unpacks, or none. Never just any that is on PATH."""
     return _last(root.glob(_COMPOSE_CLI))
 
 
@@ -62,7 +62,7 @@ NEEDS = (
     Need(
         "compose_cli",
         lambda root: find_compose_cli(root) is not None,
-        "the judge of compose files is not there: `make test` builds it where there is a Go toolchain",
+        "Docker Compose is not there: `make test` unpacks it from Debian's package",
     ),
     Need(
         "nats_cli",

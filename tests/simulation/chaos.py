@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shared.migration.devices import Side
+from shared.migration.states import CLONING_STATES
 from shared.migration.table import Trigger
 from tests.simulation.disk import EIO, ENOSPC, SECTOR, DiskFault
 from tests.simulation.machine import REGION_BYTES
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 NOT_VISITED_CHANCE = 0.3
 CUT_AFTER_VISIT_CHANCE = 0.3
+SYNC_SPOILT_CHANCE = 0.3
+WRITEBACK_CHANCE = 0.4
+ELSEWHERE_CHANCE = 0.05  # in states in which one side alone is in use
 _OPERATIONS = ("", "write", "write", "zero", "read")
 
 
@@ -25,6 +29,8 @@ class Chaos:
     def __init__(self, world: "World", rng: random.Random) -> None:
         self._world = world
         self._rng = rng
+        self._of_writeback = random.Random(f"{world.seed}:chaos of writeback")
+        self._of_syncs = random.Random(f"{world.seed}:syncs")
         self._is_cut_due = False
         self._visited: int | None = None  # the region that the application came back to last
         self._ways: dict[str, Callable[[], object]] = {
@@ -81,6 +87,15 @@ class Chaos:
                 world.break_connection()
                 await asyncio.sleep(rng.random() * 20)
 
+    async def fail_writeback(self, side: Side) -> None:
+        """Have the cache of this side lose what it held, and only a flush tell of it."""
+        world, rng = self._world, self._of_writeback
+        while True:
+            await asyncio.sleep(rng.random())
+            is_due = world.state in CLONING_STATES or rng.random() < ELSEWHERE_CHANCE
+            if is_due and rng.random() < WRITEBACK_CHANCE and world.lose_writeback(side):
+                await asyncio.sleep(rng.random() * 20)
+
     def bring(self, trouble: str) -> None:
         """Bring one kind."""
         self._world.note("trouble", trouble)
@@ -98,6 +113,18 @@ class Chaos:
                 world.maps.writes_to_fail = 0
                 world.crash("any time", with_power=rng.random() < world.plan.power_share)
                 await asyncio.sleep(rng.random() * 6)
+
+    def sync_begun(self) -> None:
+        """Have neither the map nor the witness written for it; what the source alone is given then has to be copied later."""
+        world, rng = self._world, self._of_syncs
+        clean = world.clean_regions
+        if clean and rng.random() < SYNC_SPOILT_CHANCE:
+            world.maps.writes_to_fail, world.witness_files.puts_to_fail = 1, 2
+            world.application.visit(rng.choice(clean) * REGION_BYTES // SECTOR, 1.0)
+            world.loop.call_later(0.2 + rng.random(), self._kill_host, context=NOBODY)
+
+    def _kill_host(self) -> None:
+        self._world.crash("any time", with_power=False)
 
     def flush_begun(self) -> None:
         """Have the application write to a region that this flush may make clean; soon what is on disk is all that is known."""

@@ -25,6 +25,11 @@ _BUS_FAULTS = (
     "request:twice",
 )  # fmt: skip
 
+_OF_CACHES = (
+    *(f"fault:lost-writeback:{operation}" for operation in ("flush", "write", "zero")),
+    *(f"went-back:{side}:{state}" for side in Side for state in (State.SETUP, *sorted(CLONING_STATES))),
+)  # fmt: skip
+
 _OF_REMOTE_DEVICES = (
     *(f"remote:{which}" for which in ("disk-a", "disk-b", "both")),
     *(f"doubt:{which}" for which in (*Side, "both", "by a lost witness")),
@@ -45,6 +50,7 @@ REQUIRED: tuple[str, ...] = (
     "kill", "power-cut", "stop:clean", "stop:unclean", "compared", "resync:narrow", "given-up",
     *(f"command:{command}" for command in ("pause", "resume", "throttle", "verify")),
     *(f"depth:{depth}" for depth in range(2, 11)),
+    *_OF_CACHES,
     *_OF_REMOTE_DEVICES,
 )  # fmt: skip
 

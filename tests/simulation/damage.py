@@ -179,11 +179,11 @@ class Damage:
         if self._world.servers.draw_adoption() or (is_rare and self._rng.random() < ADOPTED_CHANCE):
             self._deciding = loop.create_task(self._have_it_adopted(content), context=NOBODY)
         elif self._rng.random() < GIVEN_UP_CHANCE:
-            self._deciding = loop.create_task(self._have_it_given_up(), context=NOBODY)
+            self._deciding = loop.create_task(self._have_it_given_up(content), context=NOBODY)
         else:
             loop.call_later(1.0, self._mend, context=NOBODY)
 
-    async def _have_it_given_up(self) -> None:
+    async def _have_it_given_up(self, content: bytes) -> None:
         """Nobody finds the right witness. Who sets up what is left anew sees to it first that no old connection stands.
 
         A host that was away keeps what cannot be believed until it is told, too.
@@ -192,8 +192,12 @@ class Damage:
         while True:
             await asyncio.sleep(1.0)
             world.servers.end_old_connections()
-            if await world.operator.give_up():
-                self._witness = None
+            is_done = await world.operator.give_up()
+            is_done = (
+                is_done or world.rules.ledger().uuid != _open_seal(NAME, content).uuid
+            )  # though not answered
+            if is_done:
+                self._witness = self._messages = None  # no journal is put back over its tombstone
                 self._is_given_up = True
                 world.servers.forgotten()
             if not self._is_given_up:
@@ -222,7 +226,7 @@ class Damage:
         witness = _open_seal(NAME, content)
         is_adopted = witness.state is not None and await self._world.operator.adopt(witness.authority)
         if is_adopted or self._world.rules.ledger().adoption is not None:  # the word counts, answered or not
-            self._witness = None
+            self._witness = self._messages = None
         else:
             self._mend()
 

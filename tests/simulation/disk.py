@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.write_cloning.devices.buffers import Buffer
-from services.write_cloning.devices.interface import Done, Extent, Write, ZeroMode
+from services.write_cloning.devices.interface import Done, Extent, WentOn, Write, ZeroMode, nobody_asks
 from services.write_cloning.devices.one_by_one import write_one_by_one
 from shared.migration.devices import DeviceIdentity, DeviceKind
 from shared.migration.refusals import InvariantError
@@ -27,6 +27,7 @@ JUNK = b"\xee" * SECTOR  # what a read that failed leaves in its buffer
 SLOW_CHANCE = 0.02
 SLOW_FLUSH_CHANCE = 0.3  # where slowness is what is looked at
 OFTEN_SLOW_CHANCE = 0.1  # there, of others than flushes
+LOST_SHARE = 0.7  # of what is cached, when writeback fails
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class Asked:
     done: Done
     context: Any
     handle: "OpenDisk"
+    attempt: int  # in which it was asked
 
 
 @dataclass(slots=True)
@@ -103,7 +105,10 @@ class Disk:
     has_lost_writes: bool = False  # a flush has failed since the last opening: what was cached may be gone
     has_ever_lost_writes: bool = False  # in the life of this host
     failures: int = 0  # since the last opening
-    flush_failures: int = 0  # that were told, those of durable writes among them
+    attempt: int = 0  # counted by whoever wants to know in which one a flush was asked
+    flush_failed_in: int = -1  # the last attempt in which one was asked, or a durable write, that failed
+    has_untold_loss: bool = False  # writeback has failed, and the next flush will tell
+    quietly_lost: set[int] = field(default_factory=set)  # sectors that went back, and were not written since
     is_honest: bool = True  # False: flushes do nothing (the positive control)
     is_remote: bool = False
     left: dict[Asked, None] = field(default_factory=dict)  # of a remote one: requests that may still land
@@ -128,6 +133,8 @@ class Disk:
         return sum(handle.outstanding for handle in self.handles)
 
     def put(self, sector: int, value: bytes, *, durable: bool) -> None:
+        if value != self.view[sector]:  # else it may be what it went back to, read to fill up a block
+            self.quietly_lost.discard(sector)
         self.view[sector] = value
         if durable and self.is_honest:
             self.durable[sector] = value
@@ -158,6 +165,19 @@ class Disk:
             if not kept:
                 del self.unsynced[sector]
 
+    def lose_quietly(self) -> set[int]:
+        """Writeback fails: some sectors read as they were before, and nothing tells until the next flush; returns those."""
+        lost: set[int] = set()
+        for sector in list(self.unsynced):
+            if self.rng.random() < LOST_SHARE:
+                self.unsynced.pop(sector)
+                self.view[sector] = self.durable[sector]
+                lost.add(sector)
+        if lost:
+            self.has_untold_loss = self.has_ever_lost_writes = True
+            self.quietly_lost |= lost
+        return lost
+
     def look_anew(self) -> None:
         """What the cache had forgotten shows now."""
         if self.has_lost_writes:
@@ -174,7 +194,8 @@ class Disk:
             if chosen:
                 self.durable[sector] = chosen[-1]
         self.unsynced.clear()
-        self.has_lost_writes = False
+        self.quietly_lost.clear()
+        self.has_lost_writes = self.has_untold_loss = False
         self.view = list(self.durable)
 
     def let_go(self) -> None:
@@ -238,7 +259,9 @@ class OpenDisk:
         if self._rng.random() < 0.5 or self.disk.is_hanging or self.disk.faults:
             return False
         low, high = self._range(offset, len(into))
-        asked = Asked("read", low, high, None, False, 0, None, 0, lambda _context, _error: None, None, self)
+        asked = Asked(
+            "read", low, high, None, False, 0, None, 0, lambda _context, _error: None, None, self, 0
+        )
         self.disk.watchers.io(self, asked)
         into[:] = b"".join(self.disk.view[low:high])
         return True
@@ -259,7 +282,14 @@ class OpenDisk:
         )
 
     def zero(
-        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+        self,
+        offset: int,
+        length: int,
+        mode: ZeroMode,
+        durable: bool,
+        done: Done,
+        context: object,
+        went_on: WentOn = nobody_asks,
     ) -> None:
         values = [HOLE if mode is ZeroMode.PUNCH else ZERO] * (length // SECTOR)
         self._ask("zero", offset, length, done, context, values=values, durable=durable)
@@ -321,7 +351,9 @@ class OpenDisk:
                 f"{operation} of {offset}+{length}, in blocks of {self.alignment_bytes} bytes"
             )
         disk = self.disk
-        asked = Asked(operation, low, high, values, durable, disk.writes, buffer, start, done, context, self)
+        asked = Asked(
+            operation, low, high, values, durable, disk.writes, buffer, start, done, context, self, disk.attempt
+        )  # fmt: skip
         disk.watchers.io(self, asked)
         self._under_way[asked] = None
         self.schedule(asked)
@@ -351,6 +383,8 @@ class OpenDisk:
         disk = self.disk
         if (asked.operation == "flush" or asked.durable) and self.flush_error:
             return self.flush_error
+        if disk.has_untold_loss and (asked.operation == "flush" or asked.durable):
+            return self._tell_of_loss(asked)
         fault = disk.fault_for(asked) if disk.faults else None
         if fault is not None:
             self._fail(asked, fault)
@@ -365,23 +399,33 @@ class OpenDisk:
             asked.buffer.view[start : start + length] = b"".join(disk.view[asked.low : asked.high])
         return 0
 
+    def _tell_of_loss(self, asked: Asked) -> int:
+        disk = self.disk
+        disk.has_untold_loss = False
+        disk.failures += 1
+        disk.watchers.fault(f"lost-writeback:{asked.operation}")
+        if asked.values is not None:
+            self.land_partly(asked)
+        self._fail_flush(EIO)
+        return EIO
+
     def _fail(self, asked: Asked, fault: DiskFault) -> None:
         if asked.values is not None:
             self.land_partly(asked, is_prefix=fault.kind in {"short", "enospc"})
             # Where the device does both in one, nobody can tell which of the two has failed.
             is_flush = fault.kind == "flush-once" or (fault.kind == "eio" and self._rng.random() < 0.5)
             if asked.durable and is_flush:
-                self._fail_flush(fault)
+                self._fail_flush(fault.errno)
         elif asked.operation == "flush":
-            self._fail_flush(fault)
+            self._fail_flush(fault.errno)
         elif asked.buffer is not None:
             start = asked.start
             for _ in range(asked.low, asked.high):
                 asked.buffer.view[start : start + SECTOR] = JUNK
                 start += SECTOR
 
-    def _fail_flush(self, fault: DiskFault) -> None:
-        self.flush_error = fault.errno
+    def _fail_flush(self, error: int) -> None:
+        self.flush_error = error
         self.disk.lose()
 
     def land_partly(self, asked: Asked, *, is_prefix: bool = False) -> None:
@@ -401,7 +445,7 @@ class OpenDisk:
             self.disk.watchers.point("flush:done", self.process)
         if not self.process.is_dead:
             if error and self.flush_error and (asked.durable or asked.operation == "flush"):
-                self.disk.flush_failures += 1
+                self.disk.flush_failed_in = max(self.disk.flush_failed_in, asked.attempt)
             asked.done(asked.context, error)
 
     def die(self) -> None:

@@ -16,6 +16,7 @@ from services.write_cloning.devices.interface import Device
 from services.write_cloning.endpoints import Waiting, endpoints_of
 from services.write_cloning.host import Host
 from services.write_cloning.journal_watch import watch_journal
+from services.write_cloning.last_changes import NO_FILE_NS
 from services.write_cloning.openings import Openings
 from services.write_cloning.progress import tell_progress
 from services.write_cloning.run_number import next_run
@@ -185,6 +186,13 @@ class Opener:
             await device.close()
             raise Refusal(Code.DEVICE_CHANGED, f"{identity.name} is another device now.")
         return device
+
+    def alignment_bytes(self, identity: DeviceIdentity) -> int:
+        return self._world.disks[identity.name].alignment_bytes
+
+    async def written_ns(self, identity: DeviceIdentity) -> int:
+        del identity
+        return NO_FILE_NS
 
     async def check_name(self, identity: DeviceIdentity) -> None:
         await asyncio.sleep(0)

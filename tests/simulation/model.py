@@ -3,11 +3,13 @@
 A write that is under way may be seen, or not. One that was answered is seen, unless it overlapped in time with another: of
 those either may be last. One that failed may be seen or not. What was answered before a flush began, and that flush was
 answered, survives a power cut, from whichever side is served afterwards; what was answered survives the death of a process.
-Once a value was read while nothing was under way it is the only one.
+Once a value was read while nothing was under way it is the only one. What was not flushed may go back by itself, when the
+cache of a device fails to write it, until a flush is answered or the sector is written again.
 
 The model knows sectors and values, and nothing of sides, devices or migrations.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -44,6 +46,14 @@ class Flush:
     before: list[set[bytes]]
 
 
+@dataclass(slots=True)
+class GoneBack:
+    """What a sector may show besides, since its device has lost what was cached."""
+
+    at: int
+    values: set[bytes]
+
+
 class Model:
     """See the module's docstring."""
 
@@ -58,6 +68,7 @@ class Model:
         self._began = [0] * len(values)
         self._ended: list[dict[bytes, int]] = [{} for _value in values]  # when each was answered last
         self._is_cold = False  # nothing was written since the last power cut
+        self._gone_back: dict[int, GoneBack] = {}
 
     @property
     def is_quiet(self) -> bool:
@@ -87,6 +98,8 @@ class Model:
                 now = {other: ended for other, ended in now.items() if ended > write.began}
             now[value] = self._clock
             self.now[sector] = now
+            if not failed:
+                self._forget_older(sector, write.began)
             ended = self._ended[sector]
             ended[value] = self._clock
             if write.durable and not failed:
@@ -103,7 +116,7 @@ class Model:
         self._clock += 1
         read = Read(low, high, self._clock)
         for sector in range(low, high):
-            read.allowed.append({*self.now[sector], *self._pending(sector)})
+            read.allowed.append({*self.now[sector], *self._pending(sector), *self._older(sector)})
             read.was_quiet.append(not self._under_way[sector])
         self.reads[read] = None
         return read
@@ -114,7 +127,7 @@ class Model:
         del self.reads[read]
         for number, value in enumerate(values or ()):
             sector = read.low + number
-            if value not in read.allowed[number] and value not in self.now[sector]:
+            if value not in read.allowed[number] and value not in self._readable(sector):
                 raise WrongDataError(f"sector {sector} read as {told(value)}, {self._explained(sector)}")
             if read.was_quiet[number] and not self._under_way[sector] and self._began[sector] < read.began:
                 self._settle(sector, value)
@@ -125,6 +138,8 @@ class Model:
 
     def end_flush(self, flush: Flush) -> None:
         """It succeeded."""
+        for sector in list(self._gone_back):
+            self._forget_older(sector, flush.began)
         for sector, cut in enumerate(self.cut):
             if len(cut) > 1:
                 before = flush.before[sector]
@@ -150,6 +165,7 @@ class Model:
         """Of what was not flushed, anything may be there. Where a cache has survived, what is there may still be lost."""
         self.end_of_process(loses_cache=True)
         self._is_cold = is_everywhere
+        self._gone_back.clear()
         for sector, cut in enumerate(self.cut):
             self.now[sector] = dict.fromkeys(cut, self._clock)
 
@@ -158,21 +174,42 @@ class Model:
         for sector, now in enumerate(self.now):
             self.cut[sector] = dict(now)
 
+    def lose_cached(self, sectors: Iterable[int]) -> None:
+        """The device that is read from may show what a power cut would leave, also of writes that are answered later."""
+        self._clock += 1
+        for sector in sectors:
+            self._gone_back[sector] = GoneBack(self._clock, {*self.cut[sector], *self._older(sector)})
+        for read in self.reads:
+            for sector in range(read.low, read.high):
+                read.allowed[sector - read.low] |= self._older(sector)
+
+    def _older(self, sector: int) -> set[bytes]:
+        gone_back = self._gone_back.get(sector)
+        return gone_back.values if gone_back is not None else set()
+
+    def _readable(self, sector: int) -> set[bytes]:
+        return {*self.now[sector], *self._older(sector)}
+
+    def _forget_older(self, sector: int, began: int) -> None:
+        gone_back = self._gone_back.get(sector)
+        if gone_back is not None and gone_back.at < began:
+            del self._gone_back[sector]
+
     def audit(self, who: str, values: list[bytes], *, is_final: bool) -> None:
         """Check a whole side, while nothing is under way; whether that is what it holds from here on."""
         for sector, value in enumerate(values):
-            if value not in self.now[sector]:
+            if value not in self._readable(sector):
                 raise WrongDataError(f"{who}: sector {sector} holds {told(value)}, {self._explained(sector)}")
         if not is_final:
             return
         for sector, value in enumerate(values):
             self._settle(sector, value)
-            if self._is_cold:
+            if self._is_cold and sector not in self._gone_back:
                 self.cut[sector] = {value: 0}
 
     def _settle(self, sector: int, value: bytes) -> None:
         now = self.now[sector]
-        if len(now) > 1:
+        if len(now) > 1 and sector not in self._gone_back:
             self.now[sector] = {value: now.get(value, self._clock)}
 
     def _pending(self, sector: int) -> set[bytes]:

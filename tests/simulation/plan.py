@@ -6,6 +6,7 @@ Not everything happens to everyone: a seed has some kinds of trouble and lacks o
 import random
 from dataclasses import dataclass, field
 
+from shared.migration.devices import Side
 from shared.migration.states import State
 from shared.migration.table import TRANSITIONS, Step, Transition, Trigger
 
@@ -16,6 +17,7 @@ TROUBLES = (
 )  # fmt: skip
 REMOTE_TROUBLES = ("break-connection", "cut-server")
 REMOTE_SHARE = 0.25
+WRITEBACK_SHARE = 0.2
 
 # Each step of each row, but that of `setup`, which is not carried out by the executor, is where some seeds crash.
 STEPS: tuple[tuple[Transition, Step], ...] = tuple(
@@ -56,6 +58,7 @@ class Plan:
     remote: frozenset[str] = field(init=False)  # the disks that stand in servers
     does_delay_words: bool = field(init=False)  # the network does, an operator's about those servers
     broken_in: State | None = field(init=False)  # connections are, in this state in particular
+    gone_back: Side | None = field(init=False)  # whose cache fails to write back now and then
     has_maps: bool = field(init=False)
     is_local: bool = field(
         init=False
@@ -78,7 +81,8 @@ class Plan:
         # One further at each round, so that no step falls to the same last digit, by which other things are drawn, for ever.
         self.row, step = STEPS[(self.seed + self.seed // len(STEPS)) % len(STEPS)]
         self.point = point_of(self.row, step)
-        if self.seed % 4 == 3:
+        # Steps have every other round to themselves: with some numbers of steps, others would never be aimed at.
+        if self.seed % 4 == 3 and self.seed // len(STEPS) % 2 == 0:
             self.point = POINTS[self.seed // 4 % len(POINTS)]
         self.crashes_there = rng.choice((1, 1, 2, 10))
         self.troubles = tuple(each for each in TROUBLES if rng.random() < 0.35)
@@ -110,6 +114,11 @@ class Plan:
         self._draw_remote(
             random.Random(f"{self.seed}:remote")
         )  # of its own, so that the other seeds stay what they were
+        self._draw_writeback(random.Random(f"{self.seed}:writeback"))
+
+    def _draw_writeback(self, rng: random.Random) -> None:
+        fails = rng.random() < WRITEBACK_SHARE and not self.is_peaceful
+        self.gone_back = rng.choice((Side.SOURCE, Side.SOURCE, Side.TARGET)) if fails else None
 
     def _draw_remote(self, rng: random.Random) -> None:
         if rng.random() >= REMOTE_SHARE or self.is_peaceful:

@@ -135,13 +135,13 @@ class Connection(OpenDisk, Unfenced):
                 operation, offset, length, done, context, values=values, durable=durable, buffer=buffer, start=start
             )  # fmt: skip
         elif not self.process.is_dead:
-            self._note_failed_flush(durable=durable or operation == "flush")
+            self._note_failed_flush(self.disk.attempt, durable=durable or operation == "flush")
             self._loop.call_soon(done, context, self.error, context=self.process.context)
 
-    def _note_failed_flush(self, *, durable: bool) -> None:
+    def _note_failed_flush(self, attempt: int, *, durable: bool) -> None:
         if durable:
             self.flush_error = self.flush_error or self.error
-            self.disk.flush_failures += 1
+            self.disk.flush_failed_in = max(self.disk.flush_failed_in, attempt)
 
     def _latency(self, slow_chance: float = SLOW_CHANCE) -> float:
         return super()._latency(max(slow_chance, SLOW_CHANCE))
@@ -170,7 +170,7 @@ class Connection(OpenDisk, Unfenced):
         self.lost = sum(asked.values is not None for asked in under_way)
         self._server.has_lost |= self.lost > 0
         for asked in under_way:
-            self._note_failed_flush(durable=asked.durable or asked.operation == "flush")
+            self._note_failed_flush(asked.attempt, durable=asked.durable or asked.operation == "flush")
             self._loop.call_soon(asked.done, asked.context, error, context=self.process.context)
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)

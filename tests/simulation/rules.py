@@ -30,6 +30,14 @@ _FILE = f"{NAME}.witness"
 _NO_FAULT = frozenset({0, 108, 95})  # none, ESHUTDOWN, ENOTSUP
 
 
+# Whose caches have to be asked first.
+_RELIED_ON = {
+    Trigger.COPIED: Side.SOURCE,
+    Trigger.SELECT_SOURCE: Side.SOURCE,
+    Trigger.SELECT_TARGET: Side.TARGET,
+    Trigger.SOURCE_FAULT: Side.TARGET,
+    Trigger.COMMIT: Side.TARGET,
+}
 _TRUSTING_THE_TARGET = frozenset({Trigger.COMMIT, Trigger.SELECT_TARGET, Trigger.SOURCE_FAULT})
 
 
@@ -43,7 +51,6 @@ class Rules:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.witness: Witness | None = None  # as a process that reads it now would find it
-        self._flush_failures = 0  # of the source, before this attempt
 
     # ------------------------------------------------------------------ the witness
 
@@ -69,11 +76,25 @@ class Rules:
 
     def step(self, row: Transition, step: Step) -> None:
         """The executor is about to perform a step."""
-        failures = self._world.disk(Side.SOURCE).flush_failures
+        source = self._world.disk(Side.SOURCE)
         if row.trigger is Trigger.SYNC and step is Step.RELEASE_WRITES:
-            self._flush_failures = failures
-        if row.trigger is Trigger.COPIED and step is row.steps[0] and failures > self._flush_failures:
+            source.attempt += 1
+        # One that was asked before, and fails now, has nobody left to hear it; the device fails the next flush for it.
+        if (
+            row.trigger is Trigger.COPIED
+            and step is row.steps[0]
+            and source.flush_failed_in == source.attempt
+        ):
             raise BrokenRuleError("4.5: in sync, although a flush of the source has failed in this attempt")
+        relied_on = _RELIED_ON.get(row.trigger)
+        if (
+            step is Step.WRITE_WITNESS
+            and relied_on is not None
+            and self._world.disk(relied_on).has_untold_loss
+        ):
+            raise BrokenRuleError(
+                f"4.5: {row.trigger} relies on a {relied_on} that has lost writes, and was not flushed"
+            )
 
     def look_at_files(self) -> None:
         """After a power cut, or a repair, the file may be another one."""
@@ -269,8 +290,9 @@ class Rules:
         if source.is_cut_off or target.is_cut_off:
             return  # and the next request will tell
         self._world.count("compared")
+        lost = source.quietly_lost | target.quietly_lost
         for sector, (one, other) in enumerate(zip(source.view, target.view, strict=True)):
-            if one != other:
+            if one != other and sector not in lost:
                 raise BrokenRuleError(f"R4: the sides are in sync, at rest, and differ in sector {sector}")
 
 

@@ -15,6 +15,8 @@ The fault model. Allowed, at any moment, in any combination that a seed draws:
 - both again during the recovery, up to ten deep; and again after a clean stop;
 - devices do requests in any order, slowly, fail them (EIO, ENOSPC, in part), hang and go on, fail one flush, be it that of
   a durable write, and forget some of what was cached; the target is missing;
+- the cache of a device cannot write back, in a fifth of the seeds: it gives the old data to whoever reads, and tells of that by
+  the next flush or durable write alone, whoever asks for it; but not between the flush for a decision and the decision;
 - a witness or a map cannot be written, and the old or the new one is then on disk;
 - requests and answers on the bus are lost, late, or come twice; publishes are lost, stored unacknowledged, or stored
   late; the server goes away and comes back;
@@ -32,7 +34,7 @@ The fault model. Allowed, at any moment, in any combination that a seed draws:
 Not allowed, because nothing could survive it or because it is another test's business:
 
 - a sector that is torn within, bytes that change by themselves, a disk that lies about flushes (the positive control
-  does that, and must be found out), a state directory that goes back to an older witness;
+  does that, and must be found out), a state directory that goes back (startup refuses it, by the runs on record);
 - journal and witness damaged together, nor a journal put back from before a clean-up; one that lost the end of a clean-up in a
   power cut opens nothing again;
 - an operator who lies: who vouches for a connection that is not gone, or adopts the side that is not right; nor one who sets up

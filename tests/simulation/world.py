@@ -19,7 +19,7 @@ from shared.bus.memory import Message
 from shared.messages.admission import AdmissionReply
 from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
-from shared.migration.states import CLONING_STATES, State
+from shared.migration.states import CLONING_STATES, State, routing_of
 from shared.migration.table import Step, Transition, Trigger
 from tests.simulation.application import Application
 from tests.simulation.chaos import Chaos
@@ -64,6 +64,7 @@ class World:
         self._crashes_left = self.plan.crashes_there
         self._depth = 0
         self._ids = 0
+        self._deciding: Transition | None = None  # or what was refused last
         self.host_process: HostProcess | None = None
         self._reporting: asyncio.Task[None] | None = None
         self.services: dict[str, Process] = {}
@@ -259,6 +260,7 @@ class World:
         if process is None or process.is_dead:
             return
         process.is_dead = True
+        self._deciding = None
         loses_cache = any(disk.has_ever_lost_writes for disk in self.disks.values())
         for disk in self.disks.values():
             disk.has_ever_lost_writes = False
@@ -324,6 +326,24 @@ class World:
         disk.is_missing = True
         self.loop.call_later(for_s, setattr, disk, "is_missing", False, context=NOBODY)
 
+    def lose_writeback(self, side: Side) -> bool:
+        """Some of what this side's device had cached is lost, and nothing tells before the next flush; whether there was any."""
+        disk = self.disk(side)
+        # What is lost between the flush for a decision and the decision, nobody could know.
+        lost = disk.lose_quietly() if self._deciding is None else set()
+        if lost:
+            self.count(f"went-back:{side}:{self.state}")
+            self.note("went back", disk.name, str(sorted(lost)))
+            if disk.name == self.data_disk or self._is_read_from(side):
+                self.model.lose_cached(lost)
+        return bool(lost)
+
+    def _is_read_from(self, side: Side) -> bool:
+        volume = self.application.volume
+        if volume is None or volume.state is None:
+            return False
+        return routing_of(volume.state, volume.sides_by_authority()[0]).reads is side
+
     def break_connection(self) -> None:
         self.servers.break_connection()
 
@@ -345,6 +365,8 @@ class World:
             self.chaos.flush_begun()
         elif self.plan.visits and name == "map-write:synced":
             self.chaos.map_written()
+        elif self.plan.spoils_maps and name == "setup/sync/write-witness":
+            self.chaos.sync_begun()
         if name == self.plan.point and self._crashes_left:
             # A step of the table comes seldom, other moments again and again.
             passed_by = 0.1 if "/" in name else 0.4
@@ -366,8 +388,10 @@ class World:
         """The executor is about to perform a step."""
         self.note("step", point_of(row, step))
         self._guarded(self.rules.step)(row, step)
+        self._deciding = None if step is row.steps[-1] else row
         if step is Step.START_COPYING:
             self._count_resync()
+            self.disk(Side.TARGET).quietly_lost.clear()  # what differs from here on was not copied
         if (
             row.trigger is Trigger.COPIED
             and step is row.steps[-1]
@@ -390,6 +414,12 @@ class World:
         states = b"" if marks is None else marks.states
         quiet = [at for at, state in enumerate(states) if state == AGING]
         return self._rng.choice(quiet) if quiet else None
+
+    @property
+    def clean_regions(self) -> list[int]:
+        """Those that a resync would leave out."""
+        marks = self._marks()
+        return [] if marks is None else [at for at, state in enumerate(marks.states) if state == CLEAN]
 
     def is_clean(self, region: int) -> bool:
         """Whether a resync would leave this region out."""
@@ -456,6 +486,8 @@ class World:
         acting = [self.operator.run(), self.chaos.run(), self.chaos.aim()]
         if self.plan.spoils_maps:
             acting.append(self.chaos.spoil_maps())
+        if self.plan.gone_back is not None:
+            acting.append(self.chaos.fail_writeback(self.plan.gone_back))
         if self.plan.broken_in is not None:
             acting.append(self.chaos.aim_at_connections())
         actors = [self.loop.create_task(actor) for actor in acting]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.write_cloning.devices.buffers import Buffer
-from services.write_cloning.devices.interface import Done, Extent, Write, ZeroMode
+from services.write_cloning.devices.interface import Done, Extent, WentOn, Write, ZeroMode, nobody_asks
 from services.write_cloning.devices.one_by_one import write_one_by_one
 from shared.migration.devices import DeviceIdentity, DeviceKind
 
@@ -23,6 +23,7 @@ class Pending:
     act: Callable[[], None]
     done: Done
     context: object
+    went_on: WentOn = nobody_asks
 
 
 class MemoryDevice:
@@ -106,7 +107,14 @@ class MemoryDevice:
         self.pending.append(Pending(operation, act, done, context))
 
     def zero(
-        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+        self,
+        offset: int,
+        length: int,
+        mode: ZeroMode,
+        durable: bool,
+        done: Done,
+        context: object,
+        went_on: WentOn = nobody_asks,
     ) -> None:
         """See `Device`."""
         self._check(offset, length)
@@ -114,7 +122,7 @@ class MemoryDevice:
         def act() -> None:
             self.content[offset : offset + length] = bytes(length)
 
-        self.pending.append(Pending(f"zero {mode.value}", act, done, context))
+        self.pending.append(Pending(f"zero {mode.value}", act, done, context, went_on))
 
     def flush(self, done: Done, context: object) -> None:
         """See `Device`."""

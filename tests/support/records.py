@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from shared.migration.devices import DeviceIdentity, DeviceKind, Side
+from shared.migration.ledger import Ledger
 from shared.migration.records import (
+    ADOPTED,
     DevicePair,
     FaultRecord,
     FlagClearRecord,
@@ -55,6 +57,20 @@ def fault_record(operation_id: str = "x", side: Side = Side.TARGET, **changes: o
 
 def tombstone(operation_id: str = "t", **changes: object) -> TombstoneRecord:
     return TombstoneRecord(operation_id=operation_id, **{**_COMMON, "state": State.SETUP, **changes})  # type: ignore[arg-type]
+
+
+def adopted_by(host: str, ledger: Ledger) -> StateRecord:
+    """The operator's word that another host has the migration now, and that the source holds what counts."""
+    return state_record(
+        "adoption",
+        State.SETUP,
+        uuid=str(ledger.uuid),
+        attempt=ledger.attempt,
+        host=host,
+        decision=ledger.decision + 1,
+        trigger=ADOPTED,
+        devices=ledger.devices,
+    )
 
 
 ONE_OF_EACH = (

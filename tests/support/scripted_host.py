@@ -218,7 +218,8 @@ class ScriptedHost:
     async def set_flag(self, name: str = "vol1", operation: str = "op-flag") -> str:
         witness = self.witnesses[name]
         origin = replace(self.origin(name, operation), attempt=witness.attempt + 1)
-        request = SetFlagRequest(origin=origin)
+        tail = (await self.journal.read(name)).tail
+        request = SetFlagRequest(origin=origin, tail_digest=tail.digest)
         return (await self._ask(record_subject("flag-set", self.name, name), request)).digest
 
     async def enter(self, name: str, flag_digest: str, operation: str = "op-sync") -> None:

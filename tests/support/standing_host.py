@@ -62,8 +62,8 @@ class _Doing(list[Pending]):
 class PromptDevice(MemoryDevice):
     """`failing` maps operations to errnos; those in `hanging` stay undone."""
 
-    def __init__(self, name: str, content: bytes) -> None:
-        super().__init__(name, content)
+    def __init__(self, name: str, content: bytes, alignment_bytes: int = 1) -> None:
+        super().__init__(name, content, alignment_bytes)
         self.pending = _Doing(self)
         self.failing: dict[str, int] = {}
         self.hanging: set[str] = set()
@@ -143,17 +143,25 @@ class Exported:
 class Drawer:
     """Implements `DeviceOpener` over two devices that keep their contents."""
 
-    def __init__(self) -> None:
+    def __init__(self, target_block_bytes: int) -> None:
         self.source = PromptDevice("source", bytes(range(256)) * (SIZE // 256))
-        self.target = PromptDevice("target", bytes(SIZE))
+        self.target = PromptDevice("target", bytes(SIZE), target_block_bytes)
         self.target_is_renamed = False
         self.target_refused: Code | None = None
+        self.changed = {"source": 1000, "target": 1000}
 
     async def open_pair(
         self, source: str, target: str, *, overwrite_target: bool
     ) -> tuple[Device, Device, DevicePair]:
         del source, target, overwrite_target
         return self.source, self.target, DevicePair(source=self.source.identity, target=self.target.identity)
+
+    def alignment_bytes(self, identity: DeviceIdentity) -> int:
+        del identity
+        return self.target.alignment_bytes
+
+    async def written_ns(self, identity: DeviceIdentity) -> int:
+        return self.changed[identity.name]
 
     async def check_name(self, identity: DeviceIdentity) -> None:
         if self.target_is_renamed:
@@ -166,7 +174,7 @@ class Drawer:
         if is_target and self.target_refused is not None:
             raise Refusal(self.target_refused, f"{identity.name} cannot be opened.")
         old = self.target if is_target else self.source
-        new = PromptDevice(old.identity.name, bytes(old.content))
+        new = PromptDevice(old.identity.name, bytes(old.content), old.alignment_bytes)
         if is_target:
             self.target = new
         else:
@@ -177,13 +185,13 @@ class Drawer:
 class StandingHost:
     """What a test looks at and meddles with."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, limits: Limits) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, limits: Limits, target_block_bytes: int = 1) -> None:
         self.broker = MemoryBroker()
         self.operator = MemoryBus(self.broker, "operator")
         self.bus = MemoryBus(self.broker, "host")
         self.storage = MemoryStorage()
         self.maps = PromptMaps()
-        self.drawer = Drawer()
+        self.drawer = Drawer(target_block_bytes)
         self.exports = Exported()
         self.steps: list[tuple[str, Step]] = []
         self.before: dict[tuple[str, Step], Callable[[], Awaitable[None]]] = {}
@@ -228,6 +236,10 @@ class StandingHost:
     @property
     def target(self) -> PromptDevice:
         return self.drawer.target
+
+    async def fill_the_disk(self) -> None:
+        """Have the witness not written, nor what was written of it undone."""
+        self.storage.puts_to_fail = 2
 
     def steps_of(self, trigger: str) -> list[Step]:
         return [step for of, step in self.steps if of == trigger]
@@ -275,7 +287,7 @@ class StandingHost:
 
     def read(self, *, offset: int = 0, length: int = 4096) -> Request:
         request = Request(Kind.READ, offset, length, self.answered.append)
-        request.buffer = self.pool.take(length)
+        request.buffer = self.pool.take(length + 2 * self.target.alignment_bytes)
         self.exports.volumes[NAME].submit(request)
         return request
 
@@ -315,13 +327,15 @@ class _OverError(Exception):
 
 
 @contextlib.asynccontextmanager
-async def standing_host(state: State = State.SETUP, **limits: float) -> AsyncIterator[StandingHost]:
-    """A host that has set a migration up and brought it to a state."""
+async def standing_host(
+    state: State = State.SETUP, *, target_block_bytes: int = 1, **limits: float
+) -> AsyncIterator[StandingHost]:
+    """A host that has set a migration up and brought it to a state. The source takes any bytes, the target whole blocks."""
     wanted = replace(Limits(io_timeout_s=5.0, journal_wait_s=3.0, region_size_bytes=REGION), **limits)  # type: ignore[arg-type]
     numbers = itertools.count(1)
     try:
         async with asyncio.TaskGroup() as tasks:
-            house = StandingHost(tasks, wanted)
+            house = StandingHost(tasks, wanted, target_block_bytes)
             async with _services(house, numbers):
                 await house.ask("setup", SetupRequest(source="source", target="target"))
                 await house.bring_to(state)

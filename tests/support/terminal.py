@@ -6,14 +6,17 @@ import pty
 import re
 import signal
 import sys
+import sysconfig
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 COMMAND = (sys.executable, "-m", "services.console")
+INSTALLED = (f"{sysconfig.get_path('scripts')}/cutover",)
 ON_ITS_TERMINAL = ("setsid", "--ctty")  # so that Ctrl-C is a signal
 CTRL_C = "\x03"
 PATIENCE_S = 20.0
@@ -48,12 +51,13 @@ async def cutover(*arguments: str, server: str | None = None, typed: bytes = b""
 
 @asynccontextmanager
 async def started(
-    *arguments: str, server: str | None = None, **more: str
+    *arguments: str, server: str | None = None, folder: Path | None = None, **more: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Running while the context is open; never left behind."""
+    """Running while the context is open; never left behind. In a folder of somebody's it is the installed one."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND,
+        *(COMMAND if folder is None else INSTALLED),
         *arguments,
+        cwd=folder,
         env=environment(server, **more),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.write_cloning.devices.interface import Done, ZeroMode
+from services.write_cloning.devices.interface import Done, WentOn, ZeroMode, nobody_asks
 from services.write_cloning.map_files import MapFile
 from services.write_cloning.region_map import PAGE_BYTES
 from tests.support.memory_device import MemoryDevice, Pending
@@ -50,7 +50,14 @@ class VolatileDevice(MemoryDevice):
         self._change(operation, offset, bytes(payload), done, context)
 
     def zero(
-        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+        self,
+        offset: int,
+        length: int,
+        mode: ZeroMode,
+        durable: bool,
+        done: Done,
+        context: object,
+        went_on: WentOn = nobody_asks,
     ) -> None:
         self._change(f"zero {mode.value}", offset, bytes(length), done, context)
 

@@ -86,6 +86,8 @@ class StateLook:
     trouble: str = ""  # why it cannot be used
     mode: int = 0o700
     is_in_memory: bool = False
+    locked_by: int | None = None  # the process whose directory it is: a host runs there, whatever it says
+    witnesses: tuple[str, ...] = ()  # the migrations that the host has, by the names of the files
     earlier: str = ""  # what an earlier installation keeps elsewhere, without which the host does not start
     free_bytes: int = 0
     sync_s: float | None = (
@@ -118,6 +120,11 @@ class MachineFacts:
     memory_bytes: int
     descriptors_max: int
 
+    @property
+    def silent_host(self) -> int | None:
+        """The process of a host that has the state directory, and does not answer here."""
+        return self.state.locked_by if self.own_word is None else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileLook:
@@ -141,6 +148,7 @@ class Facts:
     config: Config | None
     config_name: str
     installation: str | None = None  # the folder that `cutover init` made, where the configuration is in one
+    installed_hosts: tuple[str, ...] = ()  # that it has a configuration for
     mistakes: tuple[str, ...] = ()
     files: tuple[FileLook, ...] = ()
     tls_mistakes: tuple[str, ...] | None = None  # None: no volume is served with TLS

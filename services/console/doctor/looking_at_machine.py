@@ -13,20 +13,23 @@ from pathlib import Path
 from services.console.doctor.facts import MachineFacts, SocketLook, StateLook
 from services.console.doctor.io_uring import why_not_io_uring
 from services.console.doctor.looking_at_devices import look_at_pattern
+from services.console.doctor.looking_at_lock import holder_of
 from services.console.host_here import ask
 from shared.accounts import Kind, UnknownAccountError, number_of
 from shared.config.addresses import UNIX_PATH_BYTES_MAX
 from shared.config.model import Config, HostConfig, NbdConfig
-from shared.earlier_state import earlier_state
+from shared.earlier_state import SUFFIX, WITNESSES, earlier_state
 from shared.messages.local import LocalStatus, local_socket
 from shared.migration.refusals import Refusal
 from shared.nbd.constants import GREETING_MAGIC
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# Of the second version of control groups, and of the first; without a limit that is `max`, and more than any machine has.
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _CONNECT_TIMEOUT_S = 1.0
 _GREETING_TIMEOUT_S = 2.0  # a host that is busy is no other server
 _GREETING = GREETING_MAGIC.to_bytes(8)
+_READ_BYTES = 4096  # more than any greeting has
 
 
 def look_at_machine(config: Config) -> MachineFacts | None:
@@ -40,7 +43,10 @@ def look_at_machine(config: Config) -> MachineFacts | None:
         why_not_io_uring=why_not_io_uring(),
         patterns=tuple(look_at_pattern(pattern) for pattern in host.allowed_devices),
         state=replace(
-            _look_at_state(Path(host.state_dir)), earlier=earlier_state(Path(host.state_dir), host.name)
+            _look_at_state(Path(host.state_dir)),
+            witnesses=_witnesses(Path(host.state_dir)),
+            earlier=earlier_state(Path(host.state_dir), host.name),
+            locked_by=holder_of(Path(host.state_dir) / "lock"),
         ),
         own_word=_own_word(host),
         sockets=tuple(_look_at_socket(address, Path(host.state_dir)) for address in _addresses(config, host)),
@@ -87,6 +93,15 @@ def _look_at_state(path: Path) -> StateLook:
         sync_s=sync_s,
         sync_trouble=sync_trouble,
     )
+
+
+def _witnesses(state_dir: Path) -> tuple[str, ...]:
+    """Whose there are; what stands in them is not read. Where we may not look, that is told of the folder."""
+    try:
+        found = sorted((state_dir / WITNESSES).glob(f"*{SUFFIX}"))
+    except OSError:
+        return ()
+    return tuple(file.name.removesuffix(SUFFIX) for file in found)
 
 
 def _look_at_missing(path: Path) -> StateLook:
@@ -190,14 +205,17 @@ def _why_not_ours(family: socket.AddressFamily, host: str) -> str:
 
 
 def _look_at_listener(address: str, family: socket.AddressFamily, where: str | tuple[str, int]) -> SocketLook:
-    """Who accepts connections there, if anybody does. A client that leaves at once is what he sees."""
+    """Who accepts connections there, if anybody does. What he sees is a client that leaves at once.
+
+    All that he says is read: a connection that is closed with something unread in it is reset, which a host's log tells of.
+    """
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(_CONNECT_TIMEOUT_S)
         if probe.connect_ex(where) != 0:
             return SocketLook(address=address)
         probe.settimeout(_GREETING_TIMEOUT_S)
         try:
-            greeting = probe.recv(len(_GREETING))
+            greeting = probe.recv(_READ_BYTES)[: len(_GREETING)]
         except OSError:
             greeting = b""
         return SocketLook(
@@ -207,9 +225,14 @@ def _look_at_listener(address: str, family: socket.AddressFamily, where: str | t
 
 def _memory_bytes() -> int:
     """What this machine has, or what its control group leaves of it."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip()
-    except OSError:
-        return whole
-    return min(whole, int(limit)) if limit.isdecimal() else whole
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits()])
+
+
+def _limits() -> Iterator[int]:
+    for file in _CGROUP_LIMITS:
+        try:
+            limit = file.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if limit.isdecimal():
+            yield int(limit)

@@ -1,11 +1,12 @@
 """Checks of the NATS server and of who answers there."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from services.console.doctor.facts import Facts
 from services.console.doctor.findings import Finding, failure, ok, warning
-from services.console.doctor.remedies import start
+from services.console.doctor.remedies import SILENT_HOST, start
+from services.console.named_nats import is_of_installation
 from services.console.units import bytes_text
 from shared.bus.bootstrap import PROGRESS_STREAM
 from shared.bus.durability import SERVER_VERSION_MIN, version_of
@@ -14,6 +15,7 @@ from shared.bus.permissions import OPERATOR, cloning_role
 from shared.bus.unconnected import Why
 from shared.config.model import GIB, MIB
 from shared.messages.host import HOST_SERVICE_NAME, WAITS_FOR_ADMISSION
+from shared.messages.status import Listed, MigrationStatus, application_trouble
 from shared.migration.condition import JournalCondition
 from shared.migration.records import Subjects
 
@@ -24,12 +26,14 @@ CLOCK_FAILURE_S = 300.0  # certificates and a person's sense of what came first 
 JOURNAL_ROOM_LEAST_BYTES = 16 * MIB
 JOURNAL_ROOM_LOW_BYTES = GIB // 4
 CERTIFICATE_SOON_DAYS = 14
+_NAMES_SHOWN_MAX = 5
 
 RENEW_NATS = "where the installation is kept, `cutover init DIR --renew`; then have the server read its file again (SIGHUP)"
 _SEE_LOG = "its log says why NATS refuses it"
 _AWAY = f"start its write cloning service; if it runs, {_SEE_LOG}. `cutover recover` tells of its volumes"
 _WAITS = "mend what it waits for; it asks again by itself"
 _NO_FILE = "mend that file: the lines about files say how"
+_START_OWN = "start the NATS server of this installation, or see to the network between"
 _REMEDIES = {
     Why.AWAY: "start it (`cutover up` starts one), or set nats.url, CUTOVER_NATS_URL or --server",
     Why.NO_TLS: "nothing was sent to it: see whether nats.url names the right server, and whether that has `tls` in its file",
@@ -48,6 +52,8 @@ def reachable(facts: Facts) -> Iterator[Finding]:
         yield ok(f"{facts.bus.url} answers")
     elif facts.bus_trouble:
         todo = _NO_FILE if facts.bus_why is None else _REMEDIES[facts.bus_why]
+        if facts.bus_why is Why.AWAY and facts.config is not None and is_of_installation(facts.config.nats):
+            todo = _START_OWN  # `cutover up` would start another beside it
         yield failure(f"{facts.bus_trouble} Whatever it could tell is not looked at.", todo)
 
 
@@ -214,8 +220,10 @@ def services(facts: Facts) -> Iterator[Finding]:
     asked = [name for name in SERVICES if name not in bus.unasked]
     missing = [name for name in asked if not present[name]]
     if missing:
-        started = ", ".join(_start_of(facts, each) for each in missing)
-        yield failure(f"nobody answers as {', '.join(missing)}", f"start: {started}")
+        is_hanging = any(_hanging(facts))
+        to_start = [each for each in missing if each != HOST_SERVICE_NAME or not is_hanging]
+        todo = f"start: {', '.join(_start_of(facts, each) for each in to_start)}" if to_start else SILENT_HOST
+        yield failure(f"nobody answers as {', '.join(missing)}", todo)
     elif asked:
         yield ok(
             f"all answer: {', '.join(f'{name} ×{count}' if count > 1 else name for name, count in present.items())}"
@@ -239,13 +247,17 @@ def _start_of(facts: Facts, service: str) -> str:
 
 def hosts(facts: Facts) -> Iterator[Finding]:
     """Whether the hosts that have migrations are up, and each name is one machine's."""
-    cut_off = list(_cut_off(facts))
-    yield from cut_off
+    own_troubles = [*_cut_off(facts), *_hanging(facts)]
+    yield from own_troubles
     if (bus := facts.bus) is None:
         return
     up = Counter(each.metadata.get("host", "") for each in bus.instances if each.name == HOST_SERVICE_NAME)
     twice = [name for name, count in up.items() if count > 1]
-    away = sorted({each.host for each in bus.migrations if not each.host_answers and not up[each.host]})
+    own = facts.config.host.name if facts.config is not None and facts.config.host is not None else None
+    told = {own} if own_troubles else set()
+    away = sorted(
+        {each.host for each in bus.migrations if not each.host_answers and not up[each.host]} - told
+    )
     for name in twice:
         yield failure(
             f"{up[name]} services answer as host {name}", "stop all but one, or give each a host.name"
@@ -255,18 +267,41 @@ def hosts(facts: Facts) -> Iterator[Finding]:
         why = theirs[0].host_error or f"host {name} does not answer."
         todo = _WAITS if WAITS_FOR_ADMISSION in why else _AWAY
         yield failure(f"{why} It has {', '.join(each.name for each in theirs)}", todo)
-    own = facts.config.host.name if facts.config is not None and facts.config.host is not None else None
-    if own is not None and own not in away and not up[own] and not _answers_here(facts):
-        todo = f"start {start(facts, 'services.write_cloning', f'hosts/{own}.toml')}; if it runs, {_SEE_LOG}"
-        yield warning(f"this machine's host, {own}, does not answer", todo)
+    if own is not None and own not in {*away, *up, *told} and not _answers_here(facts):
+        yield _missing(facts, own)
     elif HOST_SERVICE_NAME in bus.unasked:
-        if own is not None and not cut_off:
+        if own is not None and not own_troubles:
             yield ok(f"this machine's host, {own}, answers")
-    elif not up and not away and not cut_off:
+    elif not up and not away and not own_troubles:
         todo = f"start {start(facts, 'services.write_cloning', 'hosts/NAME.toml')} on its machine"
         yield warning("no host answers", todo)
-    elif not twice and not away and not cut_off:
-        yield ok(f"up: {', '.join(sorted(up))}")
+    else:
+        silent = sorted(set(facts.installed_hosts) - {own, *up, *away})
+        for name in silent:
+            yield _silent(facts, name, is_empty=bus.has_list)
+        if not twice and not away and not own_troubles and not silent:
+            yield ok(f"up: {', '.join(sorted(up))}")
+
+
+def _missing(facts: Facts, own: str) -> Finding:
+    """This machine's host, which is not there. Our role may not ask which migrations are its; its folder tells."""
+    todo = f"start {start(facts, 'services.write_cloning', f'hosts/{own}.toml')}; if it runs, {_SEE_LOG}"
+    theirs = facts.machine.state.witnesses if facts.machine is not None else ()
+    if not theirs:
+        return warning(f"this machine's host, {own}, does not answer", todo)
+    more = ", …" if len(theirs) > _NAMES_SHOWN_MAX else ""
+    names = f"{', '.join(theirs[:_NAMES_SHOWN_MAX])}{more}"
+    return failure(f"this machine's host, {own}, does not answer. It has {names}", todo)
+
+
+def _silent(facts: Facts, name: str, *, is_empty: bool) -> Finding:
+    """A host that the installation has, and nobody would miss before the first `setup` there."""
+    command = start(facts, "services.write_cloning", f"hosts/{name}.toml")
+    return warning(
+        f"host {name} does not answer{'; it has no migration' if is_empty else ''}",
+        f"start {command} on its machine; if it runs, {_SEE_LOG}. If it is gone for good, see «A host that goes» in "
+        "docs/SECURITY.md",
+    )
 
 
 def _cut_off(facts: Facts) -> Iterator[Finding]:
@@ -283,23 +318,37 @@ def _cut_off(facts: Facts) -> Iterator[Finding]:
     )
 
 
+def _hanging(facts: Facts) -> Iterator[Finding]:
+    """This machine's host, where it runs, by the lock that it has, and answers neither here nor by NATS."""
+    if (machine := facts.machine) is None or machine.silent_host is None:
+        return
+    instances = facts.bus.instances if facts.bus is not None else ()
+    if any(each.metadata.get("host") == machine.host.name for each in instances):
+        return
+    yield failure(
+        f"this machine's host, {machine.host.name}, runs (process {machine.silent_host}) and does not answer",
+        SILENT_HOST,
+    )
+
+
 def volumes(facts: Facts) -> Iterator[Finding]:
     """Whether every volume is open; where only this machine's host can be asked, every one of it."""
-    if (bus := facts.bus) is None:
-        return
-    if VOLUMES in bus.unasked:
+    bus = facts.bus
+    if bus is None or VOLUMES in bus.unasked:
         yield from _own_volumes(facts)
         return
     if not bus.has_list:
         yield warning("not looked at: state control did not tell of them", "see the other lines for why")
+        yield from _own_volumes(facts)
         return
     closed = [each for each in bus.listed if each.host_answers and each.host_error]
     for each in closed:
         yield failure(f"{each.name} is closed: {each.host_error}", f"see `cutover recover {each.name}`")
+    yield from _troubled(bus.listed)
     for each in bus.migrations:
         is_told = each.journal_condition is not JournalCondition.SOUND  # by the check of the journal
-        if each.host_answers and each.warnings and not each.host_error and not is_told:
-            yield warning(f"{each.name}: {each.warnings[0]}", f"see `cutover query {each.name}`")
+        if each.host_answers and not each.host_error and not is_told:
+            yield from _warned(each)
     if count := len(bus.listed) - len(closed):
         yield ok(f"{count} open" if all(each.host_answers for each in bus.listed) else f"{count} known")
     elif not closed:
@@ -318,11 +367,26 @@ def _own_volumes(facts: Facts) -> Iterator[Finding]:
         return
     for closed in own_word.closed:
         yield failure(f"{closed.name} is closed: {closed.message}", f"see `cutover recover {closed.name}`")
+    yield from _troubled(own_word.migrations)
     for each in own_word.migrations:
-        if each.warnings and each.journal_condition is JournalCondition.SOUND:
-            yield warning(f"{each.name}: {each.warnings[0]}", f"see `cutover query {each.name}`")
+        if each.journal_condition is JournalCondition.SOUND:
+            yield from _warned(each)
     if not own_word.closed:
         yield ok(f"{len(own_word.migrations)} open on this machine's host")
+
+
+def _troubled(listed: Sequence[Listed]) -> Iterator[Finding]:
+    for each in listed:
+        if trouble := application_trouble(each):
+            todo = f"see «The application gets errors» in docs/OPERATING.md, and `cutover query {each.name}`"
+            yield failure(trouble.removesuffix("."), todo)
+
+
+def _warned(each: MigrationStatus) -> Iterator[Finding]:
+    """The first of its warnings; what the application meets is told already."""
+    warnings = [every for every in each.warnings if every != each.application_trouble]
+    if warnings:
+        yield warning(f"{each.name}: {warnings[0]}", f"see `cutover query {each.name}`")
 
 
 def _answers_here(facts: Facts) -> bool:

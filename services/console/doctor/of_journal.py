@@ -10,7 +10,13 @@ from shared.messages.local import LocalStatus
 from shared.messages.standing import untold
 from shared.messages.status import Listed
 from shared.migration.condition import WORDS, JournalCondition, remedy
+from shared.migration.names import is_valid_name
 
+_NO_NAME = "no migration has such a name, and none is touched by it: find out who wrote that into the journal, and with which key"
+_NOBODYS = (
+    "start the host that has it; `cutover recover` then shows what that knows, and «The journal cannot be read» in "
+    "docs/OPERATING.md says what to do. Where nobody has it, find out who wrote that into the journal"
+)
 _TODO = f"{REMEDY[0].lower()}{REMEDY[1:]}"
 
 
@@ -26,12 +32,17 @@ def records(facts: Facts) -> Iterator[Finding]:
     for each in unsound:
         why = each.warnings[0] if each.warnings else f"the journal {WORDS[each.journal_condition]}"
         said = why if why.startswith(f"{each.name}: ") else f"{each.name}: {why}"
-        yield failure(said, remedy(each.journal_condition, each.name, each.host))
+        yield failure(said, _todo(each))
     if bus.store_trouble:
         yield failure(bus.store_trouble, _TODO)
     own_word = _own_word(facts)
     told = own_word.migrations if own_word is not None else bus.migrations
-    waiting = [(each.name, wait) for each in told if (wait := each.journal_wait) is not None and wait.why]
+    is_told = {each.name for each in unsound}
+    waiting = [
+        (each.name, wait)
+        for each in told
+        if (wait := each.journal_wait) is not None and wait.why and each.name not in is_told
+    ]
     for name, wait in waiting:
         yield failure(
             untold(name, wait), _TODO if bus.store_trouble else "see the logs of NATS and of the services"
@@ -46,6 +57,15 @@ def records(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "not looked at: nobody could tell whether a record waits for it", "see the other lines for why"
         )
+
+
+def _todo(each: Listed) -> str:
+    """What to do about a journal that its host cannot rely on, or that is nobody's."""
+    if each.host or each.journal_condition is JournalCondition.NEWER_VERSION:
+        return remedy(each.journal_condition, each.name, each.host)
+    if not is_valid_name(each.name):
+        return _NO_NAME
+    return _NOBODYS
 
 
 def _own_word(facts: Facts) -> LocalStatus | None:

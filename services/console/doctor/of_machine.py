@@ -1,9 +1,11 @@
 """Checks of this machine, for the host that its configuration makes of it."""
 
 from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
 
-from services.console.doctor.facts import DeviceLook, Facts, PatternLook, StateLook
+from services.console.doctor.facts import DeviceLook, Facts, MachineFacts, PatternLook, StateLook
 from services.console.doctor.findings import Finding, failure, ok, warning
+from services.console.doctor.remedies import SILENT_HOST
 from services.console.units import bytes_text
 from shared.config.model import MIB
 from shared.messages.host import HOST_SERVICE_NAME
@@ -195,10 +197,20 @@ def export_sockets(facts: Facts) -> Iterator[Finding]:
         return
     for trouble in facts.machine.account_troubles:
         yield failure(f"{trouble}: the host would not start", "name one that this machine has")
+    if elsewhere := _served_elsewhere(facts.machine):
+        yield ok(
+            f"by the host's own word its volumes are at {elsewhere}, and not where nbd.listen says: a socket was handed to it"
+        )
+        return
     is_up = bool(_engine_of_host(facts)) or _is_up(facts)
     for socket in facts.machine.sockets:
         if socket.trouble:
             yield failure(f"{socket.address} {socket.trouble}", "mend nbd.listen")
+        elif socket.is_taken and not is_up and (process := facts.machine.silent_host) is not None:
+            yield failure(
+                f"{socket.address} is listened on, but this machine's host (process {process}) runs and does not answer",
+                SILENT_HOST,
+            )
         elif socket.is_taken and not is_up:
             yield failure(
                 f"somebody else listens on {socket.address}", "end that, or give nbd.listen another address"
@@ -215,6 +227,24 @@ def export_sockets(facts: Facts) -> Iterator[Finding]:
             )
         else:
             yield ok(f"{socket.address}{' is listened on' if socket.is_taken else ' can be listened on'}")
+
+
+def _served_elsewhere(machine: MachineFacts) -> str:
+    """The Unix socket that the host tells its clients of, where that is none of the configuration's; empty otherwise.
+
+    Of TCP addresses it tells by another name, which proves nothing.
+    """
+    told = machine.own_word.migrations if machine.own_word is not None else ()
+    sockets = {_unix_address(each.export_uri) for each in told if each.export_uri is not None} - {""}
+    configured = {each.address for each in machine.sockets}
+    return ", ".join(sorted(sockets)) if sockets and not sockets & configured else ""
+
+
+def _unix_address(uri: str) -> str:
+    """Of an export's URI, the address as nbd.listen would have it; empty where it is none of a Unix socket."""
+    parts = urlsplit(uri)
+    (path,) = parse_qs(parts.query).get("socket", [""])
+    return f"unix://{path}" if parts.scheme == "nbd+unix" and path else ""
 
 
 def _is_up(facts: Facts) -> bool:

@@ -119,7 +119,7 @@ const WITHOUT = {
   state_control: "Commands are refused, and only what hosts tell of themselves is new here; decisions are recorded when it is back.",
   fault_recording: "No sync can begin; faults are recorded when it is back.",
   startup: "A host that starts stays closed.",
-  host: "Its volumes cannot be reached.",
+  host: "Whether the volumes of such a host are open is not known from here: cut off from NATS, it goes on serving.",
 };
 
 function certificateWords(notAfter, now) {

@@ -1,6 +1,7 @@
 // Small charts of the last minutes: a line or two over time, the newest value in words beside it.
 
 import { drawn, element, setText } from "./elements.js";
+import { NOT_KNOWN } from "./words.js";
 
 const WIDTH = 300, HEIGHT = 56, PADDING = 3;
 const WINDOW_S = 180;
@@ -29,10 +30,11 @@ export class Chart {
     const top = Math.max(0, ...this.lines.flatMap(([column]) => seen.map((point) => point[column] ?? 0)));
     const x = (at) => WIDTH - ((end - at) / WINDOW_S) * WIDTH;
     const y = (value) => HEIGHT - PADDING - (top ? value / top : 0) * (HEIGHT - 2 * PADDING);
+    const newest = seen.at(-1);
+    const isKnown = newest?.slice(1).some((value) => value !== null); // else the host cannot be heard, or has said nothing yet
     this.lines.forEach(([column], at) => {
       this.paths[at].setAttribute("d", pathOf(seen, column, x, y));
-      const last = seen.length ? seen[seen.length - 1][column] : null;
-      setText(this.values[at][2], this.words(last));
+      setText(this.values[at][2], isKnown ? this.words(newest[column]) : NOT_KNOWN);
     });
     setText(this.peak, top ? `peak ${this.words(top)}` : "");
   }

@@ -3,9 +3,10 @@
 import { Chart } from "./charts.js";
 import { element, renew, setText } from "./elements.js";
 import { drawLegend, drawRegions, tallies, KINDS } from "./regions.js";
-
 import { isUnsound } from "./store.js";
-import { GLYPHS, JOURNALS, MEANINGS, ago, bytes, clock, count, duration, latency, percent, plural, rate } from "./words.js";
+import { GLYPHS, JOURNALS, MEANINGS, NOT_KNOWN, ago, bytes, clock, count, duration, latency, percent, plural, rate, told as known } from "./words.js";
+
+const UNREADABLE_REGIONS_MAX = 16; // that are told of, as in shared/messages/status.py
 
 const [, COPY, READS, WRITES, READ_LATENCY, WRITE_LATENCY] = [0, 1, 2, 3, 4, 5];
 const TONES = { step: "●", note: "○", care: "◆", trouble: "▲" };
@@ -20,7 +21,7 @@ export class Detail {
     this.map = this.root.querySelector(".map");
     this.charts = [
       new Chart("Copy", [[COPY, "a", ""]], rate),
-      new Chart("Application", [[READS, "a", "reads"], [WRITES, "b", "writes"]], (value) => `${count(value ?? 0)}/s`),
+      new Chart("Application", [[READS, "a", "reads"], [WRITES, "b", "writes"]], (value) => `${count(value)}/s`),
       new Chart("Latency", [[READ_LATENCY, "a", "read"], [WRITE_LATENCY, "b", "write"]], latency),
     ];
     this.root.querySelector(".charts").append(...this.charts.map((chart) => chart.element));
@@ -77,6 +78,7 @@ export class Detail {
     if (row.authority === "target" && row.state !== "committed") badges.push(["trouble", "▲ on the target alone", "The source has failed"]);
     if (row.faults) badges.push(["trouble", `▲ ${plural(row.faults, "fault", "faults")}`, "In this attempt"]);
     if (row.paused && row.state !== "setup") badges.push(["care", "❚❚ paused", ""]);
+    if (row.errors) badges.push(["trouble", "▲ application errors", "Requests of the application fail; the notice below says which"]);
     if (row.closed) badges.push(["trouble", "▲ closed", "Its host refuses application I/O"]);
     if (isUnsound(row)) {
       badges.push(["trouble", `▲ the journal ${JOURNALS[row.journal] ?? row.journal}`, "Nothing is recorded in it before that is mended"]);
@@ -92,9 +94,9 @@ export class Detail {
   #notices(row, told) {
     const notices = [];
     if (row.trouble) notices.push(["trouble", row.trouble]);
-    if (row.unreadable) notices.push(["trouble", `The source could not be read in regions ${told.unreadable_regions?.join(", ")}. Restore them, or abort.`]);
+    if (row.unreadable) notices.push(["trouble", `The source could not be read in regions ${told.unreadable_regions?.join(", ")}${told.unreadable_regions?.length >= UNREADABLE_REGIONS_MAX ? ", and perhaps more" : ""}. Restore them, or abort.`]);
     if (told.outstanding) notices.push(["care", `${plural(told.outstanding, "request", "requests")} of an earlier attempt may still land on the target.`]);
-    for (const warning of told.warnings) notices.push(["care", warning]);
+    for (const warning of told.warnings) notices.push([warning === told.errors ? "trouble" : "care", warning]);
     renew(this.one.querySelector(".notices"), notices, () => notices.map(([kind, text]) =>
       element("p", { class: `notice ${kind}` }, element("span", { "aria-hidden": "true" }, kind === "care" ? "◆" : "▲"), ` ${text}`)));
   }
@@ -106,10 +108,11 @@ export class Detail {
       figures.push(["Compared", percent(comparing.compared_bytes, row.size), `${bytes(comparing.remaining_bytes)} left`]);
       figures.push(["Rate", rate(comparing.rate_bytes_per_s), comparing.eta_s === null ? "" : `${duration(comparing.eta_s)} to go`]);
     } else if (row.state === "syncing") {
-      figures.push(["In sync", percent(row.synced, row.size), `${bytes(row.remaining)} left of ${bytes(row.size)}`]);
+      const left = row.remaining === null ? "" : `${bytes(row.remaining)} left of `;
+      figures.push(["In sync", known(row.synced, (synced) => percent(synced, row.size)), `${left}${bytes(row.size)}`]);
       const throttle = told?.throttle ? `limit ${rate(told.throttle)}` : "";
-      figures.push(["Rate", row.paused ? "paused" : rate(row.rate), throttle]);
-      figures.push(["To go", duration(row.eta), row.eta === null ? "" : `until ${clock((this.store.now() + row.eta) * 1000)}`]);
+      figures.push(["Rate", row.paused ? "paused" : known(row.rate, rate), throttle]);
+      figures.push(["To go", row.rate === null ? NOT_KNOWN : duration(row.eta), row.eta === null ? "" : `until ${clock((this.store.now() + row.eta) * 1000)}`]);
     } else {
       const inSync = row.state === "setup" ? (row.attempt ? "not in sync" : "not copied") : row.state === "committed" ? "moved" : "100 %";
       figures.push([row.state === "committed" ? "Done" : "In sync", row.trouble || row.state === "unknown" ? "not known" : inSync, row.size ? bytes(row.size) : ""]);
@@ -118,8 +121,13 @@ export class Detail {
       }
     }
     const clients = row.clients === null ? "" : plural(row.clients, "client", "clients");
-    figures.push(["Application", `${count((row.reads ?? 0) + (row.writes ?? 0))} IOPS`, row.clients ? `${count(row.reads)} reads, ${count(row.writes)} writes` : clients]);
-    figures.push(["Latency", latencyWords(told), worstWords(told)]);
+    if (row.reads === null) {
+      figures.push(["Application", row.closed ? "closed" : NOT_KNOWN, clients]);
+      figures.push(["Latency", row.closed ? "–" : NOT_KNOWN, ""]);
+    } else {
+      figures.push(["Application", `${count(row.reads + row.writes)} IOPS`, row.clients ? `${count(row.reads)} reads, ${count(row.writes)} writes` : clients]);
+      figures.push(["Latency", latencyWords(told), worstWords(told)]);
+    }
     const list = this.one.querySelector(".figures");
     renew(list, figures.map(([label]) => label), () => figures.map(([label]) =>
       element("div", {}, element("dt", {}, label), element("dd", {}), element("dd", { class: "small" }))));
@@ -134,9 +142,10 @@ export class Detail {
     const diagram = this.one.querySelector(".diagram");
     const stories = told?.stories ?? [];
     const steps = stories.filter((story) => story.state);
+    const attempt = steps.slice(Math.max(0, steps.findLastIndex((story) => story.trigger === "sync") - 1)); // the present one
     const ways = new Set();
     let before = "";
-    for (const story of steps) {
+    for (const story of attempt) {
       if (before) ways.add(`${before}>${story.state}>${story.trigger}`);
       before = story.state;
     }
@@ -144,7 +153,7 @@ export class Detail {
     for (const state of diagram.querySelectorAll(".state")) {
       const name = state.dataset.state;
       state.classList.toggle("here", name === row.state);
-      state.classList.toggle("been", name !== row.state && steps.some((story) => story.state === name));
+      state.classList.toggle("been", name !== row.state && attempt.some((story) => story.state === name));
     }
     for (const arrow of diagram.querySelectorAll(".arrow")) {
       const { from, to, triggers } = arrow.dataset;
@@ -175,7 +184,7 @@ export class Detail {
     const cells = told.cells ?? "";
     card.classList.toggle("empty", !cells);
     if (!cells) {
-      const words = row?.state === "committed" || row?.authority === "target" ? "the target alone is in use" : "not told yet";
+      const words = row?.state === "committed" || row?.authority === "target" ? "the target alone is in use" : row?.trouble ? NOT_KNOWN : "not told yet";
       setText(caption, words);
       drawLegend(this.one.querySelector(".legend"), "");
       return;
@@ -214,16 +223,17 @@ export class Detail {
   }
 
   #facts(row, told) {
+    const untold = row.closed ? "closed" : NOT_KNOWN; // where its host does not tell of it
     const facts = [
       ["Source", deviceWords(told.source)],
       ["Target", deviceWords(told.target)],
-      ["Volume", told.export ?? "closed"],
-      ["Clients", told.connections?.length ? told.connections.map((client) => `${client.peer}, since ${clock(client.connected_at)}`).join("\n") : "none"],
-      ["Routing", routingWords(told.routing)],
+      ["Volume", told.live ? told.export ?? "closed" : untold],
+      ["Clients", told.live || row.closed ? clientWords(told.connections) : NOT_KNOWN],
+      ["Routing", told.live ? routingWords(told.routing) : untold],
       ["Authority", row.authority],
       ["Host", told.engine ? `${row.host}, run ${told.run} (${told.engine})` : row.host],
-      ["Moved", told.live ? `${count(told.total_reads)} reads and ${count(told.total_writes)} writes since the volume was opened` : "–"],
-      ["Compared", comparedWords(told)],
+      ["Moved", told.live ? `${count(told.total_reads)} reads and ${count(told.total_writes)} writes since the volume was opened` : untold],
+      ["Compared", told.live ? comparedWords(told) : NOT_KNOWN],
       ["UUID", told.uuid],
     ];
     renew(this.one.querySelector(".facts"), facts, () => facts.map(([label, value]) =>
@@ -268,8 +278,10 @@ const placeOf = (fault) => (fault.offset === null ? "–" : `${fault.length === 
 
 const deviceWords = (device) => (device ? `${device.name} (${device.kind}, ${bytes(device.size)})` : "–");
 
+const clientWords = (clients) =>
+  clients?.length ? clients.map((client) => `${client.peer}, since ${clock(client.connected_at)}`).join("\n") : "none";
+
 function routingWords(routing) {
-  if (!routing) return "–";
   const both = (sides) => [...sides].sort().join(" and ");
   return `reads from ${routing.reads}, writes to ${both(routing.writes)}, flushes to ${both(routing.flushes)}`;
 }

@@ -2,7 +2,7 @@
 
 import { element, setText } from "./elements.js";
 import { isUnsound, sorted, wantsAttention } from "./store.js";
-import { GLYPHS, JOURNALS, STATES, briefly, count, percent } from "./words.js";
+import { GLYPHS, JOURNALS, NOT_KNOWN, STATES, briefly, count, percent } from "./words.js";
 
 const ROW_HEIGHT = 62;
 const SPARE_ROWS = 4;
@@ -142,14 +142,17 @@ function fillRow(made, row, age) {
 
 function figuresOf(row, age) {
   if (age !== null && age > OLD_S) return `heard ${briefly(age)} ago`;
-  if (row.trouble) return row.closed ? "closed" : "host away";
+  if (row.trouble) return row.closed ? "closed" : row.host ? "host away" : "host not known";
+  if (row.errors) return "application errors";
   if (isUnsound(row)) return `journal ${JOURNALS[row.journal] ?? row.journal}`;
   if (row.faults) return row.faults === 1 ? "1 fault" : `${row.faults} faults`;
   if (row.compared !== null) return `comparing, ${percent(row.compared, row.size)}`;
   if (row.state === "syncing") {
+    if (row.synced === null) return NOT_KNOWN;
     const end = row.eta === null ? "" : ` · ${briefly(row.eta)} left`;
     return `${percent(row.synced, row.size)}${end}`;
   }
-  const operations = (row.reads ?? 0) + (row.writes ?? 0);
+  if (row.reads === null) return `IOPS ${NOT_KNOWN}`;
+  const operations = row.reads + row.writes;
   return operations >= 0.5 ? `${count(operations)} IOPS` : "";
 }

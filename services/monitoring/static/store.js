@@ -56,7 +56,7 @@ const ORDER = { "syncing": 1, "target-selected": 2, "source-selected": 3, "setup
 export const isUnsound = (row) => Boolean(row.journal && row.journal !== "sound");
 
 export const wantsAttention = (row) =>
-  Boolean(row.trouble || isUnsound(row) || row.faults || row.unreadable || (row.authority === "target" && row.state !== "committed"));
+  Boolean(row.trouble || row.errors || isUnsound(row) || row.faults || row.unreadable || (row.authority === "target" && row.state !== "committed"));
 
 const collator = new Intl.Collator("en", { numeric: true });
 

@@ -18,10 +18,17 @@ export const JOURNALS = {
   "gone-back": "has gone back",
   "unknown": "does not know it",
   "another": "has another",
+  "given-away": "gives it to another host",
+  "later-run": "gives it to a later run",
   "damaged": "is damaged",
   "unreadable": "cannot be read",
   "newer-version": "is of a newer version",
 };
+
+export const NOT_KNOWN = "not known";
+
+// In words, unless nobody can tell.
+export const told = (value, words) => (value === null || value === undefined ? NOT_KNOWN : words(value));
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB"];
 

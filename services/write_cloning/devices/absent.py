@@ -11,15 +11,15 @@ from shared.migration.refusals import InvariantError
 class AbsentDevice:
     """Stands for a device that is closed, and refuses everything but closing."""
 
-    alignment_bytes = 1
     outstanding = 0
     can_zero_fast = False
     flush_error = 0
     engine_name = "closed"
 
-    def __init__(self, identity: DeviceIdentity) -> None:
-        """Remember which device is absent."""
+    def __init__(self, identity: DeviceIdentity, alignment_bytes: int = 1) -> None:
+        """Remember which device is absent, and what it will ask for where it may come back."""
         self.identity = identity
+        self.alignment_bytes = alignment_bytes
         self.size_bytes = identity.size_bytes
 
     def _refuse(self, *_: object) -> NoReturn:

@@ -26,12 +26,22 @@ _SMALLEST_SHIFT = 12
 _CLASSES = 15  # 4 KiB << 14 = 64 MiB
 
 
+class _Nowhere:
+    """Where buffers end that no pool counts any more."""
+
+    def append(self, buffer: "Buffer", /) -> None:
+        """Forget it: its memory goes back to the system once no device refers to it, either."""
+
+
+_NOWHERE = _Nowhere()
+
+
 class Buffer:
     """`size_bytes` of memory at `address`, seen through `view`; created with one reference, the taker's."""
 
     __slots__ = ("_home", "_memory", "_pool", "address", "references", "size_bytes", "view")
 
-    def __init__(self, size_bytes: int, pool: "BufferPool | None", home: "list[Buffer]") -> None:
+    def __init__(self, size_bytes: int, pool: "BufferPool | None", home: "list[Buffer] | _Nowhere") -> None:
         """Map fresh, zeroed memory. `home` is the free list that the last release puts the buffer on."""
         # Private; Python's default would be a shared mapping, which is a file of its own with slower faults.
         self._memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -62,6 +72,16 @@ class Buffer:
         else:
             raise BufferMisuseError(f"a buffer of {self.size_bytes} bytes was released once too often")
 
+    def leave_pool(self) -> None:
+        """Count against the pool's budget no more, because nobody can tell when the last holder lets go.
+
+        Its room is others' at once, and its memory never comes back to the pool. Nothing for what belongs to no pool.
+        """
+        pool = self._pool
+        if pool is not None:
+            self._pool, self._home = None, _NOWHERE
+            pool.write_off(self.size_bytes)
+
     def unmap(self) -> None:
         """Give the memory back to the system. Only for the pool, and only while nobody holds the buffer."""
         if self.references:
@@ -71,7 +91,7 @@ class Buffer:
 
 
 class BufferPool:
-    """Buffers in size classes, together never more than a budget."""
+    """Buffers in size classes, together never more than a budget, apart from those that have left."""
 
     def __init__(self, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
         """Map nothing yet; memory comes with use."""
@@ -142,6 +162,12 @@ class BufferPool:
             finally:
                 self.is_contended = bool(self._waiting)
         self.is_contended = bool(self._waiting)
+
+    def write_off(self, size_bytes: int) -> None:
+        """Count so much less: a buffer has left. Only for the buffer."""
+        self.mapped_bytes -= size_bytes
+        if self.is_contended:
+            self.serve_waiting()
 
     def close(self) -> None:
         """Unmap everything that is idle.

@@ -17,7 +17,8 @@ from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.devices.clerk import Clerk
 from services.write_cloning.devices.engine import Engine, Operation
 from services.write_cloning.devices.extents import find_extents
-from services.write_cloning.devices.interface import Done, Extent, ZeroMode
+from services.write_cloning.devices.identity import Found
+from services.write_cloning.devices.interface import Done, Extent, WentOn, ZeroMode, nobody_asks
 from services.write_cloning.devices.syncs import Syncs
 from services.write_cloning.devices.zeroing import Zeroing
 from shared.migration.devices import DeviceIdentity
@@ -40,7 +41,7 @@ class OpenFile:
 
     fd: int
     seeking_fd: int  # of its own position, for extents; -1 where every byte is data
-    identity: DeviceIdentity
+    found: Found
     real_path: str
     alignment_bytes: int
     is_direct: bool
@@ -102,8 +103,8 @@ class FileDevice:
         )
         self._clerk = Clerk(f"extents-{open_file.fd}")
         self._is_closed = False
-        self.identity = open_file.identity
-        self.size_bytes = open_file.identity.size_bytes
+        self.identity = open_file.found.identity
+        self.size_bytes = self.identity.size_bytes
         self.alignment_bytes = open_file.alignment_bytes
         self.engine_name = f"{engine.name} direct" if open_file.is_direct else engine.name
 
@@ -126,6 +127,10 @@ class FileDevice:
     def fd(self) -> int:
         """The open descriptor, for whoever inspects what is on the device. It stays the device's."""
         return self._open.fd
+
+    def is_recorded_as(self, recorded: DeviceIdentity) -> bool:
+        """Whether it is the device that was recorded, by this version or an earlier one."""
+        return self._open.found.is_recorded_as(recorded)
 
     @property
     def real_path(self) -> str:
@@ -164,10 +169,17 @@ class FileDevice:
             self.write(offset, buffer, start, length, self._written_to_cache, (done, context))
 
     def zero(
-        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+        self,
+        offset: int,
+        length: int,
+        mode: ZeroMode,
+        durable: bool,
+        done: Done,
+        context: object,
+        went_on: WentOn = nobody_asks,
     ) -> None:
         """Make a range read as zeroes."""
-        self._zeroing.zero(offset, length, mode, durable, done, context)
+        self._zeroing.zero(offset, length, mode, durable, done, context, went_on)
 
     def flush(self, done: Done, context: object) -> None:
         """Make durable what was done before this call; after a failure, every flush fails."""
@@ -226,7 +238,7 @@ class FileDevice:
         context: object,
     ) -> None:
         """Go on with a request that was interrupted or done in part, or answer its error."""
-        if result in {-errno.EINTR, -errno.EAGAIN}:
+        if result in {-errno.EINTR, -errno.EAGAIN} and not _flushes(operation, flags):
             retry = context if isinstance(context, _Interrupted) else _Interrupted(done, context)
             if retry.may_go_on():
                 self._lane.submit(operation, offset, address, length, flags, _Interrupted.finish, retry)
@@ -243,6 +255,14 @@ class FileDevice:
             done(context, errno.EIO)
             return
         self._lane.submit(operation, offset + moved, address + moved, length - moved, flags, done, context)
+
+
+def _flushes(operation: Operation, flags: int) -> bool:
+    """Whether a request brings out that earlier writes were lost: once, so that the answer to a second one proves nothing.
+
+    What was interrupted may have come that far. What never began is not told from it, so it counts as a flush that has failed.
+    """
+    return operation is Operation.SYNC or (operation is Operation.WRITE and bool(flags & syscalls.RWF_DSYNC))
 
 
 class _Interrupted:

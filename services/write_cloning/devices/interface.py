@@ -20,6 +20,13 @@ from shared.migration.devices import DeviceIdentity
 Done = Callable[[Any, int], None]
 """Takes the context that the request was started with, and 0 or a positive errno."""
 
+WentOn = Callable[[Any], None]
+"""Takes that context, when one of several instalments of the request is done."""
+
+
+def nobody_asks(_context: object) -> None:
+    """Whoever started the request does not want to know how it goes on."""
+
 
 class ZeroMode(Enum):
     """How a range may be made to read as zeroes."""
@@ -99,9 +106,19 @@ class Device(Protocol):
         """Write; the bytes are on stable storage when `done` says 0 (FUA)."""
 
     def zero(
-        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+        self,
+        offset: int,
+        length: int,
+        mode: ZeroMode,
+        durable: bool,
+        done: Done,
+        context: object,
+        went_on: WentOn = nobody_asks,
     ) -> None:
-        """Make the range read as zeroes, by the cheapest way that the device has; writes zeroes where it has none."""
+        """Make the range read as zeroes, by the cheapest way that the device has; writes zeroes where it has none.
+
+        That may take many instalments, however prompt the device is: `went_on(context)` is called after each.
+        """
 
     def flush(self, done: Done, context: object) -> None:
         """Make every write that was done before this call durable. A failure is final and is never retried."""
@@ -137,6 +154,9 @@ class Unfenced(ABC):
     @abstractmethod
     def is_broken(self) -> bool:
         """Whether it can do nothing any more, and has to be opened anew."""
+
+    def belong_to(self, migration: str) -> None:  # noqa: B027 - whoever logs nothing needs no name
+        """Learn which migration it serves, for its lines in the log."""
 
     @abstractmethod
     def vouch_gone(self) -> None:

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from services.write_cloning.devices import filesystems, inodes
+
 LOOPS_DEEP_MAX = 8
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_INFO_BYTES = 232
@@ -25,18 +27,19 @@ def loop_over(key: FileKey) -> str | None:
     return next((f"/dev/{name}" for name in _attached_loops() if _backing_key(name) == key), None)
 
 
-def backing_token(name: str) -> str | None:
-    """What stands behind a loop device, as a token; None for any other device.
+def backing_tokens(name: str) -> tuple[str, ...]:
+    """What stands behind a loop device, as tokens, the most telling one first; none for any other device.
 
     The kernel numbers loop devices as they come: after a reboot one of the same number may stand on another file.
     """
     if not Path(f"/sys/block/{name}/loop").is_dir():
-        return None
+        return ()
     try:
         device, inode, _, offset = _ask(name)
     except OSError:  # it may not be asked, or was detached in between
-        return None
-    return f"loop:{device}:{inode}:{offset}"
+        return ()
+    filesystem, marks = _backing_file(name, (device, inode))
+    return inodes.tokens(f"loop:{{}}:{inode}:{offset}", device, filesystem, marks)
 
 
 def roots(status: os.stat_result, deep: int = 0) -> frozenset[tuple[str, int, int]]:
@@ -67,6 +70,29 @@ def _attached_loops() -> Iterator[str]:
 
 def _backing_path(name: str) -> str:
     return Path(f"/sys/block/{name}/loop/backing_file").read_text(encoding="utf-8").rstrip("\n")
+
+
+def _backing_file(name: str, key: FileKey) -> tuple[str, tuple[str, ...]]:
+    """What identifies the filesystem of the backing file, and what the file has to itself: see `inodes.marks`.
+
+    Empty where its path leads elsewhere by now, or from here, and where we may not read it, who may use the loop device.
+    """
+    filesystem = ""
+    marks: tuple[str, ...] = ()
+    try:
+        fd = os.open(_backing_path(name), os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return filesystem, marks
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) == key:
+            filesystem = filesystems.identifier(fd)
+            marks = inodes.marks(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+    return filesystem, marks
 
 
 def _backing_key(name: str) -> FileKey | None:

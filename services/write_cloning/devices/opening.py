@@ -118,8 +118,9 @@ async def leads_to(uri: str, recorded: DeviceIdentity, *, deadline_s: float = DE
     """
     path = local_path(uri)
 
-    def look() -> DeviceIdentity:
-        return identity.identify(uri, Path(path).stat(), recorded.size_bytes, recorded.logical_sector_bytes)
+    def look() -> identity.Found:
+        with _closing(os.open(path, os.O_PATH | os.O_CLOEXEC)) as handle:
+            return identity.identify(uri, handle, recorded.size_bytes, recorded.logical_sector_bytes)
 
     try:
         found = await _looked(look, uri, deadline_s)
@@ -127,7 +128,19 @@ async def leads_to(uri: str, recorded: DeviceIdentity, *, deadline_s: float = DE
         return False
     except OSError as failure:
         raise _refusal(uri, failure) from failure
-    return found.is_same_device(recorded)
+    return found.is_recorded_as(recorded)
+
+
+async def written_ns(uri: str, *, deadline_s: float = DEADLINE_S) -> int:
+    """When the file of that name was last written to (mtime).
+
+    Raises:
+        DeviceRefusedError: it is missing, does not answer, or cannot be looked at.
+    """
+    try:
+        return (await _looked(Path(local_path(uri)).stat, uri, deadline_s)).st_mtime_ns
+    except OSError as failure:
+        raise _refusal(uri, failure) from failure
 
 
 async def _looked(look: Callable[[], _T], what: str, deadline_s: float) -> _T:
@@ -298,7 +311,7 @@ def _describe_block(
     return OpenFile(
         fd=fd,
         seeking_fd=-1,
-        identity=identity.identify(wish.name, status, size_bytes, sector_bytes),
+        found=identity.identify(wish.name, fd, size_bytes, sector_bytes),
         real_path=real_path,
         alignment_bytes=sector_bytes if is_direct else 1,
         is_direct=is_direct,
@@ -312,17 +325,17 @@ def _describe_file(wish: _Wish, fd: int, seeking_fd: int, real_path: str, *, is_
     alignment_bytes = _direct_alignment(wish, fd) if is_direct else 1
     status = os.fstat(fd)
     _check_size(wish, status.st_size, max(SECTOR_BYTES, alignment_bytes))
-    can_punch = wish.writable and _can_punch(fd, status.st_size)
     return OpenFile(
         fd=fd,
         seeking_fd=seeking_fd,
-        identity=identity.identify(wish.name, status, status.st_size, max(SECTOR_BYTES, alignment_bytes)),
+        found=identity.identify(wish.name, fd, status.st_size, max(SECTOR_BYTES, alignment_bytes)),
         real_path=real_path,
         alignment_bytes=alignment_bytes,
         is_direct=is_direct,
-        is_hashed=not (is_direct and syscalls.filesystem_magic(fd) in _PARALLEL_DIRECT_WRITES),
-        can_punch=can_punch,
-        can_zero_range_fast=can_punch,  # cannot be tried without a change; refused at its first use, if at all
+        is_hashed=not (is_direct and syscalls.filesystem(fd)[0] in _PARALLEL_DIRECT_WRITES),
+        # Neither can be tried without a change, if only of the file's times; refused at the first use, if at all.
+        can_punch=wish.writable,
+        can_zero_range_fast=wish.writable,
     )
 
 
@@ -333,12 +346,6 @@ def _direct_alignment(wish: _Wish, fd: int) -> int:
     if alignment == 0:
         raise errors.DirectIoError(f"{wish.name} is on a filesystem that does no direct I/O on this file")
     return alignment
-
-
-def _can_punch(fd: int, size_bytes: int) -> bool:
-    """Try where there is nothing: beyond the end."""
-    mode = syscalls.PUNCH_HOLE | syscalls.KEEP_SIZE
-    return syscalls.fallocate(fd, mode, size_bytes + SECTOR_BYTES & -SECTOR_BYTES, SECTOR_BYTES) == 0
 
 
 def _has_write_zeroes(status: os.stat_result) -> bool:

@@ -22,9 +22,18 @@ A server without flush is refused: what it has acknowledged can never be known t
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from services.write_cloning.devices.buffers import ZEROES, ZEROES_BYTES, Buffer
-from services.write_cloning.devices.interface import Done, Extent, Unfenced, Write, ZeroMode
+from services.write_cloning.devices.interface import (
+    Done,
+    Extent,
+    Unfenced,
+    WentOn,
+    Write,
+    ZeroMode,
+    nobody_asks,
+)
 from services.write_cloning.devices.one_by_one import write_one_by_one
 from services.write_cloning.devices.remote_connection import ExtentsFound, RemoteConnection
 from services.write_cloning.devices.syncs import Syncs
@@ -41,10 +50,14 @@ from shared.nbd.exports import Agreement
 LONGEST_BYTES = 1 << 30
 """Of one request without a payload: what fits the protocol's 32 bits, in whole blocks of any size."""
 
+SLOW_ZEROES_BYTES = 64 << 20
+"""Of one request for zeroes that the server may have to write: so long that it costs no time, and seen to go on."""
+
 QUESTIONS_MAX = 4096
 """An export in more pieces than so many answers tell of is said to be data from there on."""
 
-_SAYS_NOTHING_OF_EARLIER_WRITES = frozenset({errno.EINVAL, errno.ENOSPC, errno.EPERM})
+# Not ENOSPC: servers make a durable write of a write and a flush, and the flush, too, says so where the storage below is full.
+_SAYS_NOTHING_OF_EARLIER_WRITES = frozenset({errno.EINVAL, errno.EPERM})
 _PLAIN, _FAST = 0, int(CommandFlag.FAST_ZERO)
 _FUA, _NO_HOLE = int(CommandFlag.FUA), int(CommandFlag.NO_HOLE)
 
@@ -96,6 +109,10 @@ class RemoteDevice(Unfenced):
         self.alignment_bytes = alignment_bytes
         self.engine_name = "nbd"
 
+    def is_recorded_as(self, recorded: DeviceIdentity) -> bool:
+        """Whether it is the export that was recorded."""
+        return self.identity.is_same_device(recorded)
+
     @property
     def outstanding(self) -> int:
         """Requests that are not answered, and those of a broken connection that may still land."""
@@ -105,6 +122,10 @@ class RemoteDevice(Unfenced):
     def is_broken(self) -> bool:
         """Whether the connection is gone, and with it the device for as long as this object stands for it."""
         return self._connection.error != 0
+
+    def belong_to(self, migration: str) -> None:
+        """Learn which migration it serves, for its lines in the log."""
+        self._connection.migration = migration
 
     @property
     def flush_error(self) -> int:
@@ -154,13 +175,21 @@ class RemoteDevice(Unfenced):
             self.write(offset, buffer, start, length, self._flush_after, (done, context))
 
     def zero(
-        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+        self,
+        offset: int,
+        length: int,
+        mode: ZeroMode,
+        durable: bool,
+        done: Done,
+        context: object,
+        went_on: WentOn = nobody_asks,
     ) -> None:
         """Make a range read as zeroes. Never by TRIM, which leaves behind what it likes."""
+        told = partial(went_on, context)
         if durable:
             done, context = self._flush_after, (done, context)
         flags = _NO_HOLE if mode is ZeroMode.ALLOCATE else 0
-        _ZeroRequest(self, offset, length, flags, done, context).go_on(0)
+        _ZeroRequest(self, offset, length, flags, done, context, told).go_on(0)
 
     def flush(self, done: Done, context: object) -> None:
         """Make durable what was done before this call; after a failure, every flush fails."""
@@ -313,10 +342,17 @@ class _Pieces:
 class _ZeroRequest:
     """One range on its way: each finished step starts the next."""
 
-    __slots__ = ("_context", "_device", "_done", "_flags", "_left", "_offset")
+    __slots__ = ("_context", "_device", "_done", "_flags", "_left", "_offset", "_went_on")
 
     def __init__(
-        self, device: RemoteDevice, offset: int, length: int, flags: int, done: Done, context: object
+        self,
+        device: RemoteDevice,
+        offset: int,
+        length: int,
+        flags: int,
+        done: Done,
+        context: object,
+        went_on: Callable[[], None],
     ) -> None:
         self._device = device
         self._offset = offset
@@ -324,6 +360,7 @@ class _ZeroRequest:
         self._flags = flags
         self._done = done
         self._context = context
+        self._went_on = went_on
 
     def go_on(self, piece: int) -> None:
         """Start the next step, after `piece` more bytes are zeroes."""
@@ -333,7 +370,7 @@ class _ZeroRequest:
         if not self._left:
             self._done(self._context, 0)
         elif way is not None:
-            length = min(self._left, LONGEST_BYTES)
+            length = min(self._left, LONGEST_BYTES if way == _FAST else SLOW_ZEROES_BYTES)
             device.ask_for_zeroes(self._flags | way, self._offset, length, self._tried, (way, length))
         else:
             length = min(self._left, device.most_zeroes_written)
@@ -351,6 +388,7 @@ class _ZeroRequest:
         if error:
             self._done(self._context, error)
         else:
+            self._went_on()
             self.go_on(length)
 
 

@@ -25,6 +25,7 @@ from services.write_cloning.devices.engine import answer
 from services.write_cloning.devices.interface import Done
 from services.write_cloning.outbox import Outbox
 from services.write_cloning.resets import raise_if_reset
+from shared.logs.about import about
 from shared.nbd.client_replies import Data, Extents, Hole, Reply, ReplyParser
 from shared.nbd.client_replies import Done as Answered
 from shared.nbd.constants import Command
@@ -69,12 +70,14 @@ class RemoteConnection:
         "_waiting",
         "error",
         "lost",
+        "migration",
     )
 
     def __init__(self, name: str, connection: socket.socket, early_bytes: bytes) -> None:
         """Take over a socket that does not block, and what the server has said since the handshake."""
         self.error = 0  # why it is broken
         self.lost = 0
+        self.migration = ""  # that it serves, for the log
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._socket = connection
@@ -237,6 +240,7 @@ class RemoteConnection:
         log.error(
             "%s: the connection is broken: %s; %d requests were under way, %d of them may still land",
             self._name, reason, len(under_way), self.lost,
+            extra=about(self.migration) if self.migration else None,
         )  # fmt: skip
         self._slots.clear()
         self._waiting.clear()

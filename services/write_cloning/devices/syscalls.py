@@ -20,10 +20,13 @@ _SYS_IO_URING_ENTER = 426
 _SYS_IO_URING_REGISTER = 427
 
 _AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+_STATX_BTIME_AT = 80
 _STATX_DIOALIGN = 0x2000
 _STATX_DIOALIGN_AT = 152
 _STATX_BYTES = 256
 _STATFS_BYTES = 256  # more than it is
+_STATFS = "ll5Q2I"  # its beginning, up to `f_fsid`
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -108,13 +111,26 @@ def direct_io_alignment(fd: int) -> int | None:
     return max(alignments) if known & _STATX_DIOALIGN else None
 
 
-def filesystem_magic(fd: int) -> int:
-    """The number that tells the kind of filesystem that a file is on; 0 if it cannot be told."""
+def birth_time_ns(fd: int) -> int:
+    """When a file was made; 0 where the filesystem does not say. `fd` may be one that permits nothing (O_PATH)."""
+    answer = ctypes.create_string_buffer(_STATX_BYTES)
+    if _statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, answer) != 0:
+        return 0
+    known: int = struct.unpack_from("=I", answer, 0)[0]
+    seconds: int
+    nanoseconds: int
+    seconds, nanoseconds = struct.unpack_from("=qI", answer, _STATX_BTIME_AT)
+    return seconds * 1_000_000_000 + nanoseconds if known & _STATX_BTIME else 0
+
+
+def filesystem(fd: int) -> tuple[int, int]:
+    """The numbers that tell the kind of filesystem that a file is on, and which one it is (`f_fsid`); 0 if it cannot be told."""
     answer = ctypes.create_string_buffer(_STATFS_BYTES)
     if _fstatfs(fd, answer) != 0:
-        return 0
-    magic: int = struct.unpack_from("l", answer, 0)[0]
-    return magic
+        return 0, 0
+    magic: int
+    magic, *_, low, high = struct.unpack_from(_STATFS, answer)
+    return magic, high << 32 | low
 
 
 def io_uring_setup(entries: int, parameters: "ctypes.Array[ctypes.c_char]") -> int:

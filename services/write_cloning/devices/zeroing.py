@@ -13,16 +13,20 @@ unmapped; where
 - Both act below the page cache and drop it for the range, so they order with finished buffered writes as
 they should.
 
-What is refused once is not tried again. The last resort is to write zeroes, in pieces from one shared buffer.
+What is refused once is not tried again. The last resort is to write zeroes, in pieces from one shared buffer. A long range is
+made in instalments, and whoever waits is told of each.
 """
 
 import errno
 
 from services.write_cloning.devices.buffers import ZEROES, ZEROES_BYTES
 from services.write_cloning.devices.engine import Lane, Operation
-from services.write_cloning.devices.interface import Done, ZeroMode
+from services.write_cloning.devices.interface import Done, WentOn, ZeroMode
 from services.write_cloning.devices.syncs import Syncs
 from services.write_cloning.devices.syscalls import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
+
+INSTALMENT_BYTES = 256 << 20
+"""Of zeroes that the kernel makes: where it writes them itself, whoever waits should see that it goes on. Whole blocks."""
 
 _PUNCH = PUNCH_HOLE | KEEP_SIZE
 _RANGE = ZERO_RANGE | KEEP_SIZE
@@ -46,11 +50,18 @@ class Zeroing:
         return self._is_range_fast and not self._refused
 
     def zero(
-        self, offset: int, length: int, mode: ZeroMode, durable: bool, done: Done, context: object
+        self,
+        offset: int,
+        length: int,
+        mode: ZeroMode,
+        durable: bool,
+        done: Done,
+        context: object,
+        went_on: WentOn,
     ) -> None:
         """See `Device.zero`."""
         ways = [way for way in _WAYS[mode] if way not in self._refused]
-        _ZeroRequest(self, offset, length, ways, durable, done, context).go_on(0)
+        _ZeroRequest(self, offset, length, ways, durable, done, context, went_on).go_on(0)
 
     def refused(self, way: int) -> None:
         """Try a way no more."""
@@ -60,7 +71,7 @@ class Zeroing:
 class _ZeroRequest:
     """One range on its way: each finished step starts the next."""
 
-    __slots__ = ("_context", "_done", "_durable", "_left", "_offset", "_ways", "_zeroing")
+    __slots__ = ("_context", "_done", "_durable", "_left", "_offset", "_ways", "_went_on", "_zeroing")
 
     def __init__(
         self,
@@ -71,6 +82,7 @@ class _ZeroRequest:
         durable: bool,
         done: Done,
         context: object,
+        went_on: WentOn,
     ) -> None:
         self._zeroing = zeroing
         self._offset = offset
@@ -79,34 +91,37 @@ class _ZeroRequest:
         self._durable = durable
         self._done = done
         self._context = context
+        self._went_on = went_on
 
     def go_on(self, piece: int) -> None:
-        """Start the next step, after `piece` more bytes were written."""
+        """Start the next step, after `piece` more bytes are zeroes."""
         self._offset += piece
         self._left -= piece
         lane = self._zeroing.lane
-        if self._ways:
-            way = self._ways.pop(0)
-            lane.submit(Operation.ALLOCATE, self._offset, 0, self._left, way, self._tried, way)
-        elif self._left:
+        if not self._left:
+            self._finish()
+        elif self._ways:
+            way = self._ways[0]
+            length = min(self._left, INSTALMENT_BYTES - self._offset % INSTALMENT_BYTES)
+            lane.submit(Operation.ALLOCATE, self._offset, 0, length, way, self._tried, (way, length))
+        else:
             length = min(self._left, ZEROES_BYTES)
             lane.write(self._offset, ZEROES, 0, length, self._written, length)
-        else:
-            self._finish()
 
-    def _tried(self, way: object, error: int) -> None:
-        if error in _NOT_OFFERED and isinstance(way, int):
+    def _tried(self, asked: tuple[int, int], error: int) -> None:
+        way, length = asked
+        if error in _NOT_OFFERED:
             self._zeroing.refused(way)
+            self._ways.remove(way)
             self.go_on(0)
-        elif error:
-            self._done(self._context, error)
         else:
-            self._finish()
+            self._written(length, error)
 
-    def _written(self, length: object, error: int) -> None:
-        if error or not isinstance(length, int):
+    def _written(self, length: int, error: int) -> None:
+        if error:
             self._done(self._context, error)
         else:
+            self._went_on(self._context)
             self.go_on(length)
 
     def _finish(self) -> None:

@@ -176,5 +176,6 @@ class Answers:
                 self._when_idle()
 
     def _answer_error(self, request: Request) -> None:
+        self._volume.note_error(request)
         error = wire_error(request.error, may_be_unsupported=request.fast)
         self.refuse(request.cookie, error, os.strerror(request.error))

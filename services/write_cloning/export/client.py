@@ -18,10 +18,13 @@ class Client:
 
 
 def name_peer(connection: socket.socket) -> str:
-    """A name for people: program, process and user behind a Unix socket, else the address."""
+    """A name for people: program, process and user behind a Unix socket, else the address.
+
+    The number is left out of a process that has none here, as one outside of our container: the kernel says 0.
+    """
     if connection.family == socket.AF_UNIX:
         pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        return f"{_program(pid)} (pid {pid}, uid {uid})"
+        return f"{_program(pid)} (pid {pid}, uid {uid})" if pid else f"a process (uid {uid})"
     try:
         host, port = connection.getpeername()[:2]
     except OSError:

@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
+from services.write_cloning.export.alertness import Alertness
 from services.write_cloning.export.answers import Answers, Spawn
 from services.write_cloning.export.exported import ExportedVolume
 from services.write_cloning.export.inbox import Inbox
@@ -49,6 +50,7 @@ class Connection:
         limits: Limits,
         spawn: Spawn,
         when_short: Callable[[], None],
+        alertness: Alertness,
     ) -> None:
         """`spawn` starts a task that somebody watches over, for block status alone; `when_short` says that memory is."""
         self._loop = asyncio.get_running_loop()
@@ -56,6 +58,7 @@ class Connection:
         self._socket = wire.connection
         self._early_bytes = entered.early_bytes
         self._submit = volume.submit
+        self._expect = alertness.expect
         self._limits = limits
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self.reason = ""  # why it ended, for people
@@ -179,6 +182,7 @@ class Connection:
         inbox.filled = filled + received
         self._parse()
         self._proceed()
+        self._expect(self._answers.in_flight)  # that the device is done
 
     def _receive_large(self, buffer: Buffer) -> None:
         received = self._receive_into(buffer.view[self._large_filled : self._large_length])
@@ -267,6 +271,7 @@ class Connection:
             self._give_up(error)
 
     def _after_send(self) -> None:
+        self._expect(self._answers.in_flight)  # the next request
         if self._is_stalled:
             self._go_on_if_stalled()
         if not self._answers.in_flight:

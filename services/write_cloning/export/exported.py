@@ -35,6 +35,9 @@ class ExportedVolume(Protocol):
     def submit_all(self, requests: Iterable[Request]) -> None:
         """Carry out requests as if they were submitted one by one, in this order."""
 
+    def note_error(self, request: Request) -> None:
+        """Take note that a request's client was answered with `request.error`. Never called of one that succeeded."""
+
     async def block_status(
         self, offset: int, length: int, context: str, most: int
     ) -> Sequence[tuple[int, int]]:

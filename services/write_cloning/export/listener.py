@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 
 from services.write_cloning.export.errors import (
@@ -164,6 +164,11 @@ def listen_tcp(host: str, port: int) -> Listener:
         raise
 
 
+def are_handed_down(environment: Mapping[str, str], pid: int) -> bool:
+    """Whether a parent has left sockets for this process."""
+    return environment.get("LISTEN_PID") == str(pid) and "LISTEN_FDS" in environment
+
+
 def inherited_listeners(environment: MutableMapping[str, str], pid: int) -> list[Listener]:
     """Take the listening sockets that a parent left for this process (LISTEN_FDS), or none.
 
@@ -172,10 +177,11 @@ def inherited_listeners(environment: MutableMapping[str, str], pid: int) -> list
     Raises:
         ActivationError: the variables make no sense, or a descriptor is not a listening stream socket.
     """
-    meant_for = environment.pop("LISTEN_PID", None)
+    is_ours = are_handed_down(environment, pid)
+    environment.pop("LISTEN_PID", None)
     count_text = environment.pop("LISTEN_FDS", None)
     environment.pop("LISTEN_FDNAMES", None)
-    if meant_for is None or count_text is None or meant_for != str(pid):
+    if not is_ours or count_text is None:
         return []
     if not count_text.isdecimal() or not 1 <= int(count_text) <= _MAX_INHERITED:
         raise ActivationError(f"LISTEN_FDS={count_text!r} is not a number from 1 to {_MAX_INHERITED}")

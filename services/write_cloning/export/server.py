@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from services.write_cloning.devices.buffers import BufferPool
+from services.write_cloning.export.alertness import Alertness
 from services.write_cloning.export.client import Client, name_peer
 from services.write_cloning.export.connection import Connection
 from services.write_cloning.export.errors import ExportNameError, ExportPoolError
@@ -84,6 +85,7 @@ class ExportServer:
         self._tasks = asyncio.TaskGroup()
         self._accepting: dict[Listener, asyncio.Task[None]] = {}
         self._handshakes: dict[socket.socket, tuple[asyncio.Task[None], ServerHandshake]] = {}
+        self._alertness = Alertness(asyncio.get_running_loop())
         self._sweeps = Sweeps(self._limits.sweep_seconds, self._connections)
         self._is_shutting_down = False
 
@@ -264,6 +266,7 @@ class ExportServer:
             self._limits,
             self._tasks.create_task,
             self._sweeps.begin,
+            self._alertness,
         )
         export.connections[serving] = client
         log.info("%s is connected to %s", client.name, name, extra=about(name))

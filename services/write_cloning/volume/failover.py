@@ -5,8 +5,10 @@ failure, and no write is answered any more until the decision about it is durabl
 What is to be decided is not known here; the listener is told.
 """
 
+import asyncio
 import errno
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from services.write_cloning.volume.failures import TIMEOUT, Failure, FailureListener
 from services.write_cloning.volume.orphans import Orphans
@@ -75,6 +77,16 @@ class Failover:
         self._failed_on_source.clear()
         if withhold:
             self._stillness.side_failed()
+        self._stillness.look()
+
+    async def unless_target_leaves(self, work: "asyncio.Future[Any]") -> bool:
+        """Wait until something is done, but no longer than the target is in the routing; returns whether it is done.
+
+        For the decision point: once the target has left, writes are withheld until that is decided.
+        """
+        work.add_done_callback(lambda _: self._stillness.look())
+        await self._stillness.until(lambda: work.done() or self.has_dropped_target, ends_with_failure=False)
+        return work.done()
 
     def answer_withheld(self) -> None:
         """The decision is durable: answer what waited for it."""
@@ -83,6 +95,11 @@ class Failover:
             if request.waiting & WITNESS:
                 request.waiting &= ~WITNESS
                 self.advance(request)
+
+    @property
+    def is_repairing(self) -> bool:
+        """Whether a range is being copied from the source again. What the target has been asked for may land at any time."""
+        return any(request.waiting & RECOPY for request in self._active)
 
     def begin_move(self) -> None:
         """The authority is about to move to the target: until `end_move` it is open whose errors the target's are."""
@@ -135,10 +152,16 @@ class Failover:
         """Treat a request that the target does not answer as failed."""
         self.target_failed(Failure.of_request(Side.TARGET, request, errno.ETIMEDOUT, TIMEOUT))
 
+    def source_failed(self, failure: Failure) -> None:
+        """The source has failed something outside the data path: where reads leave it out, ask for the authority to move."""
+        if self._route.write_sides == BOTH and self._route.reads is Side.TARGET:
+            self._lose_source(failure)
+        else:
+            self._listener.source_failed(failure)
+
     def source_timed_out(self, request: Request) -> None:
         """The source does not answer while reads come from the target: ask for the authority to move. The request still waits."""
-        self._withhold()
-        self._listener.source_lost(Failure.of_request(Side.SOURCE, request, errno.ETIMEDOUT, TIMEOUT))
+        self._lose_source(Failure.of_request(Side.SOURCE, request, errno.ETIMEDOUT, TIMEOUT))
 
     # ------------------------------------------------------------------ for the volume
 
@@ -161,8 +184,7 @@ class Failover:
             failure = Failure.of_request(Side.SOURCE, request, error)
             if route.reads is Side.TARGET:
                 self._failed_on_source.add(request)
-                self._withhold()
-                self._listener.source_lost(failure)
+                self._lose_source(failure)
                 return
             if request.kind is not Kind.FLUSH and request.sides & TARGET:
                 request.waiting |= RECOPY
@@ -188,6 +210,10 @@ class Failover:
         else:
             request.waiting |= WITNESS
             self._failed_in_move.append((failure, request))
+
+    def _lose_source(self, failure: Failure) -> None:
+        self._withhold()
+        self._listener.source_lost(failure)
 
     def _withhold(self) -> None:
         """Answer no write or flush until `answer_withheld`: a decision is being made."""

@@ -49,6 +49,15 @@ class Failure:
         cause = errno_names.errorcode.get(error, str(error))
         return cls(side=side, operation="flush", cause=cause, errno=error)
 
+    @classmethod
+    def of_block_status(cls, side: Side, offset: int, length: int, error: OSError) -> "Failure":
+        """Tell of a device that could not say where it has data."""
+        number = error.errno or errno_names.EIO
+        cause = errno_names.errorcode.get(number, str(number))
+        return cls(
+            side=side, operation="block-status", cause=cause, errno=number, offset=offset, length=length
+        )
+
 
 class SideFailedError(Exception):
     """A side failed, or left the routing, while something waited that the decision about it must not wait for."""

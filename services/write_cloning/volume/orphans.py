@@ -1,4 +1,9 @@
-"""Buffers in the hands of a side that left the routing. Nobody waits for it any more, yet it may still use them."""
+"""Buffers in the hands of a side that left the routing. Nobody waits for it any more, yet it may still use them.
+
+They count against no budget: a side that hangs may keep them for ever, and the application needs the memory for the side that
+works. What that can come to is what was under way when the side left, because no device is brought in again in its place
+before it has let go of its last request.
+"""
 
 from services.write_cloning.devices.buffers import Buffer
 from services.write_cloning.volume.requests import Request
@@ -13,6 +18,8 @@ class Orphans:
 
     def keep(self, request: Request, side: int, buffer: Buffer | None) -> None:
         """Pin what the side holds for this request, by a reference that the caller hands over."""
+        if buffer is not None:
+            buffer.leave_pool()
         self._buffers[request, side] = buffer
 
     def release(self, request: Request, side: int) -> None:

@@ -4,6 +4,7 @@ A read that fails on one side while both are in sync is answered from the other;
 Nobody waits for a side that has left: its read goes on elsewhere with another buffer, because it may still use the first.
 """
 
+import errno
 from collections.abc import Callable
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
@@ -59,6 +60,12 @@ class Reads:
         else:
             request.sides = TARGET
             route.target.read(low, request.buffer, 0, request.high - low, self._target_done, request)  # type: ignore[arg-type]
+
+    def start_from(self, request: Request, side: int, start: int) -> None:
+        """Read from this side alone, to `start` of the buffer; ends with ECANCELED where the side leaves meanwhile."""
+        request.waiting, request.error = _SECOND, errno.ECANCELED
+        self.under_way[request] = None
+        self._read_from(request, side, start)
 
     def prefetch(self, request: Request) -> None:
         """Pass the advice on."""
@@ -124,7 +131,7 @@ class Reads:
     def _could_other_answer(self, side: int) -> bool:
         return self._route.in_sync and (side == SOURCE or self._route.write_sides & SOURCE != 0)
 
-    def _read_from(self, request: Request, side: int) -> None:
+    def _read_from(self, request: Request, side: int, start: int = 0) -> None:
         buffer = request.buffer
         if buffer is None:
             raise InvariantError("a read came without a buffer")
@@ -135,7 +142,7 @@ class Reads:
             if side == SOURCE
             else (self._route.target, self._target_done)
         )
-        device.read(request.low, buffer, 0, request.high - request.low, done, request)
+        device.read(request.low, buffer, start, request.high - request.low, done, request)
 
     def _keep_orphan(self, request: Request, side: int) -> None:
         buffer = request.buffer

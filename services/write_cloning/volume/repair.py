@@ -11,9 +11,19 @@ PIECE_BYTES = 1 << 20
 
 
 async def copy_again(
-    source: Device, target: Device, low: int, high: int, pool: BufferPool, is_wanted: Callable[[], bool]
+    source: Device,
+    target: Device,
+    low: int,
+    high: int,
+    pool: BufferPool,
+    *,
+    is_wanted: Callable[[], bool],
+    flush_failed: Callable[[int], None],
 ) -> int:
     """Copy a range that is excluded from other writes; returns 0 or the errno of whichever side failed.
+
+    What was read is written only once a flush of the source has proved it: the source may have lost an older write to the
+    range that the target still has. `flush_failed` is told where it has not.
 
     Touches neither device any more once it is not wanted: the target may be closed by then, and in use for something else.
     """
@@ -24,6 +34,10 @@ async def copy_again(
             if not is_wanted():
                 return 0
             error = await transfers.read(source, offset, buffer, length)
+            if not is_wanted():
+                return 0
+            if not error and (error := await transfers.flush(source)):
+                flush_failed(error)
             if not is_wanted():
                 return 0
             error = error or await transfers.write(target, offset, buffer, 0, length)

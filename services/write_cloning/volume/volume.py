@@ -18,7 +18,7 @@ from services.write_cloning.devices.interface import Device, ZeroMode
 from services.write_cloning.volume.allocation import Allocation
 from services.write_cloning.volume.exclusion import Exclusion
 from services.write_cloning.volume.failover import RECOPY, Failover
-from services.write_cloning.volume.failures import FailureListener, SideFailedError
+from services.write_cloning.volume.failures import Failure, FailureListener, SideFailedError
 from services.write_cloning.volume.flushes import Flushes
 from services.write_cloning.volume.latency import Latency
 from services.write_cloning.volume.marks import HOT, Marks
@@ -36,6 +36,8 @@ from shared.migration.refusals import InvariantError
 from shared.migration.states import IN_SYNC_STATES, Routing, State
 from shared.nbd.constants import REGION_CONTEXT, AllocationStatus
 
+ErrorListener = Callable[[Failure], None]
+
 # What a request waits for, besides SOURCE, TARGET, WITNESS (4), RECOPY (8) and AROUND (16).
 MARK = 32  # the region map to hold durably that its regions may differ
 
@@ -44,6 +46,10 @@ _READ, _WRITE, _FLUSH, _CACHE = Kind.READ, Kind.WRITE, Kind.FLUSH, Kind.CACHE
 _FROM_SOURCE = Side.SOURCE
 
 _HOLE_AND_ZERO = int(AllocationStatus.HOLE | AllocationStatus.ZERO)
+
+
+def _nobody(_failure: Failure) -> None:
+    """Nobody wants to be told."""
 
 
 class Volume:
@@ -69,6 +75,9 @@ class Volume:
         self.alignment_bytes = alignment_bytes
         self.state: State | None = None
         self.region_status: RegionStatus = nothing_in_sync
+        self.told_error: ErrorListener = (
+            _nobody  # of each device's error that the application was answered with
+        )
         self.reads = self.writes = self.read_bytes = self.write_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._mask = alignment_bytes - 1
@@ -114,9 +123,10 @@ class Volume:
         self._unaligned = UnalignedWrites(
             pool=pool,
             mask=self._mask,
-            read=self._read,
-            send=lambda request: self._send((request,)),
-            give_up=self.failover.advance,
+            route=self._route,
+            reads=self._reads,
+            failover=self.failover,
+            done={SOURCE: self._on_source, TARGET: self._on_target},
             retire=self._retire,
             admit=self._admit,
         )
@@ -323,8 +333,23 @@ class Volume:
         """
         if context == REGION_CONTEXT:
             return self.region_status(offset, length)
-        extents = await self._allocation.extents(offset, length, most)
+        try:
+            extents = await self._allocation.extents(offset, length, most)
+        except OSError as error:
+            self.told_error(Failure.of_block_status(self._authority(), offset, length, error))
+            raise
         return [(extent.length, _HOLE_AND_ZERO if extent.is_hole else 0) for extent in extents]
+
+    def note_error(self, request: Request) -> None:
+        """Tell of a request that its client was answered with its error. Whoever answers calls it, and for errors alone."""
+        error = request.error
+        is_ours = error == errno.ESHUTDOWN and not self._is_open
+        if not is_ours and not (error == errno.ENOTSUP and request.fast):  # or else a device's error
+            self.told_error(Failure.of_request(self._authority(), request, error))
+
+    def _authority(self) -> Side:
+        """Whose error an application gets: where another side could stand in, it has done so, or has failed as well."""
+        return self.sides_by_authority()[0]
 
     def _zeroes_fast(self) -> bool:
         route = self._route
@@ -400,12 +425,16 @@ class Volume:
         route = self._route
         offset, length = request.offset, request.length
         mode = ZeroMode.PUNCH if request.may_punch else ZeroMode.ALLOCATE
-        devices = ((SOURCE, route.source, self._on_source), (TARGET, route.target, self._on_target))
-        for bit, device, done in devices:
+        overdue = self.overdue
+        devices = (
+            (SOURCE, route.source, self._on_source, overdue.source_went_on),
+            (TARGET, route.target, self._on_target, overdue.target_went_on),
+        )
+        for bit, device, done, went_on in devices:
             if request.sides & bit:
                 is_durable = request.durable and route.flush_sides & bit != 0
                 if buffer is None:
-                    device.zero(offset, length, mode, is_durable, done, request)
+                    device.zero(offset, length, mode, is_durable, done, request, went_on)
                 else:
                     write = device.write_durably if is_durable else device.write
                     write(offset, buffer, request.start, length, done, request)

@@ -87,6 +87,21 @@ async def test_page_is_served_last_and_stops_first(short_path: Path) -> None:
     assert "services.monitoring" in stops[0]
 
 
+async def test_no_program_of_the_folder_that_it_is_called_in_is_run(short_path: Path) -> None:
+    """Whoever may write that folder would have root run it.
+
+    Cause: `python -m` looks for modules in the working directory first. Failing: `orjson.py` there is run in place of the
+    package, and no service starts. Passing: nobody looks at it.
+    """
+    folder = short_path / "anybody-s"
+    folder.mkdir()
+    (folder / "orjson.py").write_text("open(__file__ + '.was-run', 'w').close()\n")
+    async with up(short_path / "state", monitoring=True, folder=folder) as running:
+        await served_at(running.ready["page"])
+        assert (await running.stop()).status == DONE
+    assert [each.name for each in folder.iterdir()] == ["orjson.py"]
+
+
 async def test_nothing_is_hurt_by_a_page_that_cannot_be_served(short_path: Path) -> None:
     """Its service ends again and again; volumes, commands and the clean stop do not mind."""
     source, target = make_devices(short_path)
@@ -251,8 +266,8 @@ async def test_socket_that_the_host_cannot_have_ends_up_with_a_sentence(short_pa
     """Only the service can tell; it is not started again and again, and it shows no traceback."""
     taken = short_path / "taken"
     taken.write_text("precious")
-    listen = {"CUTOVER_NBD_LISTEN": f"unix://{taken}"}
-    async with started("up", "--json", "--state-dir", str(short_path / "state"), **listen) as process:
+    line = ("up", "--json", "--state-dir", str(short_path / "state"))
+    async with started(*line, CUTOVER_NBD_LISTEN=f"unix://{taken}") as process:
         async with asyncio.timeout(60):
             stdout, stderr = (each.decode() for each in await process.communicate())
     assert (process.returncode, orjson.loads(stdout)["error"]["code"]) == (FAILED, "not-started")

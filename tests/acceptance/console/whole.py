@@ -57,12 +57,17 @@ class Up:
 
 @asynccontextmanager
 async def up(
-    state_dir: Path, *options: str, server: str | None = None, monitoring: bool = False, **environment: str
+    state_dir: Path,
+    *options: str,
+    server: str | None = None,
+    monitoring: bool = False,
+    folder: Path | None = None,
+    **environment: str,
 ) -> AsyncIterator[Up]:
     """Everything up and ready, but the page unless asked for; stopped on leaving, if it still runs."""
     line = ("up", "--json", "--port", "0", "--state-dir", str(state_dir), *options)
     line = line if monitoring else (*line, "--no-monitoring")
-    async with started(*line, server=server, **environment) as process:
+    async with started(*line, server=server, folder=folder, **environment) as process:
         assert process.stdout is not None
         async with asyncio.timeout(START_PATIENCE_S):
             said = await process.stdout.readline()

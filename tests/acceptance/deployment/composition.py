@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,6 +76,7 @@ class Logging(_Strict):
 class Service(_Strict):
     image: str
     build: Build | None = None
+    pull_policy: Literal["", "missing", "never"] = ""
     init: bool
     user: str
     read_only: bool
@@ -111,6 +112,7 @@ class SourceFile(_Strict):
 
 class Network(_Strict):
     internal: bool = False
+    driver_opts: dict[str, str] = {}
 
 
 class Composition(BaseModel):
@@ -182,12 +184,20 @@ def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def model(compose_cli: Path, *arguments: str, folder: Path = ROOT) -> dict[str, Any]:
-    """What the library that Docker Compose reads files with makes of them."""
+def model(
+    compose_cli: Path,
+    *files: str,
+    profiles: Iterable[str] = (),
+    options: Sequence[str] = (),
+    variables: Mapping[str, str] = SECURED,
+) -> dict[str, Any]:
+    """What `docker-compose config` makes of these files, or of those that the variables or the options name."""
+    named = [word for file in files for word in ("--file", file)]
+    enabled = [word for profile in profiles for word in ("--profile", profile)]
     done = subprocess.run(
-        [compose_cli, *arguments],
-        cwd=folder,
-        env=SECURED,
+        [compose_cli, *named, *enabled, *options, "config", "--format", "json"],
+        cwd=ROOT,
+        env={**variables},
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,7 @@
 """A machine by hand, with a real systemd that runs the units of deploy/systemd, in namespaces of its own."""
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,20 @@ class Machine:
         while self.run("systemctl", "is-active", *units).returncode != 0 or not self._all_are(units):
             assert time.monotonic() < end, self.log()
             time.sleep(ASK_AGAIN_S)
+
+    def until_well(self, *checks: str) -> None:
+        """Wait until `cutover doctor` finds nothing wrong in these checks, and has something to say of each."""
+        end = time.monotonic() + READY_TIMEOUT_S
+        while not self._is_well(checks):
+            assert time.monotonic() < end, self.log()
+            time.sleep(ASK_AGAIN_S)
+
+    def _is_well(self, checks: Sequence[str]) -> bool:
+        said = self.run("env", "CUTOVER_CONFIG=/etc/cutover/operator.toml", "cutover", "doctor", "--json")
+        found = [each for each in json.loads(said.stdout)["checks"] if each["check"] in checks]
+        return {each["check"] for each in found} == set(checks) and all(
+            each["outcome"] == "ok" for each in found
+        )
 
     def _all_are(self, units: Sequence[str]) -> bool:
         return self.run("systemctl", "is-active", *units).stdout.split() == ["active"] * len(units)

@@ -85,7 +85,7 @@ def test_compose_takes_the_override_and_mounts_the_seed_where_it_is_looked_for(
     override = tmp_path / "compose.override.yaml"
     lines = commented(ROOT / "compose.secure.yaml", indent="    ")
     override.write_text("\n".join(["services:", "  monitoring:", *(f"    {line}" for line in lines), ""]))
-    service: dict[str, Any] = model(compose_cli, "--profile", "monitoring", *COMPOSE, str(override))[
+    service: dict[str, Any] = model(compose_cli, *COMPOSE, str(override), profiles=["monitoring"])[
         "services"
     ]["monitoring"]
     monitoring = load(ROOT / "deploy/compose/services/monitoring.toml", service["environment"]).monitoring

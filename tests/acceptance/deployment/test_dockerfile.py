@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.deployment.building import in_context
-from tests.acceptance.deployment.dockerfile import Copy, Stage
+from tests.acceptance.deployment.dockerfile import Copy, Run, Stage
 
 
 def test_everything_that_is_copied_exists(pytestconfig: pytest.Config, stages: Mapping[str, Stage]) -> None:
@@ -42,11 +42,38 @@ def test_images_that_run_have_a_user_without_privileges(stages: Mapping[str, Sta
     assert {stages["cutover"].user, stages["nats"].user} == {"10001:10001"}
 
 
+def test_no_python_file_of_the_working_directory_is_run(stages: Mapping[str, Stage]) -> None:
+    """That is the state directory, or whichever a command is given."""
+    assert stages["cutover"].environment["PYTHONSAFEPATH"] == "1"
+
+
 def test_a_new_state_directory_is_the_service_s_alone(pytestconfig: pytest.Config) -> None:
     """A new volume takes over the mode of the image's folder, which doctor would warn of."""
     text = (pytestconfig.rootpath / "Dockerfile").read_text()
     (line,) = [each for each in text.splitlines() if "/var/lib/cutover" in each and each.startswith("RUN")]
     assert '"-m", "0700"' in line
+
+
+def test_the_standard_library_is_compiled(
+    stages: Mapping[str, Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base has it uncompiled, and what runs may write nothing. A file that is wrong does not stop the build of the image."""
+    (words,) = [
+        each.words for each in stages["cutover"].steps if isinstance(each, Run) and each.words[0] == "python"
+    ]
+    assert words[1] == "-c"
+    for name in ("lib/json.py", "lib/email/parser.py", "lib/site-packages/pip.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    (tmp_path / "lib/example_of_a_mistake.py").write_text("print 1\n")
+    known = f"import sysconfig; sysconfig.get_path = {{'stdlib': {str(tmp_path / 'lib')!r}}}.__getitem__;"
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    done = subprocess.run(
+        [sys.executable, "-c", known + words[2]], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    compiled = {each.name.partition(".")[0] for each in tmp_path.rglob("*.pyc")}
+    assert compiled == {"json", "parser"}
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ One browser for all; pictures of the screen are left in the folder that PAGE_PIC
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ from shared.migration.devices import Side
 from shared.migration.states import State
 from tests.support.page import DESKTOP, PHONE, Page, browser, look_like, page_of
 from tests.support.records import state_record
-from tests.support.staged import status, text, view
+from tests.support.staged import history, status, text, view
 
 PATIENCE_S = 20.0
 TOKEN = "the-access-token-of-this-test-0123456789"
+HERE = ServiceInstance(name="", instance_id="1", metadata={"host": "vm", "run": "3"})
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -336,12 +339,11 @@ def test_service_that_does_not_answer_is_told_at_the_top(driver: webdriver.Chrom
     with page_of(1) as (page, world):
         opened(driver, page)
         assert shown(driver, "#live") == "Live"
-        here = ServiceInstance(name="", instance_id="1", metadata={"host": "vm", "run": "3"})
         answering = {
-            "cutover-fault-recording": (here,),
+            "cutover-fault-recording": (HERE,),
             "cutover-state-control": (),
-            "cutover-startup": (here,),
-            "cutover-write-cloning": (here,),
+            "cutover-startup": (HERE,),
+            "cutover-write-cloning": (HERE,),
         }
         page.tell(lambda: page.picture.told_instances(answering, world.at.timestamp()))
         until(driver, lambda: shown(driver, "#live") == "state_control does not answer")
@@ -349,10 +351,88 @@ def test_service_that_does_not_answer_is_told_at_the_top(driver: webdriver.Chrom
         keep_picture(driver, "service-away")
         page.tell(
             lambda: page.picture.told_instances(
-                answering | {"cutover-state-control": (here,)}, world.at.timestamp()
+                answering | {"cutover-state-control": (HERE,)}, world.at.timestamp()
             )
         )
         until(driver, lambda: shown(driver, "#live") == "Live")
+
+
+def test_host_that_does_not_answer_is_not_said_to_serve_nothing(driver: webdriver.Chrome) -> None:
+    """Cause: what was not known was shown as none. Failing, the page tells 0 IOPS of a host that serves without NATS."""
+    look_like(driver, DESKTOP, dark=False)
+    with page_of(2) as (page, world):
+        first = world.views[0]
+        page.tell(world.go_on)
+        opened(driver, page, f"#/{first.name}")
+        until_details(driver, first.name)
+        heard = world.at.timestamp()
+        away = {
+            "cutover-fault-recording": (HERE,),
+            "cutover-state-control": (HERE,),
+            "cutover-startup": (HERE,),
+        }
+        page.tell(lambda: page.picture.told_instances(away, heard + 4))
+        page.tell(lambda: page.picture.passed(heard + 4))
+        for told in world.views:
+            answer = status(told, host_error="its host is away", host_answers=False)
+            page.tell(partial(page.picture.told_status, answer, heard + 5))
+        until(driver, lambda: "do not answer" in shown(driver, "#live"))
+        assert "is not known from here" in shown(driver, "#alarm")
+        assert "cannot be reached" not in shown(driver, "#alarm")
+        until(driver, lambda: "Application\nnot known" in shown(driver, ".figures"))
+        assert "IOPS" not in shown(driver, ".figures")
+        assert "0" not in shown(driver, ".charts .value b")
+        for chart in driver.find_elements(By.CSS_SELECTOR, ".charts .value b"):
+            assert chart.get_property("innerText") == "not known"
+        facts = shown(driver, ".facts")
+        assert "Volume\nnot known" in facts
+        assert "Clients\nnot known" in facts
+        assert "host away" in shown(driver, f"#row-{first.name}")
+        keep_picture(driver, "host-away")
+        nobody_s = unlisted(view("nobody-s"), JournalCondition.UNREADABLE, host_error="It is nobody's.")
+        nobody_s = replace(nobody_s, host="", host_answers=False)
+        page.tell(lambda: page.picture.told_unlisted(nobody_s, heard + 6))
+        until(driver, lambda: driver.find_elements(By.ID, "row-nobody-s"))
+        assert "host not known" in shown(driver, "#row-nobody-s")
+
+
+def test_diagram_shows_the_way_of_the_present_attempt(driver: webdriver.Chrome) -> None:
+    """Failing, arrows of an attempt that was given up long ago are as bold as those of this one."""
+    look_like(driver, DESKTOP, dark=False)
+    with page_of(1) as (page, world):
+        told = view("vol1", State.SOURCE_SELECTED, at=world.at, attempt=2, decision=9)
+        first = [*history(view("vol1", State.TARGET_SELECTED, at=world.at))]
+        way = (
+            (State.SETUP, "abort", 1), (State.SYNCING, "sync", 2), (State.SOURCE_SELECTED, "copied", 2),
+        )  # fmt: skip
+        again = [
+            state_record(
+                str(at),
+                state,
+                trigger=trigger,
+                attempt=attempt,
+                devices=None,
+                uuid=told.uuid,
+                index=len(first) + at,
+            )
+            for at, (state, trigger, attempt) in enumerate(way, 1)
+        ]
+        page.tell(lambda: page.picture.told_progress(told, world.at.timestamp()))
+        page.tell(lambda: page.picture.told_history("vol1", [*first, *again], is_whole=True))
+        opened(driver, page)
+        until_details(driver, "vol1")
+        bold = [
+            each.get_attribute("data-triggers")
+            for each in driver.find_elements(By.CSS_SELECTOR, ".arrow.gone")
+        ]
+        assert bold == ["sync", "copied"]
+        assert len(driver.find_elements(By.CSS_SELECTOR, ".diagram .been")) == 2
+        room = driver.execute_script(
+            "const here = document.querySelector('.diagram .here');"
+            "return here.querySelector('rect').getBBox().width - here.querySelector('text').getBBox().width"
+        )
+        assert room >= 16, "its name touches the edges of its pill"
+        keep_picture(driver, "second-attempt")
 
 
 def unlisted(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,27 @@ def test_a_service_and_a_host_that_are_away_are_told_with_what_they_have(
     assert of(lines, "hosts", "failure") == [
         f"Host '{HOST}' is away: its write cloning service does not run, or NATS refuses it. It has vol1"
     ]
+
+
+def test_a_host_that_hangs_is_told_as_this_machines_own(running: tuple[System, Pair]) -> None:
+    """It was called somebody else, who was to be ended: an unclean stop of a host that only has to go on."""
+    system, _pair = running
+    system.signal_service(CLONING, signal.SIGSTOP)
+    try:
+        status, lines = doctor(system)
+    finally:
+        system.signal_service(CLONING, signal.SIGCONT)
+    assert status == 1
+    process = f"(process {system.pid(CLONING)})"
+    assert of(lines, "hosts", "failure") == [
+        f"this machine's host, {HOST}, runs {process} and does not answer"
+    ]
+    (export,) = of(lines, "export", "failure")
+    assert export.endswith(f"this machine's host {process} runs and does not answer")
+    advice = {
+        line["todo"] for line in lines if line["check"] in {"services", "hosts", "export"} and line["todo"]
+    }
+    assert all("Start no other" in each for each in advice), advice
 
 
 def test_a_closed_volume_is_told_with_the_reason(running: tuple[System, Pair]) -> None:

@@ -56,7 +56,7 @@ def test_without_state_control_nothing_is_told_of_volumes(system: SecuredSystem)
     (told,) = [line for line in lines if line["check"] == "services" and line["outcome"] == "failure"]
     assert (
         told["todo"]
-        == f"start: python -m services.state_control --config {system.etc}/services/state_control.toml"
+        == f"start: python -P -m services.state_control --config {system.etc}/services/state_control.toml"
     )
 
 

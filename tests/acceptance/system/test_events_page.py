@@ -121,6 +121,8 @@ def test_every_way_to_listen_hears_what_it_is_for(running: tuple[System, Pair], 
 def test_every_question_and_command_is_answered(running: tuple[System, Pair], nats_cli: Path) -> None:
     system, _pair = running
     system.client.command("sync", "vol1")
+    with system.client.heard("cutover.progress.vol1") as news:
+        news.get(timeout=TIMEOUT_S)
     system.client.until_state("vol1", "source-selected")
     for command in ASKING:
         done = subprocess.run(

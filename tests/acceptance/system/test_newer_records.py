@@ -28,13 +28,17 @@ def test_a_record_of_a_newer_version_keeps_the_volume_closed_and_everyone_says_w
     assert any(WORDS in warning for warning in listed["warnings"])
     shown = system.cutover("query", "vol1", "--json")
     assert shown.returncode == 1
-    assert json.loads(shown.stdout)["error"]["code"] == "newer-version"
+    assert json.loads(shown.stdout)["journal_condition"] == "newer-version"
 
     system.start_service(CLONING)
     (closed,) = system.host_status()["closed"]
     assert (closed["code"], closed["message"]) == ("newer-version", WORDS)
     assert system.host_status()["migrations"] == []
     assert WORDS in system.log(CLONING)
+    known = json.loads(system.cutover("recover", "vol1", "--json").stdout)
+    assert (known["standing"], known["why"]) == ("closed", WORDS)
+    assert known["sides"][0]["holds"].startswith("every acknowledged write"), "by its witness"
+    assert {choice["consent"] for choice in known["choices"]} == {"refused"}
     assert pair.source.read_bytes() == before
 
     # The version that can read it takes over where it was.

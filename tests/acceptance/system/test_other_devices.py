@@ -1,5 +1,6 @@
 """Devices that are not those that were set up: the volume is closed and says so, and opens once the right ones are back."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,11 @@ def target_shrunk(pair: Pair) -> Undo:
     return _resized(pair.target, -MIB)
 
 
+def recover(system: System) -> list[dict[str, str]]:
+    choices: list[dict[str, str]] = json.loads(system.cutover("recover", "vol1", "--json").stdout)["choices"]
+    return choices
+
+
 @pytest.mark.parametrize(
     ("state", "attack", "side"),
     [
@@ -93,6 +99,8 @@ def test_other_device_closes_the_volume_until_the_right_one_is_back(
     system.start_service(CLONING)
     status = system.client.query("vol1")
     assert f"The {side} {getattr(pair, side)} is not the device that was set up" in status["host_error"]
+    (choice,) = [each for each in recover(system) if each["choice"] == f"adopt-{side}"]
+    assert choice["consent"] == "refused", "there is nothing to serve"
     assert (status["export_uri"], status["allowed"]) == (None, [])
     assert (pair.source.read_bytes(), pair.target.read_bytes()) == contents
     assert "is not the device that was set up" in system.cutover("recover", "vol1").stdout
@@ -100,7 +108,32 @@ def test_other_device_closes_the_volume_until_the_right_one_is_back(
     undo()
     done = system.cutover("recover", "vol1", "--try-again")
     assert (done.returncode, done.stderr) == (0, "")
-    assert system.client.until_state("vol1", state)["faults"] == []
+    # A file that was cut and grown again has been written to, though it is the same as before.
+    is_changed = attack in {source_grown, target_shrunk}
+    faults = system.client.until_state("vol1", "setup" if is_changed else state)["faults"]
+    assert [each["cause"] for each in faults] == ([f"{side}-changed"] if is_changed else [])
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_file_that_was_overwritten_while_its_host_was_stopped_ends_the_attempt(
+    running: tuple[System, Pair], side: str
+) -> None:
+    """A target that `cp` had written over was resumed as in sync, and committed."""
+    system, pair = running
+    client = system.client
+    bring_to(system, "vol1", "target-selected")
+    assert system.stop_service(CLONING) == 0
+    with Path(getattr(pair, side)).open("r+b") as file:
+        file.write(b"another's")
+    system.start_service(CLONING)
+    status = client.until_state("vol1", "setup")
+    assert [(each["operation"], each["cause"]) for each in status["faults"]] == [("open", f"{side}-changed")]
+    assert status["resync_bytes"] == pair.source.stat().st_size
+    client.command("sync", "vol1")
+    client.command("resume", "vol1")  # the way to `syncing` has paused it
+    client.until_state("vol1", "source-selected")
+    assert (pair.source.read_bytes()[:9] == b"another's") is (side == "source")
+    assert pair.target.read_bytes() == pair.source.read_bytes()
 
 
 @pytest.mark.needs_root

@@ -119,10 +119,11 @@ def test_clean_stop_in_mid_copy_goes_on_from_the_map(running: tuple[System, Pair
         client.until("vol1", lambda status: status["synced_bytes"] >= 4 * MIB)
         client.command("pause", "vol1")
         application.until_operations(100)
-        before = client.query("vol1")
-        assert system.stop_service(CLONING) == 0
         application.stop()
-    change_byte(pair.target, MIB * 3 // 2)  # copied, and written since
+        before = client.query("vol1")
+    # Copied, and written since. Once the host has stopped, it would notice.
+    change_byte(pair.target, MIB * 3 // 2)
+    assert system.stop_service(CLONING) == 0
     system.start_service(CLONING)
     after = client.query("vol1")
     assert after["state"] == "syncing"

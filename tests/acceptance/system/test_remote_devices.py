@@ -1,5 +1,6 @@
 """Remote exports as source and target of the whole system, and what has to be vouched for because no server keeps a lock."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 
@@ -103,6 +104,11 @@ def test_export_of_another_migration_is_refused_naming_it(
 # ------------------------------------------------------------------------------------------------ a connection that breaks
 
 
+def back_in_setup(status: Json) -> bool:
+    """And nothing of it is to be recorded any more, for which a `sync` would wait."""
+    return status["state"] == "setup" and not status["error_flag"] and not status["journal_pending"]
+
+
 @pytest.mark.parametrize("state", CLONING_STATES)
 def test_server_that_hangs_and_dies_leaves_requests_that_somebody_must_vouch_for(
     system: System, pair: Pair, target: Server, state: str
@@ -115,7 +121,7 @@ def test_server_that_hangs_and_dies_leaves_requests_that_somebody_must_vouch_for
         application.until_operations(50)
         target.stop_answering()
         run("qemu-io", "-f", "raw", "-c", "write 2M 4k", system.export("vol1"))
-        status = client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+        status = client.until("vol1", back_in_setup)
         assert {(each["side"], each["cause"]) for each in status["faults"]} == {("target", "timeout")}
         application.until_operations(50)
         refusal = client.refused("sync", "vol1")
@@ -151,7 +157,7 @@ def test_server_that_hangs_and_goes_on_has_left_nothing_behind(
     with Application(system.export("vol1"), blocks=256) as application:
         application.until_operations(50)
         target.stop_answering()
-        client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+        client.until("vol1", back_in_setup)
         assert client.refused("sync", "vol1").code == "outstanding-requests"
         target.go_on()
         client.until(
@@ -189,6 +195,40 @@ def test_source_that_dies_fails_the_application_until_a_restart_and_a_word(
         with Application(system.export("vol1"), blocks=256) as another:
             another.until_operations(50)
             assert another.stop().errors == []
+
+
+def test_source_that_dies_where_it_is_alone_is_told_by_all_who_tell_of_volumes(
+    system: System, pair: Pair, source: Server
+) -> None:
+    """Cause: an error of the side that is alone in use is no fault of an attempt, so nobody but the client knew of it.
+
+    Failing, `query` warns of nothing, `list` ends with status 0, and `doctor` finds no failure.
+    """
+    client = system.client
+    system.set_up("vol1", source.uri, pair.target)
+    assert client.query("vol1")["warnings"] == []
+    assert system.cutover("list").returncode == 0
+    source.kill()
+    for _ in range(3):
+        read = ["qemu-io", "-r", "-f", "raw", "-c", "read 1M 4k", system.export("vol1")]
+        assert subprocess.run(read, capture_output=True, check=False).returncode != 0
+    status = client.until("vol1", lambda each: each["application_trouble"], what="the errors")
+    errors = status["application_errors"]
+    assert (errors["of_source"] >= 1, errors["of_target"], errors["last"]["cause"]) == (True, 0, "ECONNRESET")
+    (warning,) = status["warnings"]
+    assert warning == status["application_trouble"]
+    assert f"The connection to {source.uri}, its source, is broken" in warning
+    assert (status["faults"], status["state"]) == ([], "setup")
+    listed = system.cutover("list")
+    assert (listed.returncode, "open, errors" in listed.stdout) == (1, True)
+    told = system.cutover("recover", "vol1").stdout
+    assert "open on host" in told
+    assert "the application gets errors" in told
+    doctor = system.cutover("doctor", "--config", str(system.config_of(CLONING)))
+    assert doctor.returncode == 1
+    assert re.search(r"failure\s+volumes\s+vol1: the application gets errors", doctor.stdout)
+    for words in ("the connection is broken", "the application gets errors"):
+        assert re.search(f"ERROR .* migration=vol1 attempt=0: .*{words}", system.log(CLONING)), words
 
 
 def test_source_that_has_died_in_setup_is_not_forgotten_with_requests_under_way(
@@ -273,7 +313,7 @@ def test_target_that_was_given_up_while_it_hung_is_in_doubt_after_a_kill(
     bring_to(system, "vol1", "source-selected")
     target.stop_answering()
     run("qemu-io", "-f", "raw", "-c", "write 2M 4k", system.export("vol1"))
-    client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+    client.until("vol1", back_in_setup)
     system.kill_service(CLONING)
     target.go_on()
     system.start_service(CLONING)
@@ -330,7 +370,7 @@ def test_fault_with_all_answered_leaves_nothing_to_vouch_for_even_after_a_kill(
         with Application(system.export("vol1"), blocks=256) as application:
             application.until_operations(50)
             arm.touch()
-            client.until("vol1", lambda each: each["state"] == "setup" and not each["error_flag"])
+            client.until("vol1", back_in_setup)
             arm.unlink()
             client.until("vol1", lambda _: b'"unfenced":[]' in system.witness("vol1").read_bytes())
             assert application.stop().errors == []

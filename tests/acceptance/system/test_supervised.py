@@ -42,11 +42,15 @@ def manager(short_path: Path) -> Iterator[Manager]:
 def test_a_host_is_ready_when_it_serves_and_its_socket_was_there_before(
     running: tuple[System, object], short_path: Path, manager: Manager
 ) -> None:
-    """`systemd-socket-activate` listens, and starts the host when the first client comes; that one waits, and is served."""
+    """`systemd-socket-activate` listens, and starts the host when the first client comes; that one waits, and is served.
+
+    There are two sockets: both are named, and clients are told of the first.
+    """
     system, _ = running
     assert system.stop_service(CLONING) == 0
-    path = short_path / "nbd.sock"
-    under = ("systemd-socket-activate", f"--listen={path}", f"--setenv=NOTIFY_SOCKET={manager.path}")
+    path, other = short_path / "nbd.sock", short_path / "other.sock"
+    listened = (f"--listen={path}", f"--listen={other}")
+    under = ("systemd-socket-activate", *listened, f"--setenv=NOTIFY_SOCKET={manager.path}")
     system.start_service(CLONING, under=under, wait=False)
     end = time.monotonic() + PATIENCE_S
     while not path.exists():  # who listens tells nobody
@@ -56,7 +60,7 @@ def test_a_host_is_ready_when_it_serves_and_its_socket_was_there_before(
         ["nbdinfo", "--size", uri], capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert size.stdout == f"{8 * MIB}\n"
-    assert manager.until("READY=1") == [f"READY=1\nSTATUS=Host h1 serves {path}."]
+    assert manager.until("READY=1") == [f"READY=1\nSTATUS=Host h1 serves {path} and {other}."]
     assert system.client.query("vol1")["export_uri"] == uri
 
     assert system.stop_service(CLONING) == 0

@@ -83,7 +83,7 @@ def test_host_does_not_begin_with_files_that_will_not_do_and_tells_all_that_is_w
         timeout=30,
         check=False,
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 2, "it would be started again and again"
     assert f"nbd.tls_certificate_file: {expired}: the certificate of CN=localhost has expired" in ended.stderr
     assert f"nbd.tls_key_file: {other_key}: it is not the key of the certificate" in ended.stderr
     assert "nbd.tls_client_ca_file: /no.pem: No such file or directory" in ended.stderr

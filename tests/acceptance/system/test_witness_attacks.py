@@ -163,7 +163,7 @@ def test_state_directory_from_before_the_last_run_is_refused(running: tuple[Syst
     for name, content in before.items():
         (system.state_dir / name).write_bytes(content)
     system.start_service(CLONING, wait=False)
-    assert system.until_gone(CLONING) == 1
+    assert system.until_gone(CLONING) == 2
     assert "Its state directory is a new one, or an old copy" in system.log(CLONING)
     for name, content in newest.items():
         (system.state_dir / name).write_bytes(content)

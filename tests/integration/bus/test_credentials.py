@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import nats.errors
 import pytest
 
 from shared.bus.bootstrap import bootstrap
+from shared.bus.client import RECONNECT_WAIT_S, REFUSED_WAIT_MAX_S, SteadyClient
 from shared.bus.connection import Bus, connect, connected
+from shared.bus.credentials import Credentials
 from shared.bus.nkeys import key_pair, new_key_pair
 from shared.bus.server import NatsServer, nats_server
 from shared.clock import SystemClock
@@ -143,7 +146,7 @@ async def test_a_key_that_is_replaced_on_the_server_is_refused_until_it_is_back(
         async with connected(installation.config("bootstrap"), name="t", clock=CLOCK) as bus:
             await bootstrap(bus)
             await bus.request_bytes("$JS.API.STREAM.INFO.CUTOVER_JOURNAL", b"", timeout_s=5)
-            lost, back = when_lost(bus), asyncio.Event()
+            lost, back, slowed = when_lost(bus), asyncio.Event(), when_slowed(bus)
             bus.on_reconnect(back.set)
             other = new_key_pair(os.urandom(32)).public_key
             mine = right[right.index("# bootstrap") :].partition("nkey: ")[2][:56]
@@ -153,11 +156,29 @@ async def test_a_key_that_is_replaced_on_the_server_is_refused_until_it_is_back(
                 await lost.wait()
             with pytest.raises(Refusal):
                 await bus.publish("x", PlainRequest())
+            async with asyncio.timeout(20):
+                await slowed.wait()  # or the server's log would have four lines a second
             file.write_text(right)
             os.kill(server.pid, signal.SIGHUP)
             async with asyncio.timeout(20):
                 await back.wait()
             await bus.request_bytes("$JS.API.STREAM.INFO.CUTOVER_JOURNAL", b"", timeout_s=5)
+            assert bus.client.options["reconnect_time_wait"] == RECONNECT_WAIT_S
+
+
+def test_who_is_refused_asks_less_and_less_often_and_a_server_that_restarts_is_asked_soon() -> None:
+    """Cause: a service whose key was replaced asked four times a second, each time with a line in the server's log."""
+    client = SteadyClient(Credentials(who="w"), demands_tls=False)
+    client.options["reconnect_time_wait"] = RECONNECT_WAIT_S
+    refused, waits_s = nats.errors.Error("nats: 'Authorization Violation'"), []
+    for _ in range(8):
+        client.pace_after(refused)
+        waits_s.append(client.options["reconnect_time_wait"])
+    assert waits_s == [0.5, 1.0, 2.0, 4.0, *[REFUSED_WAIT_MAX_S] * 4]
+    for ended in (ConnectionRefusedError(), nats.errors.Error("nats: stale connection"), None):
+        client.pace_after(refused)
+        client.pace_after(ended)
+        assert client.options["reconnect_time_wait"] == RECONNECT_WAIT_S
 
 
 @pytest.mark.parametrize(
@@ -185,6 +206,21 @@ async def test_a_connection_that_the_server_ends_with_an_error_comes_back(words:
             await back.wait()
             assert bus.is_connected
     assert len(connections) == 2
+
+
+def when_slowed(bus: Bus) -> asyncio.Event:
+    """Set when the waits between attempts have grown."""
+    slowed, client = asyncio.Event(), bus.client
+    assert isinstance(client, SteadyClient)
+    pace = client.pace_after
+
+    def note(error: Exception | None) -> None:
+        pace(error)
+        if client.options["reconnect_time_wait"] > 2 * RECONNECT_WAIT_S:
+            slowed.set()
+
+    client.pace_after = note  # type: ignore[method-assign]
+    return slowed
 
 
 def when_lost(bus: Bus) -> asyncio.Event:

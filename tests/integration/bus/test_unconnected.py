@@ -1,5 +1,6 @@
 """Why there is no connection, told apart: each has another remedy. And what certificate the server shows while there is one."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -74,6 +75,25 @@ async def test_an_expired_certificate_is_told_apart(tmp_path: Path) -> None:
 
 async def test_a_server_without_tls_is_told_apart(nats: NatsWiring) -> None:
     assert await why_not(NatsConfig(url=nats.url.replace("nats://", "tls://"))) is Why.NO_TLS
+
+
+@pytest.mark.parametrize("timeout_s", [0.5, 1.5])
+async def test_what_is_no_nats_server_is_told(timeout_s: float) -> None:
+    """Failing, there is no reason at all: whatever listens there waits for us to begin."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"tls://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            Unconnected, match=r"cannot be reached: nothing there has spoken as a NATS server"
+        ):
+            await connect(NatsConfig(url=url), name="t", clock=CLOCK, timeout_s=timeout_s)
+
+
+async def test_a_certificate_of_another_name_is_told_in_one_sentence(tmp_path: Path) -> None:
+    async with installed(tmp_path / "etc") as here:
+        config = here.config("operator")
+        other = replace(config, url=f"tls://127.0.0.2:{config.url.rpartition(':')[2]}")
+        with pytest.raises(Unconnected, match=r"[^.]\.$"):
+            await connect(other, name="t", clock=CLOCK)
 
 
 @pytest.mark.parametrize("role", ["operator", "write_cloning-h1", "state_control"])

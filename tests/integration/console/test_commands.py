@@ -73,6 +73,14 @@ async def test_query_is_one_flat_object(control: ScriptedControl) -> None:
     assert ended.json["state"] == "syncing"
 
 
+async def test_list_ends_with_a_failure_where_an_application_gets_errors(control: ScriptedControl) -> None:
+    """The volume is open, and the journal sound: a script that looks at the exit status was told that all is well."""
+    control.has(application_trouble="vol1: the application gets errors: source read at 0: EIO.")
+    ended = await cutover("list", server=control.bus.url)
+    assert ended.status == 1
+    assert "vol1: the application gets errors" in ended.stdout
+
+
 async def test_list_and_faults_are_arrays(control: ScriptedControl) -> None:
     control.has("vol1", faults=(fault(),))
     control.has("vol2")

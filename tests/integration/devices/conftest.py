@@ -15,9 +15,8 @@ from services.write_cloning.devices.engine import Engine
 from services.write_cloning.devices.engines import choose_engine
 from services.write_cloning.devices.file import FileDevice
 from services.write_cloning.devices.opening import open_device
-from tests.integration.devices.tools import MIB, run
+from tests.integration.devices.tools import MIB, run, unmount
 
-AttachLoop = Callable[..., Path]
 OpenDevice = Callable[..., "asyncio.Future[FileDevice]"]
 
 
@@ -69,19 +68,32 @@ def disk(folder: Path) -> Path:
     return path
 
 
+class AttachLoop:
+    """Attaches loop devices, by `attach_loop(file, *options)` with options of losetup; gives the path."""
+
+    def __init__(self) -> None:
+        self._attached: list[Path] = []
+
+    def __call__(self, file: Path, *options: str) -> Path:
+        device = Path(run("losetup", "--find", "--show", *options, str(file)).strip())
+        self._attached.append(device)
+        return device
+
+    def detach(self, device: Path) -> None:
+        """Detach one, and once only: the next to attach one may get the same number."""
+        self._attached.remove(device)
+        run("losetup", "--detach", str(device))
+
+    def close(self) -> None:
+        for device in self._attached.copy():
+            self.detach(device)
+
+
 @pytest.fixture
 def attach_loop() -> Iterator[AttachLoop]:
-    """Attach loop devices, by `attach_loop(file, *options)` with options of losetup; gives the path."""
-    attached: list[str] = []
-
-    def attach(file: Path, *options: str) -> Path:
-        attached.append(run("losetup", "--find", "--show", *options, str(file)).strip())
-        return Path(attached[-1])
-
+    attach = AttachLoop()
     yield attach
-    for device in attached:
-        with contextlib.suppress(subprocess.CalledProcessError):  # a test may have detached it
-            run("losetup", "--detach", device)
+    attach.close()
 
 
 @pytest.fixture
@@ -96,7 +108,7 @@ def mounted(folder: Path) -> Iterator[Path]:
     yield mountpoint
     with contextlib.suppress(subprocess.CalledProcessError):  # it is thawed already, unless the test failed
         run("fsfreeze", "--unfreeze", str(mountpoint))
-    run("umount", str(mountpoint))
+    unmount(mountpoint)
 
 
 @pytest.fixture
@@ -106,4 +118,4 @@ def small_tmpfs(folder: Path) -> Iterator[Path]:
     mountpoint.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(mountpoint))
     yield mountpoint
-    run("umount", str(mountpoint))
+    unmount(mountpoint)

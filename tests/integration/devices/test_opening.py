@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from services.write_cloning.devices import errors, opening
+from services.write_cloning.devices import errors, identity, inodes, opening
 from services.write_cloning.devices.allowed import AllowedPaths
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.engine import Engine
@@ -24,7 +27,7 @@ from shared.config.model import HostConfig
 from shared.migration.devices import DeviceKind
 from shared.migration.refusals import Refusal
 from tests.integration.devices.conftest import AttachLoop
-from tests.integration.devices.tools import KIB, MIB, Driver, open_descriptors, pattern, run, until
+from tests.integration.devices.tools import KIB, MIB, Driver, open_descriptors, pattern, run, unmount, until
 from tests.support.loops import loop_node
 
 pytestmark = pytest.mark.needs_root
@@ -66,10 +69,12 @@ async def open_one(path: Path | str, allowed: AllowedPaths, engine: Engine, **op
 
 async def test_a_file(disk: Path, allowed: AllowedPaths, engine: Engine) -> None:
     device = await open_one(f"file://{disk}", allowed, engine)
-    status = disk.stat()
+    fsid = os.statvfs(disk).f_fsid
     assert device.size_bytes == device.identity.size_bytes == 16 * MIB
     assert device.identity.kind is DeviceKind.FILE
-    assert device.identity.token == f"inode:{status.st_dev}:{status.st_ino}"
+    assert device.identity.token.startswith(f"inode:fs-{fsid:016x}:{disk.stat().st_ino}:generation-"), (
+        "this machine has ext4 there"
+    )
     assert device.identity.name == f"file://{disk}"
     assert device.real_path == str(disk)
     assert (device.alignment_bytes, device.engine_name) == (1, "threads")
@@ -81,9 +86,9 @@ async def test_a_block_device_is_opened_for_direct_io(
 ) -> None:
     path = attach_loop(disk, "--sector-size", "4096")
     device = await open_one(path, allowed, engine)
-    behind = disk.stat()
     assert device.identity.kind is DeviceKind.BLOCK
-    assert device.identity.token == f"loop:{behind.st_dev}:{behind.st_ino}:0", (
+    fsid = os.statvfs(disk).f_fsid
+    assert device.identity.token.startswith(f"loop:fs-{fsid:016x}:{disk.stat().st_ino}:0:generation-"), (
         "its number is the next one's tomorrow"
     )
     assert device.identity.logical_sector_bytes == device.alignment_bytes == 4096
@@ -335,7 +340,7 @@ async def test_a_mounted_block_device(
         assert str(refusal) == f"{device} is in use: it is mounted at {mountpoint}"
         assert (await refused(device, writable=False)).code == "device-busy"
     finally:
-        run("umount", str(mountpoint))
+        unmount(mountpoint)
 
 
 async def test_a_block_device_that_someone_has_exclusively(
@@ -552,6 +557,153 @@ async def test_name_that_leads_elsewhere(
         await device.close()
 
 
+# ------------------------------------------------------------------------------- after a reboot
+
+
+@pytest.fixture
+def renumbered(folder: Path, attach_loop: AttachLoop) -> Iterator[Callable[[str], Path]]:
+    """A function that mounts a filesystem, the same at each call but on a device of another number; gives the folder."""
+    image, mountpoint = folder / "filesystem.img", folder / "mountpoint"
+    mountpoint.mkdir()
+    attached: list[Path] = []
+
+    def mount(kind: str) -> Path:
+        if attached:
+            unmount(mountpoint)
+        else:
+            with image.open("wb") as file:
+                file.truncate(400 * MIB)
+            run(f"mkfs.{kind}", "-q", str(image))
+        device = attach_loop(image)
+        if attached:
+            attach_loop.detach(attached[-1])
+        attached.append(device)
+        run("mount", str(device), str(mountpoint))
+        return mountpoint
+
+    yield mount
+    unmount(mountpoint)
+
+
+def make_file(path: Path) -> Path:
+    path.write_bytes(bytes(MIB))
+    return path
+
+
+@asynccontextmanager
+async def opened_over(
+    over: str, file: Path, attach_loop: AttachLoop, allowed: AllowedPaths, engine: Engine
+) -> AsyncIterator[tuple[FileDevice, str]]:
+    """A file, or a loop device over it that is gone afterwards; and its path."""
+    path = attach_loop(file) if over == "loop" else file
+    device = await open_one(path, allowed, engine)
+    try:
+        yield device, str(path)
+    finally:
+        await device.close()
+        if over == "loop":
+            attach_loop.detach(path)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("over", ["file", "loop"])
+async def test_what_lies_on_a_disk_that_got_another_number_is_still_what_was_recorded(
+    kind: str,
+    over: str,
+    renumbered: Callable[[str], Path],
+    attach_loop: AttachLoop,
+    allowed: AllowedPaths,
+    engine: Engine,
+) -> None:
+    """Disks are numbered as they are found: by that number every file was another one after a reboot, and stayed closed."""
+    file = make_file(renumbered(kind) / "disk.img")
+    number_before = file.stat().st_dev
+    async with opened_over(over, file, attach_loop, allowed, engine) as (device, _):
+        recorded = device.identity
+    renumbered(kind)
+    assert file.stat().st_dev != number_before
+    async with opened_over(over, file, attach_loop, allowed, engine) as (device, path):
+        assert device.is_recorded_as(recorded)
+        assert await leads_to(path, recorded)
+
+
+@pytest.mark.parametrize("over", ["file", "loop"])
+async def test_what_an_earlier_version_recorded_counts_for_as_long_as_the_numbers_fit(
+    over: str, disk: Path, attach_loop: AttachLoop, allowed: AllowedPaths, engine: Engine
+) -> None:
+    path = attach_loop(disk) if over == "loop" else disk
+    status = disk.stat()
+    device = await open_one(path, allowed, engine)
+    try:
+        what, rest = ("loop", ":0") if over == "loop" else ("inode", "")
+        for number, fits in ((status.st_dev, True), (status.st_dev + 1, False)):
+            token = f"{what}:{number}:{status.st_ino}{rest}"
+            recorded = replace(device.identity, token=token)
+            assert device.is_recorded_as(recorded) is fits
+            assert await leads_to(str(path), recorded) is fits
+    finally:
+        await device.close()
+
+
+async def test_a_file_where_nothing_stays_over_a_reboot_is_known_by_the_number(
+    small_tmpfs: Path, folder: Path, engine: Engine
+) -> None:
+    file = make_file(small_tmpfs / "disk.img")
+    device = await open_one(file, AllowedPaths([f"{folder}/**"]), engine)
+    assert device.identity.token.startswith(f"inode:{file.stat().st_dev}:{file.stat().st_ino}")
+    await device.close()
+
+
+# ------------------------------------------------------------------------------- made anew
+
+
+def make_anew(file: Path) -> None:
+    """Replace a file by another one that has its inode number, as filesystems do that hand it out again at once."""
+    number = file.stat().st_ino
+    file.unlink()
+    others: list[Path] = []
+    while make_file(file).stat().st_ino != number:
+        others.append(file.rename(file.with_name(f"other-{len(others)}")))
+    for other in others:
+        other.unlink()
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("over", ["file", "loop"])
+async def test_a_file_that_was_made_anew_is_not_the_one_that_was_recorded(
+    kind: str,
+    over: str,
+    renumbered: Callable[[str], Path],
+    attach_loop: AttachLoop,
+    allowed: AllowedPaths,
+    engine: Engine,
+) -> None:
+    """The next file gets a removed one's inode number: by that alone an empty target was resumed as in sync, and committed."""
+    file = make_file(renumbered(kind) / "disk.img")
+    async with opened_over(over, file, attach_loop, allowed, engine) as (device, _):
+        recorded = device.identity
+    make_anew(file)
+    async with opened_over(over, file, attach_loop, allowed, engine) as (device, path):
+        assert not device.is_recorded_as(recorded)
+        assert not await leads_to(path, recorded)
+        untold = replace(recorded, token=recorded.token.rpartition(":")[0])
+        assert device.is_recorded_as(untold), "a record of before says no more than this"
+
+
+async def test_a_file_without_a_generation_is_known_by_its_time_of_birth(
+    disk: Path, allowed: AllowedPaths, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as tmpfs:
+        tmpfs.setattr(inodes, "generation", lambda _fd: b"")
+        device = await open_one(disk, allowed, engine)
+        recorded = device.identity
+        await device.close()
+    assert ":born-" in recorded.token
+    assert await leads_to(str(disk), recorded), "told more, it is the same file all the same"
+    make_anew(disk)
+    assert not await leads_to(str(disk), replace(recorded, size_bytes=MIB))
+
+
 @pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize(
     ("uri", "words"),
@@ -572,3 +724,25 @@ async def test_a_device_that_is_written_wrongly_is_told_by_its_side(
     with pytest.raises(Refusal) as caught:
         await ConfiguredOpener(host, engine).open_pair(**pair, overwrite_target=False)
     assert caught.value.message.startswith(f"The {side} cannot be used: {words}")
+
+
+@pytest.mark.parametrize("direct_io", ["auto", "always", "never"])
+@pytest.mark.parametrize("sector_bytes", [0, 512, 4096])
+async def test_what_a_device_that_is_not_there_will_ask_for_is_told_by_its_record(
+    disk: Path,
+    folder: Path,
+    attach_loop: AttachLoop,
+    engine: Engine,
+    direct_io: Literal["auto", "always", "never"],
+    sector_bytes: int,
+) -> None:
+    """A volume is opened for what its target will ask for when it is back."""
+    path = attach_loop(disk, "--sector-size", str(sector_bytes)) if sector_bytes else disk
+    allowed = (f"{folder}/**", "/dev/loop*")
+    config = HostConfig(name="h", state_dir="/s", allowed_devices=allowed, direct_io=direct_io)
+    opener = ConfiguredOpener(config, engine)
+    with path.open("rb") as file:
+        recorded = identity.identify(str(path), file.fileno(), 16 * MIB, 512).identity
+    device = await opener.open_recorded(recorded, is_target=True)
+    assert opener.alignment_bytes(device.identity) == device.alignment_bytes
+    await device.close()

@@ -135,6 +135,10 @@ async def test_server_without_zeroes_fua_and_extents_is_served_by_plain_writes_a
         assert await driver.write(0, pattern(4096, 5), durable=True) == 0
         assert log.read_text().split() == ["write", "flush", "write", "flush"]
         assert await device.extents(0, MIB) == [Extent(0, MIB, is_hole=False)]
+        answer, told = Answer(), list[object]()
+        device.zero(0, MIB, ZeroMode.PUNCH, True, answer.done, None, lambda context: told.append((context,)))
+        assert await answer.error() == 0
+        assert told == [(None,)], "each instalment is told of"
         await device.close()
 
 
@@ -165,6 +169,27 @@ async def test_errors_of_the_server_are_the_requests_and_the_connection_stays(
         arm.unlink()
         assert await driver.read(0, 4096) == pattern(4096)
         assert not device.is_broken
+        await device.close()
+
+
+async def test_durable_write_without_room_puts_an_end_to_flushes(
+    exports: RemoteExports, folder: Path, pool: BufferPool
+) -> None:
+    """The server flushed, and the storage below was full: writes before were lost, and the next flush was believed."""
+    arm = folder / "armed"
+    shell = (
+        f"get_size=echo {MIB}", "can_write=exit 0", "can_flush=exit 0", "can_fua=echo emulate",
+        "pwrite=cat >/dev/null", "pread=exit 1",
+        f"flush=[ -f {arm} ] && {{ rm {arm}; echo ENOSPC >&2; exit 1; }}; exit 0",
+    )  # fmt: skip
+    with nbdkit(folder, "eval", *shell) as server:
+        device = await exports.open(server.uri)
+        driver = Driver(device, pool)
+        assert await driver.write(0, pattern(4096)) == 0
+        arm.touch()
+        assert await driver.write(4096, pattern(4096), durable=True) == errno.ENOSPC
+        assert device.flush_error == errno.ENOSPC
+        assert await driver.flush() == errno.ENOSPC
         await device.close()
 
 
@@ -216,6 +241,20 @@ async def test_killed_server_fails_what_was_under_way_and_all_that_comes_later(
         assert device.outstanding == 5
         device.vouch_gone()
         assert device.outstanding == 0
+
+
+async def test_line_about_a_broken_connection_names_the_migration(
+    exports: RemoteExports, folder: Path, disk: Path, pool: BufferPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had host and run alone, so that nobody who looked for a migration found it."""
+    with nbdkit(folder, "file", str(disk)) as server:
+        device = await exports.open(server.uri)
+        device.belong_to("vol1")
+        server.kill()
+        assert (await Driver(device, pool).try_read(0, 512))[0] == errno.ECONNRESET
+        await device.close()
+    (line,) = [each for each in caplog.records if "the connection is broken" in each.getMessage()]
+    assert line.migration == "vol1"  # type: ignore[attr-defined]
 
 
 async def test_export_is_in_use_until_the_lost_requests_are_vouched_for(

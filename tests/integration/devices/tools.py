@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,24 @@ def run(*command: str) -> str:
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
     return done.stdout
+
+
+def unmount(mountpoint: Path, within_s: float = 10.0) -> None:
+    """Unmount, once nothing of the filesystem is in use any more.
+
+    Whoever looks through the loop devices of the machine, as another test's service does, holds up for a moment the
+    detaching of one over a file of this filesystem; and nothing tells when that moment is over.
+    """
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            run("umount", str(mountpoint))
+        except subprocess.CalledProcessError as error:
+            if "busy" not in error.stderr or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def pattern(length: int, seed: int = 1) -> bytes:

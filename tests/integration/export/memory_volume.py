@@ -23,6 +23,7 @@ class MemoryVolume:
         self.has_all_at_hand = False  # whether `read_at_once` serves
         self.served_at_once = 0
         self.status_asked: list[int] = []  # how many extents were asked for at most
+        self.errors_told: list[int] = []
         self.arrived = asyncio.Event()  # set by every request
         self.extents = {"base:allocation": [(size_bytes, 0)], "cutover:region": [(size_bytes, 1)]}
 
@@ -51,6 +52,9 @@ class MemoryVolume:
         held, self.held = self.held, []
         for request in held:
             self._carry_out(request)
+
+    def note_error(self, request: Request) -> None:
+        self.errors_told.append(request.error)
 
     async def block_status(
         self, offset: int, length: int, context: str, most: int

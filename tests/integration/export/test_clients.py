@@ -5,6 +5,8 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -321,6 +323,24 @@ async def test_clients_are_named(short_path: Path) -> None:
         client.close()
         with pytest.raises(ExportNameError):
             running.server.clients("nosuch")
+
+
+@pytest.mark.needs_root
+def test_a_client_from_outside_of_the_container_is_named_without_a_number(short_path: Path) -> None:
+    """Its process has no number in the container, and the kernel says 0."""
+    within = (
+        "import socket, sys; from services.write_cloning.export.client import name_peer;"
+        "print(name_peer(socket.socket(fileno=int(sys.argv[1])).accept()[0]))"
+    )
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind(str(short_path / "s"))
+        listening.listen()
+        client.connect(str(short_path / "s"))
+        done = subprocess.run(
+            ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", within, str(listening.fileno())],
+            pass_fds=(listening.fileno(),), capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+    assert (done.stdout, done.returncode) == (f"a process (uid {os.getuid()})\n", 0), done.stderr
 
 
 async def test_clients_of_an_export_are_disconnected_after_their_requests(short_path: Path) -> None:

@@ -132,6 +132,15 @@ def test_stream_begins_with_everything_and_goes_on_with_changes(shown: tuple[Pag
     assert other["whole"]
 
 
+def test_a_wrong_token_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Failing, whoever guesses is not noticed."""
+    with page_of(1, Operator(access=Access(TOKEN, lambda: 0.0), commanding=lambda: None)) as (page, _):
+        code, _, _ = ask(page.url + "login", {"token": "guessed"}, Origin=page.url.rstrip("/"))
+    assert code == 403
+    told = [each.getMessage() for each in caplog.records if each.name == "services.monitoring.attempts"]
+    assert told == ["a log-in from 127.0.0.1 was turned away: that is not the access token"]
+
+
 def test_metrics_are_served_in_the_format_that_is_asked_for(shown: tuple[Page, World]) -> None:
     _, text, headers = ask(shown[0].url + "metrics")
     assert headers["content-type"].startswith("text/plain")

@@ -1,8 +1,10 @@
 """How a service's process ends by itself: a refusal is a sentence, a defect has its traceback, both in the log's own form."""
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,55 @@ def test_it_ends_with_status_1_and_a_line_that_says_why(raising: str) -> None:
         assert line["level"] == "critical"
         assert line["error"]["type"].endswith("InvariantError") or "ExceptionGroup" in line["error"]["type"]
         assert "a forged\\nline" in line["error"]["traceback"]
+
+
+@pytest.mark.parametrize("name", ["fault_recording", "state_control", "startup", "write_cloning"])
+def test_service_that_waits_for_nats_stops_at_once_and_is_done(name: str, tmp_path: Path) -> None:
+    """Cause: the stop waited for the attempt to connect, and was taken for its failure. Failing: 4 s, and status 1."""
+    host = {"CUTOVER_HOST_NAME": "h1", "CUTOVER_HOST_STATE_DIR": str(tmp_path)}
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        subprocess.Popen(
+            [sys.executable, "-m", f"services.{name}"],
+            cwd=ROOT,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "CUTOVER_NATS_URL": f"nats://127.0.0.1:{silent.getsockname()[1]}",
+                **host,
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        began_s = time.monotonic()
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+        connection.close()
+    assert process.returncode == 0, said
+    assert "stopped before it began" in said
+    assert time.monotonic() - began_s < 2
+
+
+def test_host_with_an_account_that_nobody_has_ends_before_nats_answers(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.write_cloning"],
+        cwd=ROOT,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "CUTOVER_NATS_URL": "nats://127.0.0.1:9",
+            "CUTOVER_HOST_NAME": "h1",
+            "CUTOVER_HOST_STATE_DIR": str(tmp_path),
+            "CUTOVER_NBD_SOCKET_GROUP": "nosuch",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "nbd.socket_group: there is no group named 'nosuch'" in done.stderr
 
 
 def test_no_line_of_a_traceback_stands_at_the_margin() -> None:

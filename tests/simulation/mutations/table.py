@@ -15,8 +15,11 @@ _LEFT_BEHIND = "services/write_cloning/left_behind.py"
 _MARKS = "services/write_cloning/volume/marks.py"
 _MAP_DECISIONS = "services/write_cloning/map_decisions.py"
 _MAP_TAKEOVER = "services/write_cloning/map_takeover.py"
+_VOUCHING = "services/write_cloning/vouching.py"
+_UNALIGNED = "services/write_cloning/volume/unaligned.py"
 _VOLUME = "services/write_cloning/volume/volume.py"
 _FAILOVER = "services/write_cloning/volume/failover.py"
+_OPENING = "services/write_cloning/opening.py"
 _ORDER = "services/write_cloning/volume/ordering.py"
 _ENTERING = "services/state_control/entering.py"
 _EVIDENCE = "services/startup/evidence.py"
@@ -35,12 +38,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a crash in this run would be judged by the witness of an earlier one",
         (
             Change(
-                _ADMISSION,
-                "            await self._around.witnesses.write(witness)\n"
-                "            await self._around.witnesses.openings.note(witness.uuid, witness.run)\n"
-                "        except OSError as error:\n"
-                "            await maps.release()",
-                "            pass\n        except OSError as error:\n            await maps.release()",
+                _OPENING,
+                "        await _write(witness, around)\n    except OSError as error:\n        await maps.release()",
+                "        pass\n    except OSError as error:\n        await maps.release()",
             ),
         ),
     ),
@@ -51,14 +51,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _ADMISSION,
-                "        reply = await self._ask(request)\n        self._closed",
+                "        reply = await self._ask(request)\n",
                 "        for each in witnesses:\n"
                 "            if each.state is not None and each.authority is Side.SOURCE:\n"
                 "                early = await self._around.opener.open_recorded(each.devices.source, is_target=False)\n"
                 "                early.flush(lambda _context, _error: None, None)\n"
                 "                await early.close()\n"
-                "        reply = await self._ask(request)\n"
-                "        self._closed",
+                "        reply = await self._ask(request)\n",
             ),
         ),
     ),
@@ -68,7 +67,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R2",
         "after a crash the target would pass for one that holds every write",
         (Change(_TABLE, "_CHANGE_SIDES = (\n", "_CHANGE_SIDES = (\n    Step.CLEAR_FLAG,\n"),),
-        first_seed=13,
+        first_seed=15,
     ),
     Mutation(
         "flag-not-set-anew-on-resume",
@@ -81,7 +80,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        target_fault=False,\n        remedies=(),",
             ),
         ),
-        first_seed=2,
+        first_seed=12,
     ),
     # ------------------------------------------------------------------ R3
     Mutation(
@@ -95,6 +94,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        request.waiting = waiting = 0\n        if not waiting:",
             ),
         ),
+        first_seed=1,
     ),
     Mutation(
         "target-alone-is-enough",
@@ -128,11 +128,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _FAILOVER,
-                "                self._failed_on_source.add(request)\n                self._withhold()\n",
+                "                self._failed_on_source.add(request)\n                self._lose_source(failure)\n",
                 "                request.error = 0\n                self.advance(request)\n                return\n",
             ),
         ),
-        first_seed=14,
+        first_seed=15,
     ),
     # ------------------------------------------------------------------ R4
     Mutation(
@@ -152,7 +152,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R4",
         "the copier would overwrite newer data with older",
         (Change(_COPIER, "self._volume.exclude(low, high)", "self._volume.exclude(low, low + 512)"),),
-        first_seed=12,
+        first_seed=17,
     ),
     Mutation(
         "unequal-after-source-failure",
@@ -165,7 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if False:\n                request.waiting",
             ),
         ),
-        first_seed=14,
+        first_seed=75,
     ),
     # ------------------------------------------------------------------ R5
     Mutation(
@@ -180,7 +180,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.REPORT_FAULTS,",
             ),
         ),
-        first_seed=1257,
+        first_seed=679,
     ),
     Mutation(
         "source-lost-without-flush",
@@ -196,7 +196,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_TABLE, "steps=(Step.FLUSH_TARGET, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),
         ),
-        first_seed=598,
+        first_seed=635,
     ),
     Mutation(
         "source-dropped-before-the-witness",
@@ -210,25 +210,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
-        first_seed=255,
-    ),
-    Mutation(
-        "moved-over-a-lost-target",
-        "R5",
-        "the authority would be a target that misses writes",
-        (
-            Change(
-                _EXECUTOR,
-                "        if row.after is not State.SETUP and self.has_lost_target:",
-                "        if False:",
-            ),
-            Change(
-                _APPARATUS,
-                "        if self.volume.failover.has_dropped_target:\n            raise",
-                "        if False:\n            raise",
-            ),
-        ),
-        first_seed=1205,
+        first_seed=264,
     ),
     Mutation(
         "unequal-after-a-failed-move",
@@ -241,7 +223,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                request.waiting |= RECOPY",
             ),
         ),
-        first_seed=436,
+        first_seed=1080,
     ),
     # ------------------------------------------------------------------ R6
     Mutation(
@@ -252,6 +234,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_LEFT_BEHIND, "if not (count := sum(", "if not (count := 0 * sum("),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
+        first_seed=21,
     ),
     Mutation(
         "remote-sides-not-named",
@@ -264,14 +247,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "    return ()",
             ),
         ),
-        first_seed=79,
+        first_seed=89,
     ),
     Mutation(
         "no-doubt-without-a-witness",
         "R6",
         "what the lost witness named would be used again at once",
         (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
-        first_seed=962,
+        first_seed=412,
     ),
     Mutation(
         "doubt-forgotten-at-the-next-start",
@@ -284,7 +267,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "    return used",
             ),
         ),
-        first_seed=40,
+        first_seed=151,
     ),
     Mutation(
         "word-believed-for-the-connection-in-use",
@@ -292,19 +275,19 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a connection that was opened after the word, or goes on, may leave requests behind as ever",
         (
             Change(
-                _DECISIONS,
-                "self._remember(unfenced=unfenced)",
-                "self._remember(unfenced=())",
+                _VOUCHING,
+                "            await self._keeper.remember(unfenced=unfenced)",
+                "            await self._keeper.remember(unfenced=())",
             ),
         ),
-        first_seed=161,
+        first_seed=892,
     ),
     Mutation(
         "late-word-believed",
         "R6",
         "a word that comes late would be believed for a connection that was broken after it had been given",
         (Change(_FENCES, "    if request.doubt not in {None, doubt}:", "    if False:"),),
-        first_seed=156,
+        first_seed=834,
     ),
     Mutation(
         "sync-gives-the-word-itself",
@@ -318,7 +301,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
-        first_seed=31,
+        first_seed=43,
     ),
     Mutation(
         "broken-connection-made-again-silently",
@@ -333,7 +316,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if device in self._retired:\n",
             ),
         ),
-        first_seed=364,
+        first_seed=427,
     ),
     Mutation(
         "left-behind-at-a-clean-stop",
@@ -346,7 +329,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return tuple(side for side in Side if False and side in",
             ),
         ),
-        first_seed=1007,
+        first_seed=1692,
     ),
     Mutation(
         "cleanup-does-not-wait-for-the-word",
@@ -362,7 +345,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            pass  #",
             ),
         ),
-        first_seed=435,
+        first_seed=644,
     ),
     Mutation(
         "broken-connection-in-use-forgotten",
@@ -375,7 +358,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return [*self._retired]",
             ),
         ),
-        first_seed=435,
+        first_seed=763,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -383,7 +366,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R7",
         "a volume would open on a side that nobody has proved",
         (Change(_VERDICTS, "        admit=False,\n", "        admit=True,\n"),),
-        first_seed=12,
+        first_seed=24,
     ),
     # ------------------------------------------------------------------ 4.1
     Mutation(
@@ -410,7 +393,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_ENTERING, "            await self._refuse_if_entered(origin)\n", ""),
             Change(_ENTERING, "        except UnknownOutcome:\n            raise\n", ""),
         ),
-        first_seed=16,
+        first_seed=488,
     ),
     # ------------------------------------------------------------------ 4.2
     Mutation(
@@ -456,14 +439,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=672,
+        first_seed=864,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=63,
+        first_seed=156,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -471,7 +454,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "a region that the source could not give would count as the same on both sides",
         (Change(_COPIER, "        return not self._unreadable\n", "        return True\n"),),
-        first_seed=234,
+        first_seed=481,
     ),
     Mutation(
         "copied-over-a-failed-flush",
@@ -487,11 +470,56 @@ MUTATIONS: tuple[Mutation, ...] = (
         first_seed=21,
     ),
     Mutation(
+        "in-sync-without-asking-the-source",
+        "4.5",
+        "what was copied may be what the source's cache went back to when it lost newer writes",
+        (
+            Change(
+                _TABLE,
+                "steps=(Step.FLUSH_SOURCE, Step.WRITE_WITNESS, Step.SWITCH_ROUTING, Step.REPORT_DECISION)",
+                "steps=(Step.WRITE_WITNESS, Step.SWITCH_ROUTING, Step.REPORT_DECISION)",
+            ),
+        ),
+        first_seed=12,
+    ),
+    Mutation(
+        "blocks-filled-up-from-the-source-alone",
+        "4.5",
+        "what the source's cache went back to would be laid over what the target has",
+        (
+            Change(
+                _UNALIGNED,
+                "self._reads.start_from(reading, reading.cookie, start)",
+                "self._reads.start_from(reading, SOURCE if sides & SOURCE else TARGET, start)",
+            ),
+        ),
+        first_seed=1049,
+    ),
+    Mutation(
+        "blocks-filled-up-from-the-target-alone",
+        "4.5",
+        "what the target's cache went back to would be laid over what the source, the authority, has",
+        (
+            Change(
+                _UNALIGNED,
+                "self._reads.start_from(reading, reading.cookie, start)",
+                "self._reads.start_from(reading, TARGET if sides & TARGET else SOURCE, start)",
+            ),
+        ),
+    ),
+    Mutation(
+        "back-to-a-source-that-was-not-asked",
+        "4.5",
+        "reads would go back to a source that has lost what the target has",
+        (Change(_TABLE, "steps=(Step.FLUSH_SOURCE, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),),
+        first_seed=679,
+    ),
+    Mutation(
         "failed-flush-of-a-durable-write-forgotten",
         "4.5",
         "what the source has lost would be copied over what the target still has",
         (Change(_FAILOVER, "if request.durable and route.source.flush_error:", "if False:"),),
-        first_seed=235,
+        first_seed=625,
     ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
@@ -510,7 +538,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "return False",
             ),
         ),
-        first_seed=391,
+        first_seed=466,
     ),
     Mutation(
         "decision-not-caught-up",
@@ -523,7 +551,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.6",
         "what a device has failed before a crash would be known to nobody but the host",
         (Change(_REPLAY, "for fault in witness.faults\n", "for fault in ()\n"),),
-        first_seed=25,
+        first_seed=32,
     ),
     Mutation(
         "decided-in-memory-alone",
@@ -550,6 +578,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_REPLAY, "if not is_set_in_vain(ledger, witness):", "if ledger.flag is not Flag.SET:"),
         ),
+        first_seed=8,
     ),
     # ------------------------------------------------------------------ 4.7
     Mutation(
@@ -589,21 +618,32 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if True:\n                self._clean",
             ),
         ),
-        first_seed=1756,
+        first_seed=1926,
     ),
     Mutation(
         "clean-with-a-write-under-way",
         "4.7",
         "a write that the flushes do not cover would not be copied after a power cut",
         (Change(_MARKS, "            if region in busy:\n                continue\n", ""),),
-        first_seed=186,
+        first_seed=596,
     ),
     Mutation(
         "distrust-not-durable",
         "4.7",
         "a map that lacks the last writes would be believed at the next start",
         (Change(_MAP_KEEPER, "            await distrust(because)\n", ""),),
-        first_seed=198,
+        first_seed=218,
+    ),
+    Mutation(
+        "given-up-map-still-trusted",
+        "4.7",
+        "a map that was given up for a sync that did not come about would record nothing, and be believed",
+        (
+            Change(
+                _MAP_DECISIONS, 'if self._keeper.witness.region_map not in {"", maps.map_id}:', "if False:"
+            ),
+        ),
+        first_seed=48,
     ),
     Mutation(
         "writes-in-setup-not-due",
@@ -621,7 +661,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MARKS, "_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for", "_ONLY_DUE = bytes(CLEAN for"
             ),
         ),
-        first_seed=123,
+        first_seed=263,
     ),
     Mutation(
         "marks-taken-over-as-copied",
@@ -630,11 +670,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _MAP_TAKEOVER,
-                "all_due=admission.state in {State.SETUP, State.SYNCING})",
-                "all_due=admission.state is State.SYNCING)",
+                "is_copied = changed is None and admission.state in IN_SYNC_STATES",
+                "is_copied = changed is None and admission.state is not State.SYNCING",
             ),
         ),
-        first_seed=23,
+        first_seed=46,
     ),
     Mutation(
         "map-trusted-after-a-fault",
@@ -647,6 +687,6 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "    if False:",
             ),
         ),
-        first_seed=66,
+        first_seed=67,
     ),
 )

@@ -261,6 +261,18 @@ def test_an_account_is_a_name_or_a_number(tmp_path: Path, account: str) -> None:
     assert "nbd.socket_group: is a name or a number" in told
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:70000", "127.0.0.1:0", "127.0.0.1:x", ":4222", "", "[::1:4222"])
+@pytest.mark.parametrize(("key", "scheme"), [("URL", "nats"), ("URL", "tls"), ("MONITOR_URL", "http")])
+def test_a_url_names_a_server_and_a_port_that_there_is(key: str, scheme: str, place: str) -> None:
+    told = mistakes(None, **{f"CUTOVER_NATS_{key}": f"{scheme}://alice:hunter2@{place}"})
+    assert f"nats.{key.lower()}: names no server" in told
+    assert "hunter2" not in told
+
+
+def test_a_url_without_a_port_is_accepted() -> None:
+    assert load(None, {"CUTOVER_NATS_URL": "tls://[::1]"}).nats.url == "tls://[::1]"
+
+
 def test_an_address_of_this_host_is_accepted() -> None:
     address = "unix:///" + "x" * 106
     assert load(None, {"CUTOVER_NBD_LISTEN": address}).nbd.listen == (address,)

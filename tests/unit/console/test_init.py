@@ -412,12 +412,12 @@ def test_what_is_allowed_and_not_there_yet_is_told(
 def test_the_commands_that_come_next_are_told_in_their_order() -> None:
     told = next_commands(PLAN)
     assert told[0] == "nats-server --config /etc/cutover/nats/nats-server.conf"
-    assert told[1].startswith("python -m shared.bus.bootstrap ")
+    assert told[1].startswith("python -P -m shared.bus.bootstrap ")
     assert told[5:7] == [
-        "python -m services.write_cloning --config /etc/cutover/hosts/h1.toml",
-        "python -m services.write_cloning --config /etc/cutover/hosts/h2.toml",
+        "python -P -m services.write_cloning --config /etc/cutover/hosts/h1.toml",
+        "python -P -m services.write_cloning --config /etc/cutover/hosts/h2.toml",
     ]
-    assert told[7] == "python -m services.monitoring --config /etc/cutover/services/monitoring.toml"
+    assert told[7] == "python -P -m services.monitoring --config /etc/cutover/services/monitoring.toml"
     assert told[8] == "CUTOVER_CONFIG=/etc/cutover/operator.toml cutover list"
 
 

@@ -1,5 +1,6 @@
 """`cutover init` on an installation that is there: another host, another key, renewed certificates; all of it, or nothing."""
 
+import json
 import re
 import shutil
 import stat
@@ -10,6 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.console import replacing
 from services.console.application import run
@@ -86,6 +90,7 @@ def test_a_host_that_is_added_has_all_that_one_has_that_was_there_from_the_begin
     said = capsys.readouterr().out
     assert "have the NATS server read its file again" in said
     assert all(path in said for path in ADDED)
+    assert "under systemd `chown cutover /etc/cutover/tls/nbd-h3-key.pem` there" in said
 
 
 def test_the_server_knows_the_added_host_as_if_it_had_been_there_from_the_beginning(etc: Path) -> None:
@@ -191,15 +196,102 @@ def test_renewed_certificates_are_for_the_same_names_and_keys_by_the_same_author
 
 
 @pytest.mark.parametrize("lost", ["tls/nbd-h1.pem", "tls/nbd-h1-key.pem", "tls/nats-key.pem"])
-def test_a_pair_of_which_one_is_lost_is_made_anew(etc: Path, lost: str) -> None:
+def test_a_pair_of_which_one_is_lost_is_made_anew(
+    etc: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (etc / lost).unlink()
     assert run(["init", str(etc), "--renew"]) == 0
+    said, who = capsys.readouterr().out, "cutover-nats" if "nats" in lost else "cutover"
+    given = (
+        f"under systemd `chown {who} /etc/cutover/{lost.removesuffix('.pem').removesuffix('-key')}-key.pem`"
+    )
+    # What is made anew is root's; where only the certificate is, so is not the key.
+    assert (given in said) is lost.endswith("-key.pem")
     name = lost.removesuffix(".pem").removesuffix("-key")
     made = certificate(etc / f"{name}.pem")
     authority_of((etc / f"{name}.pem").read_bytes(), (etc / f"{name}-key.pem").read_bytes())  # they fit
     made.verify_directly_issued_by(certificate(etc / "tls/ca.pem"))
     assert stat.S_IMODE((etc / f"{name}-key.pem").stat().st_mode) == 0o600
     assert ("nats.example" if "nats" in name else "h1") in names(etc / f"{name}.pem")
+
+
+# ------------------------------------------------------------------ another authority
+
+
+@pytest.fixture
+def both(etc: Path, tmp_path: Path) -> Path:
+    """The installation of another authority, which is accepted in the old one besides its own."""
+    write(tmp_path / "new", files_of(PLAN, datetime.now(UTC)))
+    with (etc / "tls/ca.pem").open("ab") as accepted:
+        accepted.write((tmp_path / "new/tls/ca.pem").read_bytes())
+    return tmp_path / "new"
+
+
+def test_two_authorities_have_no_subject_in_common(etc: Path, both: Path) -> None:
+    subjects = [certificate(each / "tls/ca.pem").subject.rfc4514_string() for each in (etc, both)]
+    assert subjects[0] != subjects[1]
+    assert all("CN=Cutover's authority " in each for each in subjects)
+    assert certificate(both / "tls/nats.pem").issuer == certificate(both / "tls/ca.pem").subject
+
+
+@pytest.mark.parametrize("wanted", [["--add-host", "h3"], ["--renew"]])
+def test_none_of_several_authorities_signs_before_it_is_named(
+    etc: Path, both: Path, wanted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The key in the folder goes on being the old one's until somebody replaces it.
+
+    Cause: whichever authority the key in the folder is of has signed, without a word. Failing: certificates of the old one, which
+    nobody accepts any more when it is taken out. Passing: nothing is written until the key is named, and it is said who signed.
+    """
+    before = contents(etc)
+    old, new = (certificate(each / "tls/ca.pem").subject.rfc4514_string() for each in (etc, both))
+    assert run(["init", str(etc), *wanted]) == 1
+    refused = capsys.readouterr().err
+    assert refused.startswith("no-authority: ")
+    assert old in refused
+    assert new in refused
+    assert "--ca-key" in refused
+    assert contents(etc) == before
+
+    assert run(["init", str(etc), *wanted, "--ca-key", str(both / "tls/ca-key.pem")]) == 0
+    until = certificate(both / "tls/ca.pem").not_valid_after_utc
+    assert f"Signed by {new}, which is good until {until:%Y-%m-%d}" in capsys.readouterr().out
+    changed = "tls/nbd-h3.pem" if "h3" in wanted else "tls/nats.pem"
+    certificate(etc / changed).verify_directly_issued_by(certificate(both / "tls/ca.pem"))
+
+
+def test_who_signed_is_told_to_programs_too(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", str(etc), "--renew", "--json"]) == 0
+    signs = certificate(etc / "tls/ca.pem")
+    assert json.loads(capsys.readouterr().out)["signed_by"] == {
+        "subject": signs.subject.rfc4514_string(),
+        "not_after": f"{signs.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def test_authorities_that_were_called_alike_are_told_from_each_other(
+    etc: Path, both: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that an earlier version made have one subject."""
+    alike = [called_as_of_old(LONG_AGO), called_as_of_old(datetime.now(UTC))]
+    (etc / "tls/ca.pem").write_bytes(b"".join(alike))
+    assert run(["init", str(etc), "--renew"]) == 1
+    told = re.findall(r"CN=Cutover's authority,O=Cutover \([^)]*\)", capsys.readouterr().err)
+    assert len(set(told)) == 2
+
+
+def called_as_of_old(now: datetime) -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name.from_rfc4514_string("CN=Cutover's authority,O=Cutover")
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(x509.random_serial_number()).not_valid_before(now)
+    made = made.not_valid_after(now + timedelta(days=3650))
+    return made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def test_one_authority_whose_certificate_is_there_twice_is_one(etc: Path) -> None:
+    (etc / "tls/ca.pem").write_bytes((etc / "tls/ca.pem").read_bytes() * 2)
+    assert run(["init", str(etc), "--renew"]) == 0
 
 
 # ------------------------------------------------------------------ all of it, or nothing

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from services.console.listing import list_table
+from services.console.listing import is_well, list_table
 from services.console.views import bar_text, status_line, status_view
-from shared.messages.status import Outcome
+from shared.messages.status import Outcome, UnlistedMigration
+from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.states import State
 from tests.support.drawing import drawn
+from tests.support.staged import view
 from tests.support.statuses import SIZE_BYTES, comparison, fault, status
 
 
@@ -104,6 +106,44 @@ def test_a_list_ends_with_what_is_to_be_looked_at_each_once() -> None:
     assert shown.count("warning  vol1: no room.") == 1
 
 
+TROUBLE = (
+    "vol1: the application gets errors: 7 requests failed since T, the last at T2: source read at 0: EIO."
+)
+
+
+def test_application_that_gets_errors_is_told_first_and_once() -> None:
+    """The volume is open, the journal sound, and there is no fault: nothing else would tell."""
+    troubled = status(application_trouble=TROUBLE, warnings=(TROUBLE,))
+    assert not is_well(troubled)
+    assert is_well(status())
+    shown = drawn(list_table((status(name="vol2"), troubled)))
+    assert shown.count(TROUBLE) == 1
+    assert "open, errors" in shown
+    assert "the application gets errors" in status_line(troubled).plain
+    assert TROUBLE in drawn(status_view(troubled))
+
+
+def test_application_that_gets_errors_is_told_where_the_journal_has_lost_the_volume() -> None:
+    lost = UnlistedMigration(
+        name="vol1",
+        uuid="u",
+        journal_condition=JournalCondition.UNKNOWN,
+        state=State.SETUP,
+        attempt=0,
+        authority=Side.SOURCE,
+        host="h1",
+        host_answers=True,
+        host_error=None,
+        source="/a",
+        target="/b",
+        export_uri=None,
+        warnings=("The journal does not know it.",),
+        view=view(application_trouble=TROUBLE),
+        as_of="2026-11-29T12:00:00Z",
+    )
+    assert TROUBLE in drawn(list_table([lost]))
+
+
 @pytest.mark.parametrize("state", [State.SETUP, State.COMMITTED])
 def test_what_was_found_equal_is_told_only_while_writes_go_to_both(state: State) -> None:
     once = replace(COMPARING, verification=None, verified_at="2026-01-31T12:00:00Z")
@@ -117,3 +157,9 @@ def test_what_was_found_equal_is_told_only_while_writes_go_to_both(state: State)
 
 def test_nothing_is_allowed_where_the_host_does_not_answer_and_that_is_why() -> None:
     assert "nothing: its host does not answer" in drawn(status_view(status(host_answers=False, allowed=())))
+
+
+def test_a_list_of_regions_that_is_cut_says_so() -> None:
+    some, many = (replace(COPYING, unreadable_regions=tuple(range(count))) for count in (15, 16))
+    assert "perhaps more" not in drawn(status_view(some))
+    assert "14, 15, and perhaps more" in " ".join(drawn(status_view(many)).split())

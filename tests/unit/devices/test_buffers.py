@@ -227,3 +227,20 @@ def test_taking_and_releasing_costs_little() -> None:
     reference_s = min(timeit.repeat(lambda: bytearray(4 * KIB), number=20_000, repeat=5))
     cost_s = min(timeit.repeat(lambda: pool.take(4 * KIB).release(), number=20_000, repeat=5))
     assert cost_s < 20 * reference_s
+
+
+def test_a_buffer_that_has_left_makes_room_at_once_and_never_comes_back() -> None:
+    pool = BufferPool(8 * KIB)
+    buffer = pool.take(8 * KIB)
+    served: list[Buffer] = []
+    pool.when_room(lambda: served.append(pool.take(8 * KIB)), 8 * KIB)
+    buffer.leave_pool()
+    assert len(served) == 1
+    buffer.leave_pool()  # once more changes nothing
+    buffer.view[:1] = b"x"
+    buffer.release()
+    assert pool.in_use_bytes == pool.mapped_bytes == 8 * KIB
+    assert pool.try_take(4 * KIB) is None
+    served[0].release()
+    assert pool.take(8 * KIB) is served[0]
+    ZEROES.leave_pool()  # belongs to none

@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,11 +34,10 @@ def test_data_that_is_punched_while_we_ask(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_file_cut_short_while_we_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, 100, -errno.ENXIO)
-    assert extents.find_extents(0, 0, 300) == [
-        Extent(0, 100, is_hole=True),
-        Extent(100, 200, is_hole=False),
-    ]
+    """Whichever of the two questions meets the end."""
+    scripted(monkeypatch, 100, -errno.ENXIO, 50)
+    with pytest.raises(extents.FileShrunkError):
+        extents.find_extents(0, 0, 300)
 
 
 def test_an_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,3 +90,38 @@ def test_no_more_is_asked_than_is_wanted(monkeypatch: pytest.MonkeyPatch, offset
 def test_bounded_answer_is_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "lseek", lambda _fd, offset, _whence: offset)
     assert extents.find_extents(0, 5, 300, 1) == [Extent(5, 300, is_hole=False)]
+
+
+# ------------------------------------------------------------------ a file that was cut short behind our back
+
+FILE_BYTES = 64 << 10
+
+
+@pytest.fixture
+def short_fd(tmp_path: Path) -> Iterator[int]:
+    """16 KiB of data are left of 64 KiB."""
+    path = tmp_path / "source.img"
+    path.write_bytes(b"x" * FILE_BYTES)
+    os.truncate(path, 16 << 10)
+    fd = os.open(path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("offset", [0, 4 << 10, 16 << 10, 32 << 10])
+def test_what_is_missing_is_no_hole(short_fd: int, offset: int) -> None:
+    """It was told as one, so the copier put zeroes on the target, and the comparison found both sides equal."""
+    with pytest.raises(OSError, match="has shrunk: it ends at byte 16384, before byte 65536") as raised:
+        extents.find_extents(short_fd, offset, FILE_BYTES - offset)
+    assert raised.value.errno == errno.EIO
+
+
+def test_what_is_left_is_told_as_ever(short_fd: int) -> None:
+    whole = [Extent(0, 16 << 10, is_hole=False)]
+    assert extents.find_extents(short_fd, 0, 16 << 10) == whole
+    assert extents.find_extents(short_fd, 0, FILE_BYTES, 1) == whole, "the part that can be read"
+
+
+def test_hole_that_the_file_still_has_at_its_end_is_one(short_fd: int) -> None:
+    os.truncate(f"/proc/self/fd/{short_fd}", FILE_BYTES)
+    assert extents.find_extents(short_fd, 16 << 10, 48 << 10) == [Extent(16 << 10, 48 << 10, is_hole=True)]

@@ -4,14 +4,17 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 
 import pytest
 
 from services.write_cloning.devices.buffers import BufferPool
 from services.write_cloning.devices.engine import Operation
 from services.write_cloning.devices.file import INTERRUPTIONS_MAX, FileDevice, OpenFile
+from services.write_cloning.devices.identity import Found
 from services.write_cloning.devices.interface import Done, ZeroMode
 from services.write_cloning.devices.syscalls import KEEP_SIZE, PUNCH_HOLE, RWF_DSYNC, ZERO_RANGE
+from services.write_cloning.devices.zeroing import INSTALMENT_BYTES
 from shared.migration.devices import DeviceIdentity, DeviceKind
 from tests.unit.devices.scripted import ScriptedEngine, ScriptedLane
 
@@ -32,7 +35,7 @@ class Harness:
             OpenFile(
                 fd=fd,
                 seeking_fd=-1,
-                identity=identity,
+                found=Found(identity),
                 real_path="/d",
                 alignment_bytes=512 if is_direct else 1,
                 is_direct=is_direct,
@@ -151,6 +154,32 @@ async def test_a_request_that_is_interrupted_for_ever_fails(harness: Harness) ->
     harness.script(*[-errno.EAGAIN] * 100)
     assert await harness.write(4096) == errno.EIO
     assert len(harness.lane.asked) == 1 + INTERRUPTIONS_MAX
+
+
+@pytest.mark.parametrize("error", [errno.EINTR, errno.EAGAIN])
+async def test_an_interrupted_flush_has_failed(harness: Harness, error: int) -> None:
+    """It may have been the one that the kernel tells of lost writes; the next one succeeded, and was believed."""
+    harness.script(-error)
+    assert await harness.flush() == error
+    assert await harness.flush() == error
+    assert await harness.write(4096, durable=True) == error
+    assert harness.operations() == [Operation.SYNC]
+
+
+@pytest.mark.parametrize("error", [errno.EINTR, errno.EAGAIN])
+async def test_an_interrupted_durable_direct_write_puts_an_end_to_flushes(
+    direct: Harness, error: int
+) -> None:
+    direct.script(-error)
+    assert await direct.write(4096, durable=True) == error
+    assert await direct.flush() == error
+    assert direct.operations() == [Operation.WRITE]
+
+
+async def test_interrupted_zeroes_are_started_again(harness: Harness) -> None:
+    harness.script(-errno.EINTR)
+    assert await harness.zero(MIB, ZeroMode.PUNCH) == 0
+    assert harness.operations() == [Operation.ALLOCATE, Operation.ALLOCATE]
 
 
 async def test_an_error_is_answered_as_it_is(harness: Harness) -> None:
@@ -300,6 +329,25 @@ async def test_durable_zeroes_after_a_failed_flush(harness: Harness) -> None:
     assert await harness.flush() == errno.EIO
     assert await harness.zero(MIB, ZeroMode.PUNCH, durable=True) == errno.EIO
     assert await harness.zero(MIB, ZeroMode.PUNCH) == 0
+
+
+@pytest.mark.parametrize(("results", "instalments"), [((), 3), ((-errno.EOPNOTSUPP,), 512)])
+async def test_long_range_goes_on_in_instalments_that_are_told(
+    harness: Harness, results: tuple[int, ...], instalments: int
+) -> None:
+    """Whether the kernel makes them, perhaps by writing, or they are written here."""
+    harness.script(*results)
+    told: list[object] = []
+    offset, length = MIB, 2 * INSTALMENT_BYTES
+    zeroed = await answer_of(
+        lambda done: harness.device.zero(offset, length, ZeroMode.ALLOCATE, False, done, "c", told.append)
+    )
+    assert zeroed == 0
+    assert told == ["c"] * instalments
+    asked = harness.lane.asked[len(results) :]
+    assert [each.offset for each in asked][:1] == [offset]
+    assert all(one.offset + one.length == other.offset for one, other in pairwise(asked))
+    assert sum(each.length for each in asked) == length
 
 
 async def test_what_was_found_at_opening_is_not_tried() -> None:

@@ -18,7 +18,7 @@ from services.state_control.service import StateControl
 from services.write_cloning.endpoints import Waiting, endpoints_of
 from shared.bus.interface import Endpoint
 from shared.messages.channels import CHANNELS, Kind, channel_of
-from shared.messages.control import PlainRequest, SetupRequest
+from shared.messages.control import BYTES_PER_S_MAX, PlainRequest, SetupRequest, ThrottleRequest
 from shared.messages.status import HostView
 from shared.migration.records import StateRecord, Subjects
 from tests.support.checking import mistakes, validator_of
@@ -214,3 +214,9 @@ def test_the_page_has_valid_json_in_its_examples() -> None:
     blocks = [block.split("```")[0] for block in page.split("```json\n")[1:]]
     assert len(blocks) == 8
     assert all(isinstance(json.loads(block), dict) for block in blocks)
+
+
+def test_a_throttle_is_bounded_in_its_schema_as_in_its_service() -> None:
+    """A program that was made from the schema sent what is refused."""
+    whole, none = schema_of(ThrottleRequest)["properties"]["bytes_per_s"]["anyOf"]
+    assert (whole["minimum"], whole["maximum"], none) == (1, BYTES_PER_S_MAX, {"type": "null"})

@@ -9,7 +9,7 @@ from services.console.doctor.facts import Facts, PatternLook, SocketLook, Storag
 from services.console.doctor.findings import Outcome
 from services.console.doctor.table import CHECKS, Check, _found, lines
 from shared.bus.unconnected import Why
-from shared.config.model import GIB, MIB, Config
+from shared.config.model import GIB, MIB, Config, NatsConfig
 from shared.messages.host import WAITS_FOR_ADMISSION
 from shared.messages.status import JournalWait, UnlistedMigration
 from shared.migration.condition import JournalCondition
@@ -26,6 +26,7 @@ from tests.unit.doctor.facts import (
     DEVICE,
     INSTANCES,
     MACHINE,
+    STATE,
     WELL,
     judged,
     with_bus,
@@ -44,6 +45,9 @@ OK, WARNING, FAILURE = Outcome.OK, Outcome.WARNING, Outcome.FAILURE
 AWAY = replace(WELL, bus=None, bus_trouble="NATS at nats://127.0.0.1:4222 cannot be reached.")
 NO_HOST = replace(WELL, config=Config(), machine=None)
 GONE_BACK = status(journal_condition=JournalCondition.GONE_BACK, warnings=("It has gone back.",))
+TROUBLE = "vol1: the application gets errors: source read at 0: EIO."
+FAILING = status(application_trouble=TROUBLE, warnings=(TROUBLE,))
+WITH_WITNESSES = replace(MACHINE, state=replace(STATE, witnesses=("vol1", "vol2")))
 LOST = UnlistedMigration(
     name="vol8",
     uuid="u",
@@ -63,6 +67,16 @@ LOST = UnlistedMigration(
 )
 UNTAKEN = replace(
     LOST, journal_condition=JournalCondition.PENDING, warnings=("It has yet to be told of it.",)
+)
+NO_NAME = replace(
+    LOST,
+    name="EVIL",
+    host="",
+    host_answers=False,
+    host_error="No host that answers has it.",
+    journal_condition=JournalCondition.UNREADABLE,
+    warnings=("EVIL: The journal holds no record.",),
+    view=None,
 )
 WAIT = JournalWait(what="decision 4 (setup)", why="No answer.", since="2026-01-31T12:00:00Z")
 
@@ -130,6 +144,8 @@ CASES = (
     ("hosts", WELL, OK, "up: h1"),
     ("hosts", AS_HOST, OK, "this machine's host, h1, answers"),
     ("hosts", replace(AS_HOST, machine=MACHINE), WARNING, "host, h1, does not answer"),
+    ("hosts", replace(AS_HOST, machine=WITH_WITNESSES), FAILURE, "h1, does not answer. It has vol1, vol2"),
+    ("hosts", replace(with_bus(instances=INSTANCES[:3]), machine=WITH_WITNESSES), FAILURE, "It has vol1, vol2"),
     (
         "hosts", CUT_OFF, FAILURE,
         "this machine's host, h1, serves its volumes, but has had no NATS since 2026-11-29T11:00:00Z",
@@ -144,7 +160,9 @@ CASES = (
         "hosts", with_bus(migrations=(status(host="h9", host_answers=False, host_error="Host 'h9' is up, and waits."),)),
         FAILURE, "Host 'h9' is up, and waits. It has vol1",
     ),
+    ("hosts", replace(NO_HOST, installed_hosts=("h1", "h2")), WARNING, "host h2 does not answer; it has no migration"),
     ("journal", with_bus(unlisted=(LOST,)), FAILURE, "vol8: The journal does not know it."),
+    ("journal", with_bus(unlisted=(NO_NAME,)), FAILURE, "EVIL: The journal holds no record."),
     ("journal", with_bus(unlisted=(UNTAKEN,)), FAILURE, "vol8: It has yet to be told of it."),
     ("journal", with_bus(migrations=(GONE_BACK,)), FAILURE, "vol1: It has gone back."),
     ("journal", with_own_word(migrations=(GONE_BACK,)), FAILURE, "It has gone back."),
@@ -155,7 +173,13 @@ CASES = (
     ("volumes", with_bus(migrations=(status(),)), OK, "1 open"),
     ("volumes", with_bus(migrations=(status(host_error="its witness is lost"),)), FAILURE, "is closed: its witness is lost"),
     ("volumes", with_bus(migrations=(status(warnings=("writes wait",)),)), WARNING, "writes wait"),
+    ("volumes", with_bus(migrations=(FAILING,)), FAILURE, "vol1: the application gets errors: source read"),
+    ("volumes", with_bus(migrations=(replace(FAILING, warnings=("writes wait",)),)), WARNING, "vol1: writes wait"),
+    ("volumes", with_own_word(migrations=(FAILING,)), FAILURE, "the application gets errors"),
     ("volumes", AS_HOST, OK, "1 open on this machine's host"),
+    ("volumes", replace(CUT_OFF, bus=None), OK, "open on this machine's host"),
+    ("volumes", replace(with_own_word(closed=(CLOSED,)), bus=None), FAILURE, "vol9 is closed: its witness"),
+    ("volumes", replace(with_own_word(), bus=replace(BUS, has_list=False)), OK, "1 open on this machine"),
     ("volumes", with_own_word(closed=(CLOSED,)), FAILURE, "vol9 is closed: its witness is lost"),
     ("volumes", with_own_word(migrations=(status(warnings=("it waits",)),)), WARNING, "it waits"),
     ("not checked", AS_HOST, OK, "the volumes of all hosts: the role write_cloning-h1 may not ask for that; use operator.toml"),
@@ -296,6 +320,69 @@ def test_each_cause_of_no_connection_has_a_remedy_of_its_own(why: Why) -> None:
     assert ("start it" in found.todo) is (why is Why.AWAY)
 
 
+@pytest.mark.parametrize(
+    "nats", [NatsConfig(url="tls://n:4222"), NatsConfig(nkey_seed_file="/s"), NatsConfig(tls_ca_file="/c")]
+)
+def test_the_server_of_an_installation_is_not_started_by_up(nats: NatsConfig) -> None:
+    """It starts another one beside it, without keys and with an empty journal."""
+    secured = replace(AWAY, bus_why=Why.AWAY, config=Config(nats=nats))
+    assert "cutover up" not in judged("nats", secured)[0].todo
+    assert "cutover up" in judged("nats", replace(AWAY, bus_why=Why.AWAY))[0].todo
+
+
+SILENT = replace(
+    with_bus(
+        instances=INSTANCES[:3], migrations=(status(host="h1", host_answers=False, host_error="It is away."),)
+    ),
+    machine=replace(MACHINE, state=replace(STATE, locked_by=123)),
+)
+
+
+@pytest.mark.parametrize("check", ["services", "hosts", "export"])
+@pytest.mark.parametrize(
+    "facts", [SILENT, replace(SILENT, bus=None, bus_trouble="It is away.", bus_why=Why.AWAY)]
+)
+def test_a_host_that_hangs_is_neither_ended_nor_started(check: str, facts: Facts) -> None:
+    """It was called somebody else, who was to be ended, which is an unclean stop; and another was to be started."""
+    found = judged(check, facts)
+    assert len(found) == (check != "services" or facts.bus is not None)
+    for each in found:
+        assert each.outcome is FAILURE
+        assert "Start no other" in each.todo
+        assert "somebody else" not in each.message
+        assert "process 123" in each.message or check == "services"
+
+
+def test_a_host_that_is_away_is_told_of_beside_one_that_hangs() -> None:
+    away = status(name="vol2", host="h2", host_answers=False, host_error="Host 'h2' is away.")
+    bus = replace(BUS, instances=INSTANCES[:1], migrations=(away,))
+    hanging, other = judged("hosts", replace(SILENT, bus=bus))
+    assert "process 123" in hanging.message
+    assert other.message.startswith("Host 'h2' is away. It has vol2")
+    (services,) = judged("services", replace(SILENT, bus=bus))
+    assert services.todo.startswith("start: ")
+    assert "write_cloning" not in services.todo
+
+
+@pytest.mark.parametrize(
+    "socket", [SocketLook(address="unix:///s/nbd.sock"), SocketLook(address="unix:///s", trouble="x")]
+)
+def test_where_a_socket_was_handed_to_the_host_its_own_word_counts(socket: SocketLook) -> None:
+    """Cause: the address of the configuration, where nobody listens, was called well while volumes were elsewhere."""
+    facts = with_own_word(migrations=(status(export_uri="nbd+unix:///vol1?socket=/run/a%20b/nbd.sock"),))
+    assert facts.machine is not None
+    (told,) = judged("export", replace(facts, machine=replace(facts.machine, sockets=(socket,))))
+    assert told.outcome is OK
+    assert "its volumes are at unix:///run/a b/nbd.sock" in told.message
+    assert "/s" not in told.message
+
+
+def test_a_host_that_tells_of_a_configured_socket_or_of_tcp_is_looked_at_there() -> None:
+    for uri in ("nbd+unix:///vol1?socket=/run/nbd.sock", "nbds://elsewhere:10809/vol1"):
+        (told,) = judged("export", with_own_word(migrations=(status(export_uri=uri),)))
+        assert told.message == "unix:///run/nbd.sock is listened on"
+
+
 def test_a_configuration_that_cannot_be_read_is_no_server_that_is_away() -> None:
     facts = replace(WELL, config=None, machine=None, bus=None, bus_trouble="", mistakes=("x: wrong",))
     assert [line.check for line in lines(facts)] == ["configuration"]
@@ -333,6 +420,32 @@ def test_of_what_could_not_be_asked_nothing_is_told_to_be_well(facts: Facts) -> 
     assert told in ([], ["up: h1"])
 
 
+def test_a_host_that_is_missed_already_is_told_once() -> None:
+    away = with_bus(migrations=(status(host="h9", host_answers=False),))
+    (told,) = judged("hosts", replace(away, installed_hosts=("h1", "h9")))
+    assert told.outcome is FAILURE
+    (up,) = judged("hosts", replace(NO_HOST, installed_hosts=("h1",)))
+    assert up.outcome is OK
+    (own,) = judged("hosts", replace(with_bus(instances=INSTANCES[:3]), installed_hosts=("h1",)))
+    assert own.message == "this machine's host, h1, does not answer"
+
+
+@pytest.mark.parametrize(
+    ("name", "todo"), [("EVIL", "no migration has such a name"), ("vol7", "start the host that has it")]
+)
+def test_what_nobody_has_is_not_to_be_recovered_in_circles(name: str, todo: str) -> None:
+    unlisted = replace(NO_NAME, name=name, warnings=(f"{name}: The journal holds no record.",))
+    (told,) = judged("journal", with_bus(unlisted=(unlisted,)))
+    assert told.todo.startswith(todo)
+    assert "cutover recover EVIL" not in told.todo
+
+
+def test_what_the_journal_does_not_take_is_told_once() -> None:
+    pending = status(journal_condition=JournalCondition.PENDING, warnings=("No room.",), journal_wait=WAIT)
+    (told,) = judged("journal", with_own_word(migrations=(pending,)))
+    assert told.message == "vol1: No room."
+
+
 def test_a_host_that_waits_is_not_to_be_started_and_one_that_is_refused_has_a_log() -> None:
     away = status(host="h9", host_answers=False)
     (waits,) = judged(
@@ -367,11 +480,11 @@ def test_commands_are_told_with_their_configuration(
     bare = with_bus(instances=(), streams={"CUTOVER_JOURNAL": None, "CUTOVER_PROGRESS": None})
     facts = replace(bare, installation=installation)
     (services,) = judged("services", facts)
-    assert f"python -m {recording}, " in services.todo
-    assert services.todo.endswith(f"python -m {cloning}")
-    assert all(f"`python -m {bootstrap}`" in each.todo for each in judged("streams", facts))
+    assert f"python -P -m {recording}, " in services.todo
+    assert services.todo.endswith(f"python -P -m {cloning}")
+    assert all(f"`python -P -m {bootstrap}`" in each.todo for each in judged("streams", facts))
     (host,) = judged("hosts", facts)
-    assert f"start python -m {cloning};" in host.todo
+    assert f"start python -P -m {cloning};" in host.todo
 
 
 def test_devices_with_trouble_are_named_but_not_without_end() -> None:

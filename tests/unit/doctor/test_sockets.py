@@ -64,6 +64,28 @@ def test_who_listens_is_known_by_his_greeting(
     assert (found.is_taken, found.is_nbd) == (True, is_nbd)
 
 
+def test_who_listens_is_left_without_a_reset(tmp_path: Path) -> None:
+    """Failing, every look at a host that works leaves a line in its log: its client was lost."""
+    ends: list[bytes | str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10.0)
+
+        def serve() -> None:
+            with listening.accept()[0] as client:
+                client.sendall(NBD + bytes(2))
+                client.settimeout(10.0)
+                try:
+                    ends.append(client.recv(1))
+                except OSError as error:
+                    ends.append(str(error))
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        look_at(tmp_path, f"tcp://127.0.0.1:{listening.getsockname()[1]}")
+        serving.join()
+    assert ends == [b""]
+
+
 def test_before_the_first_start_the_socket_in_the_folder_that_the_host_makes_is_well(
     short_path: Path,
 ) -> None:

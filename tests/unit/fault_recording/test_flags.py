@@ -60,9 +60,10 @@ async def clear_request(services: Services, host: ScriptedHost, **changes: objec
     return replace(request, **changes)  # type: ignore[arg-type]
 
 
-def set_request(host: ScriptedHost, /, **changes: object) -> SetFlagRequest:
+async def set_request(host: ScriptedHost, /, **changes: object) -> SetFlagRequest:
     origin = replace(host.origin("vol1", "op-set"), attempt=host.witnesses["vol1"].attempt + 1)
-    return SetFlagRequest(origin=replace(origin, **changes))  # type: ignore[arg-type]
+    tail = (await host.journal.read("vol1")).tail
+    return SetFlagRequest(origin=replace(origin, **changes), tail_digest=tail.digest)  # type: ignore[arg-type]
 
 
 def fault(operation: str = "x", attempt: int = 1) -> FaultReport:
@@ -78,7 +79,7 @@ def fault(operation: str = "x", attempt: int = 1) -> FaultReport:
 async def test_the_flag_is_set_for_the_next_attempt(services: Services) -> None:
     host = services.host()
     await stories.idle(host)
-    stored = await ask(services, "flag-set", set_request(host))
+    stored = await ask(services, "flag-set", await set_request(host))
     ledger = await services.ledger()
     assert ledger.flag is Flag.SET
     assert ledger.flag_entry is not None
@@ -88,8 +89,8 @@ async def test_the_flag_is_set_for_the_next_attempt(services: Services) -> None:
 async def test_asking_again_for_the_same_set_leaves_one(services: Services) -> None:
     host = services.host()
     await stories.idle(host)
-    assert await ask(services, "flag-set", set_request(host)) == await ask(
-        services, "flag-set", set_request(host)
+    assert await ask(services, "flag-set", await set_request(host)) == await ask(
+        services, "flag-set", await set_request(host)
     )
     assert await services.kinds() == ["state", "flag-set"]
 
@@ -97,43 +98,55 @@ async def test_asking_again_for_the_same_set_leaves_one(services: Services) -> N
 async def test_a_set_whose_flag_was_cleared_since_is_spent(services: Services) -> None:
     host = services.host()
     await stories.idle(host)
-    await ask(services, "flag-set", set_request(host))
+    await ask(services, "flag-set", await set_request(host))
     await host.clear_flag()
-    await refused(services, "flag-set", set_request(host), Code.STALE)
+    await refused(services, "flag-set", await set_request(host), Code.STALE)
 
 
 async def test_a_second_sync_may_set_it_over_one_that_came_to_nothing(services: Services) -> None:
     host = services.host()
     await stories.flagged_but_never_entered(host)
-    await ask(services, "flag-set", set_request(host))
+    await ask(services, "flag-set", await set_request(host))
     assert await services.kinds() == ["state", "flag-set", "flag-set"]
+
+
+async def test_a_set_that_comes_late_does_not_stand_in_for_the_flag_that_somebody_enters_with(
+    services: Services,
+) -> None:
+    """The host has looked at the flag before its turn to enter, and clones under it; the journal says `setup` until then."""
+    host = services.host()
+    await stories.idle(host)
+    late = await set_request(host, operation_id="op-earlier")
+    stored = await ask(services, "flag-set", await set_request(host))
+    await refused(services, "flag-set", late, Code.STALE)
+    assert (await services.ledger()).tail.digest == stored.digest
 
 
 @pytest.mark.parametrize("attempt", [0, 2])
 async def test_the_flag_is_not_set_for_another_attempt(services: Services, attempt: int) -> None:
     host = services.host()
     await stories.idle(host)
-    await refused(services, "flag-set", set_request(host, attempt=attempt), Code.STALE)
+    await refused(services, "flag-set", await set_request(host, attempt=attempt), Code.STALE)
 
 
 async def test_the_flag_is_not_set_while_cloning_under_one(services: Services) -> None:
     host = services.host()
     await stories.syncing(host)
     for attempt in (1, 2):
-        await refused(services, "flag-set", set_request(host, attempt=attempt), Code.NOT_ALLOWED)
+        await refused(services, "flag-set", await set_request(host, attempt=attempt), Code.NOT_ALLOWED)
 
 
 async def test_the_flag_is_not_set_once_committed(services: Services) -> None:
     host = services.host()
     await stories.committed(host)
-    await refused(services, "flag-set", set_request(host), Code.NOT_ALLOWED)
+    await refused(services, "flag-set", await set_request(host), Code.NOT_ALLOWED)
 
 
 async def test_the_flag_is_set_anew_for_an_attempt_that_goes_on(services: Services) -> None:
     host = services.host()
     await cleanly(stories.syncing)(host)
-    await refused(services, "flag-set", set_request(host), Code.STALE)
-    await ask(services, "flag-set", set_request(host, attempt=1))
+    await refused(services, "flag-set", await set_request(host), Code.STALE)
+    await ask(services, "flag-set", await set_request(host, attempt=1))
     assert (await services.ledger()).flag is Flag.SET
 
 
@@ -143,7 +156,7 @@ async def test_whoever_speaks_from_the_past_or_of_another_is_refused(
 ) -> None:
     host = services.host()
     await stories.idle(host)
-    refusal = await refused(services, "flag-set", set_request(host, **{field: value}), Code.STALE)
+    refusal = await refused(services, "flag-set", await set_request(host, **{field: value}), Code.STALE)
     assert field.upper() in refusal.message.upper()
 
 
@@ -151,27 +164,27 @@ async def test_a_migration_that_is_not_there_has_no_flag(services: Services) -> 
     host = services.host()
     await stories.committed(host)
     await host.move("vol1", Trigger.CLEANUP)
-    await refused(services, "flag-set", set_request(host), Code.UNKNOWN_MIGRATION)
+    await refused(services, "flag-set", await set_request(host), Code.UNKNOWN_MIGRATION)
 
 
 async def test_a_damaged_journal_takes_no_flag(services: Services, broker: MemoryBroker) -> None:
     host = services.host()
     await cleanly(stories.syncing)(host)
     del broker.messages[1]
-    await refused(services, "flag-set", set_request(host, attempt=1), Code.JOURNAL_UNSOUND)
+    await refused(services, "flag-set", await set_request(host, attempt=1), Code.JOURNAL_UNSOUND)
 
 
 async def test_the_subject_names_the_migration_of_the_request(services: Services) -> None:
     host = services.host()
     await stories.idle(host)
-    await refused(services, "flag-set", set_request(host), Code.BAD_REQUEST, name="vol2")
+    await refused(services, "flag-set", await set_request(host), Code.BAD_REQUEST, name="vol2")
 
 
 async def test_the_subject_names_the_host_of_the_request(services: Services) -> None:
     """The server lets a host publish where its own name stands: a request in another's name must not pass with that."""
     host = services.host()
     await cleanly(stories.syncing)(host)
-    again = set_request(host, attempt=1)
+    again = await set_request(host, attempt=1)
     assert "host 'h2'" in (await refused(services, "flag-set", again, Code.BAD_REQUEST, sender="h2")).message
     await ask(services, "flag-set", again)
     clear = await clear_request(services, host)
@@ -199,7 +212,7 @@ async def test_no_flag_is_set_where_a_power_cut_could_take_it(services: Services
     durability = AcceptedDurability("not synced")
     recording = FaultRecording(services.wire.journal, durability, StoppedClock())
     with pytest.raises(Refusal) as caught:
-        await recording.set_flag("h1", "vol1", set_request(host))
+        await recording.set_flag("h1", "vol1", await set_request(host))
     assert caught.value.code is Code.JOURNAL_UNSYNCED
     assert await services.kinds() == ["state"]
 
@@ -216,7 +229,7 @@ async def test_a_flag_that_was_set_on_another_server_is_not_answered_for(service
 
     recording = FaultRecording(services.wire.journal, Moving(), StoppedClock())
     with pytest.raises(Refusal) as caught:
-        await recording.set_flag("h1", "vol1", set_request(host))
+        await recording.set_flag("h1", "vol1", await set_request(host))
     assert caught.value.code is Code.JOURNAL_UNSYNCED
 
 
@@ -270,7 +283,7 @@ async def test_a_clear_of_an_older_flag_is_refused(services: Services) -> None:
     host = services.host()
     await cleanly(stories.syncing)(host)
     older = (await services.ledger()).entries[1].digest
-    await ask(services, "flag-set", set_request(host, attempt=1))
+    await ask(services, "flag-set", await set_request(host, attempt=1))
     await refused(services, "flag-clear", await clear_request(services, host, set_digest=older), Code.STALE)
 
 

@@ -24,8 +24,9 @@ from tests.support.scripted_host import AT, ScriptedHost
 from tests.support.services import Services
 
 
-def _set(origin: Origin, _tail: str) -> tuple[str, object]:
-    return record_subject("flag-set", origin.host, "vol1"), SetFlagRequest(origin=replace(origin, attempt=2))
+def _set(origin: Origin, tail: str) -> tuple[str, object]:
+    request = SetFlagRequest(origin=replace(origin, attempt=2), tail_digest=tail)
+    return record_subject("flag-set", origin.host, "vol1"), request
 
 
 def _clear(origin: Origin, tail: str) -> tuple[str, object]:

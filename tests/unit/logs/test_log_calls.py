@@ -11,7 +11,8 @@ LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 ABOUT_NO_MIGRATION = {
     "run %d of host %s begins",
     "host %s serves %s",
-    "the stop was %s",
+    "the stop was clean",
+    "the stop was not clean: the error flag stays set",
     "the stop took longer than %g s; devices with requests out: %s",
     "no region maps are kept: %s: %s",
     "not admitted yet: %s",
@@ -19,11 +20,9 @@ ABOUT_NO_MIGRATION = {
     "this host can be asked by NATS only: %s",
     "device I/O is done by threads: %s",
     "%d devices are locked until the kernel has done their last requests: so is this process",
-    "it is not known when volumes were opened last: %s",
     "progress is not told: %s",
     "%s was removed by somebody else",
-    # A device does not know whose it is; the fault that follows has the migration.
-    "%s: the connection is broken: %s; %d requests were under way, %d of them may still land",
+    # Only when nothing of it can matter any more.
     "%s: closing: %s",
     # A client that has not said yet what it wants, or cannot.
     "a client gave way in its handshake: %d others are in theirs",
@@ -45,6 +44,9 @@ ABOUT_NO_MIGRATION = {
     # Of monitoring: what cannot be read says nothing of a migration but its subject.
     "the page is at %s",
     "commands are offered to whoever logs in with the access token in %s",
+    "somebody at %s has logged in, and may give commands",
+    "a log-in from %s was turned away: that is not the access token",
+    "log-ins turned away since: %d, the last from %s",
     "A message on %r is passed over: %s",
     "A record on %r is passed over: %s",
     "not everything was answered: %s",

@@ -1,5 +1,6 @@
 """What may be done about a closed volume, for everything that can be known of it."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -64,6 +65,20 @@ def test_requests_on_their_way_to_remote_devices_are_not_forgotten(known: Known)
             assert offer(choice, known).consent is Consent.REFUSED, "the word that it waits for is another"
     if known.remote and known.standing not in NOTHING_TO_CHOOSE:
         assert "dropped the old connections" in offer(Choice.GIVE_UP, known).reason
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("known", EVERYTHING, ids=_name)
+def test_a_side_that_cannot_be_opened_is_not_offered(known: Known, side: Side) -> None:
+    """What was called safe was refused when it was chosen: there was nothing to serve."""
+    without = replace(known, unusable={side: "it is gone"})
+    chosen = Choice.ADOPT_SOURCE if side is Side.SOURCE else Choice.ADOPT_TARGET
+    for before, made in zip(offers(known), offers(without), strict=True):
+        if made.choice is chosen:
+            assert made.consent is Consent.REFUSED
+            assert "it is gone" in made.reason
+        else:
+            assert made == before
 
 
 @pytest.mark.parametrize(

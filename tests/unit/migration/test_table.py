@@ -140,6 +140,11 @@ def test_the_authority_moves_only_after_a_target_flush_before_the_witness() -> N
         assert row.steps.index(Step.FLUSH_TARGET) < row.steps.index(Step.WRITE_WITNESS)
 
 
+def test_a_copy_is_in_sync_only_after_a_flush_of_the_source() -> None:
+    row = next(row for row in TRANSITIONS if row.trigger is Trigger.COPIED)
+    assert row.steps.index(Step.FLUSH_SOURCE) < row.steps.index(Step.WRITE_WITNESS)
+
+
 @pytest.mark.parametrize(
     ("state", "reads", "writes", "flushes"),
     [

@@ -14,8 +14,9 @@ from services.monitoring.picture import Durability, Link, Picture
 from shared.bus.interface import ServiceInstance
 from shared.messages.control import ListReply
 from shared.messages.host import HOST_SERVICE_NAME
-from shared.messages.status import HostView, UnlistedMigration
+from shared.messages.status import ApplicationErrorsView, HostView, RequestErrorView, UnlistedMigration
 from shared.migration.condition import WORDS, JournalCondition
+from shared.migration.devices import Side
 from shared.migration.states import State
 from tests.support.records import fault_record
 from tests.support.staged import BEGAN, World, status, view
@@ -85,6 +86,29 @@ def test_faults_are_counted_by_side_and_the_attempt_s_alone() -> None:
     assert told["cutover_faults_total"]["vol1", "target"] == 2
     assert told["cutover_attempt_faults"]["vol1", "target"] == 1
     assert told["cutover_attempt_faults"]["vol1", "source"] == 0
+
+
+TROUBLE = (
+    "vol1: the application gets errors: 7 requests failed since T, the last at T: source read at 0: EIO."
+)
+ERROR = RequestErrorView(
+    side=Side.SOURCE, operation="read", cause="EIO", errno=5, offset=0, length=4096, at="T"
+)
+ERRORS = ApplicationErrorsView(of_source=7, of_target=0, first=ERROR, last=ERROR)
+
+
+def test_errors_of_the_application_are_counted_by_side() -> None:
+    """A volume whose every request failed was open, its journal sound, and nothing else was told."""
+    picture = watched(view().host)
+    picture.told_status(status(view()), NOW)
+    picture.told_progress(view(), NOW)
+    told = scraped(picture)
+    assert told["cutover_application_errors_total"] == {("vol1", "source"): 0, ("vol1", "target"): 0}
+    assert told["cutover_application_troubled"]["vol1",] == 0
+    picture.told_progress(view(application_errors=ERRORS, application_trouble=TROUBLE), NOW)
+    told = scraped(picture)
+    assert told["cutover_application_errors_total"] == {("vol1", "source"): 7, ("vol1", "target"): 0}
+    assert told["cutover_application_troubled"]["vol1",] == 1
 
 
 def test_closed_volume_has_no_figures_that_are_not_true() -> None:

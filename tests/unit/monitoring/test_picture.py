@@ -37,6 +37,32 @@ def test_later_decision_counts_whoever_tells_it_last() -> None:
     assert frame(picture, None, "", NOW)["rows"][0]["state"] is State.TARGET_SELECTED
 
 
+TROUBLE = "vol1: the application gets errors: 1 request failed, at T: source read at 0: EIO."
+
+
+def test_application_that_gets_errors_wants_attention_and_is_told_once() -> None:
+    """The page was green while every request failed."""
+    picture = Picture("e")
+    picture.told_status(status(view(), warnings=("writes wait", TROUBLE), application_trouble=TROUBLE), NOW)
+    assert frame(picture, None, "", NOW)["rows"][0]["errors"], "state_control alone has told"
+    later = TROUBLE.replace("1 request", "2 requests")
+    picture.told_progress(view(application_trouble=later), NOW + 1)
+    told = frame(picture, None, "vol1", NOW, is_new=True)
+    assert told["rows"][0]["errors"] is True
+    assert told["detail"]["warnings"] == [later, "writes wait"]
+    picture.told_progress(view(), NOW + 2)
+    told = frame(picture, None, "vol1", NOW, is_new=True)
+    assert told["rows"][0]["errors"] is False
+    assert told["detail"]["warnings"] == ["writes wait"]
+
+
+def test_application_of_a_host_that_is_away_is_not_told_of() -> None:
+    picture = Picture("e")
+    picture.told_progress(view(application_trouble=TROUBLE), NOW)
+    picture.told_status(status(view(), host_error="its host is away", host_answers=False), NOW + 1)
+    assert frame(picture, None, "", NOW)["rows"][0]["errors"] is False
+
+
 def test_flag_follows_the_journal_at_once() -> None:
     picture, _ = told()
     uuid = "uuid-of-vol1"
@@ -119,19 +145,68 @@ def test_counters_that_began_anew_make_no_rate(then: dict[str, object]) -> None:
     assert picture.migrations["vol1"].series.last is None
 
 
-def test_silent_host_means_that_nothing_moves() -> None:
+VM = ServiceInstance(name="", instance_id="1", metadata={"host": "vm", "run": "3"})
+
+
+def reads_of(picture: Picture) -> float | None:
+    """As the page shows them."""
+    row = frame(picture, None, "", NOW)["rows"][0]
+    assert isinstance(row["reads"], float | None)
+    return row["reads"]
+
+
+def test_silent_host_that_can_be_heard_means_that_nothing_moves() -> None:
     picture, world = told()
     world.go_on()
     heard = picture.migrations["vol1"].view_heard
     picture.passed(heard + 1)
-    assert picture.migrations["vol1"].series.last.reads_per_s > 0  # type: ignore[union-attr]
+    assert reads_of(picture)
+    picture.passed(heard + 3.5)
+    assert reads_of(picture), "nobody has heard the host since"
+    picture.told_instances({HOST_SERVICE_NAME: (VM,)}, heard + 4)
     version = picture.version
     picture.passed(heard + 5)
-    assert picture.migrations["vol1"].series.last.reads_per_s == 0  # type: ignore[union-attr]
+    assert reads_of(picture) == 0
     assert picture.version > version
     version = picture.version
     picture.passed(heard + 6)
     assert picture.version == version  # and is told once
+
+
+@pytest.mark.parametrize("is_nats_away", [True, False])
+def test_silence_of_a_host_that_cannot_be_heard_is_no_rest(*, is_nats_away: bool) -> None:
+    """Cause: three seconds without a word were taken for rest. Failing, the page tells 0 IOPS of applications that go on."""
+    picture, world = told()
+    world.go_on()
+    heard = picture.migrations["vol1"].view_heard
+    if is_nats_away:
+        picture.told_link(Link(is_connected=False, since=heard))
+    else:
+        picture.told_instances({HOST_SERVICE_NAME: ()}, heard + 3)
+    picture.passed(heard + 5)
+    row = frame(picture, None, "", NOW)["rows"][0]
+    assert (row["reads"], row["writes"], row["rate"], row["eta"]) == (None, None, None, None)
+    detail = frame(picture, None, "vol1", NOW, is_new=True)["detail"]
+    assert detail["points"][-1][1:] == [None] * 5
+    assert (detail["read_bytes"], detail["read_latency"]) == (None, None)
+    version = picture.version
+    picture.passed(heard + 6)
+    assert picture.version == version  # and is told once
+    picture.told_link(Link(is_connected=True, since=heard + 60))
+    picture.told_instances({HOST_SERVICE_NAME: (VM,)}, heard + 61)
+    picture.passed(heard + 61)
+    assert reads_of(picture) is None, "it has had no time yet to tell what moves"
+    world.go_on(61.5)
+    assert reads_of(picture)
+    assert 0 not in [point[2] for point in frame(picture, None, "vol1", NOW, is_new=True)["detail"]["points"]]
+
+
+def test_what_was_told_once_has_no_rates_before_its_host_was_silent() -> None:
+    picture, _ = told()
+    assert reads_of(picture) is None
+    picture.told_instances({HOST_SERVICE_NAME: (VM,)}, NOW + 4)
+    picture.passed(NOW + 5)
+    assert reads_of(picture) == 0
 
 
 def test_fault_that_is_pending_and_then_recorded_is_one_fault() -> None:

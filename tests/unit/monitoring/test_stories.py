@@ -4,14 +4,15 @@ from typing import get_args
 
 import pytest
 
+from services.monitoring.picture import Picture
 from services.monitoring.stories import Telling, Tone, story_of
 from services.monitoring.times import duration_words, seconds_of
 from shared.migration.devices import Side
 from shared.migration.records import AnyRecord
 from shared.migration.states import State
-from shared.migration.table import TRANSITIONS
-from shared.migration.verdicts import VERDICTS, Remedy
-from tests.support.records import ONE_OF_EACH, fault_record, state_record
+from shared.migration.table import TRANSITIONS, Trigger
+from shared.migration.verdicts import VERDICTS, Label, Remedy
+from tests.support.records import ONE_OF_EACH, fault_record, state_record, tombstone
 
 
 def test_every_kind_of_record_has_a_story() -> None:
@@ -37,6 +38,50 @@ def test_every_verdict_that_records_a_transition_has_words_of_its_own() -> None:
             story = story_of(state_record(trigger=verdict.label, state=State.SETUP))
             assert story.tone is Tone.TROUBLE
             assert not story.title.startswith("Now ")
+
+
+def test_every_verdict_that_records_nothing_else_has_words_for_the_opening() -> None:
+    for verdict in VERDICTS:
+        if verdict.admit and not verdict.remedies:
+            assert story_of(state_record(trigger=verdict.label)).title == "Opened again"
+
+
+_BACK = [
+    (Trigger.ABORT, State.SETUP),
+    (Trigger.TARGET_FAULT, State.SETUP),
+    (Label.FAULTED, State.SETUP),
+    (Label.UNCLEAN, State.SETUP),
+]
+
+
+@pytest.mark.parametrize(("trigger", "state"), _BACK)
+def test_source_that_has_failed_itself_is_not_told_as_the_way_on(trigger: str, state: State) -> None:
+    """«The application goes on with the source, which has everything» was told of one whose every request failed."""
+    records = (
+        state_record(trigger="sync", state=State.SYNCING),
+        fault_record(side=Side.SOURCE),
+        state_record(trigger=trigger, state=state),
+        state_record(trigger="sync", state=State.SYNCING, attempt=2),
+        state_record(trigger=trigger, state=state, attempt=2),
+    )
+    telling = Telling()
+    _, _, failed, _, well = (telling.tell(record).text for record in records)
+    picture = Picture("e")
+    for record in records:
+        picture.told_record(record)
+    past = Picture("e")
+    past.told_past(records)
+    for told in (picture, past):
+        stories = [event.story.text for event in told.events if event.story.trigger == trigger]
+        assert ["the application may get errors" in text for text in stories] == [True, False]
+    assert "the application may get errors" in failed
+    assert "the application may get errors" not in well
+
+
+def test_migration_that_was_given_up_is_not_told_as_one_that_came_to_its_end() -> None:
+    given_up, cleaned_up = story_of(tombstone(given_up=True)), story_of(tombstone())
+    assert (given_up.title, cleaned_up.title) == ("Given up", "Cleaned up")
+    assert "keeps the data" not in given_up.text
 
 
 def test_state_that_a_newer_version_explains_otherwise_is_told_all_the_same() -> None:

@@ -42,8 +42,34 @@ async def test_sync_comes_after_the_writes_and_its_failure_is_told(
     monkeypatch.setattr(os, "fdatasync", sync)
     with pytest.raises(OSError, match="Input/output"):
         await file.write([(2, b"ab")])
-    assert seen == [b"\0\0ab\0\0\0\0"]
+    assert [content[:8] for content in seen] == [b"\0\0ab\0\0\0\0"]
     await file.close()
+
+
+@pytest.mark.parametrize("way", ["unpacked", "put in its place", "its inode's number used again"])
+async def test_copy_that_a_backup_has_kept_is_not_read(tmp_path: Path, way: str) -> None:
+    """It is whole, and of the same run and attempt; what was written since is not in it."""
+    maps, path = MapDirectory(tmp_path), tmp_path / "vol1.1-0.map"
+    file = await maps.create("vol1.1-0", bytes(8))
+    content = path.read_bytes()
+    await file.write([(0, b"\1")])
+    await file.close()
+    if way == "unpacked":
+        path.unlink()
+        path.write_bytes(content)
+    elif way == "put in its place":
+        (tmp_path / "restored").write_bytes(content)
+        (tmp_path / "restored").replace(path)
+    else:
+        number = path.stat().st_ino
+        path.unlink()
+        while True:
+            path.write_bytes(content)
+            if path.stat().st_ino == number:
+                break
+            path.rename(tmp_path / f"other-{path.stat().st_ino}")
+    with pytest.raises(OSError, match="a copy of what was written"):
+        await maps.read("vol1.1-0")
 
 
 async def test_a_file_that_could_not_be_made_durable_is_not_in_use(

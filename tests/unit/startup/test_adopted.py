@@ -50,6 +50,32 @@ async def test_the_word_stands_in_place_of_a_witness(
     assert admission.label in {Label.IDLE, Label.IDLE_FLAGGED, Label.DONE, Label.DONE_FLAGGED}
 
 
+async def test_the_word_does_not_stand_in_place_of_a_witness_that_nobody_could_read(
+    services: Services,
+) -> None:
+    """It had moved to the target while the journal was away. Failing, the one or the other is believed, and nobody told of it."""
+    host = services.host()
+    await stories.target_selected(host)
+    witness = host.witnesses["vol1"]
+    host.witnesses["vol1"] = replace(
+        witness,
+        state=State.COMMITTED,
+        authority=Side.TARGET,
+        decision=witness.decision + 2,
+        operation_id="op-unheard",
+    )
+    await adopt(services, Side.SOURCE)
+    before = await services.kinds()
+    (closed,) = (await services.admit(host)).closed
+    assert closed.code == Code.NOT_ADMITTED
+    assert "has decided committed with authority target" in closed.message
+    assert await services.kinds() == before
+    for number in (2, 3):
+        await adopt(services, Side.TARGET, operation=f"op-adopt-{number}")
+    (admission,) = (await services.admit(host)).admitted
+    assert (admission.state, admission.authority) == (State.COMMITTED, Side.TARGET)
+
+
 async def test_the_word_ends_where_something_is_cloned_again(services: Services) -> None:
     host = services.host()
     await stories.syncing(host)
@@ -61,6 +87,29 @@ async def test_the_word_ends_where_something_is_cloned_again(services: Services)
     host.witnesses.clear()
     reply = await services.admit(host, run=3)
     assert [each.code for each in reply.closed] == [Code.NOT_ADMITTED]
+
+
+@pytest.mark.parametrize("authority", Side)
+@pytest.mark.parametrize("witness", ["none", "old"])
+async def test_the_word_stands_where_nothing_but_openings_came_after_it(
+    services: Services, authority: Side, witness: str
+) -> None:
+    """Each start leaves one, also one that dies before the host has written its witness. Failing, the word is needed again."""
+    host = services.host()
+    await cleanly(stories.target_selected)(host)  # so that nothing else of a start is on record
+    if witness == "none":
+        host.witnesses.clear()
+    await adopt(services, authority)
+    first, second = [(await services.admit(host, run=run)).admitted[0] for run in (2, 3)]
+    assert (
+        (first.state, first.authority) == (second.state, second.authority) == (STATES[authority], authority)
+    )
+    assert not first.is_witness_believed
+    assert not second.is_witness_believed
+    host.run = 3
+    host.adopt(second)
+    (admission,) = (await services.admit(host, run=4)).admitted
+    assert admission.is_witness_believed
 
 
 async def _taken_over(services: Services) -> tuple[ScriptedHost, ScriptedHost]:

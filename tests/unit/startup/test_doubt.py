@@ -17,13 +17,13 @@ from shared.messages.admission import (
 from shared.messages.recording import StoredReply
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
-from shared.migration.records import RepairRecord
+from shared.migration.records import RepairRecord, TombstoneRecord
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import Flag, State
 from shared.migration.table import Trigger
 from shared.migration.verdicts import Label
 from tests.support import stories
-from tests.support.scripted_host import ScriptedHost, device
+from tests.support.scripted_host import AT, ScriptedHost, device
 from tests.support.services import Services
 from tests.support.stories import Story, cleanly
 
@@ -458,7 +458,7 @@ async def test_a_name_that_is_used_again_is_another_migration(services: Services
     await host.set_up("vol1", "u2", "op-again")
     assert (await services.admit(host)).admitted[0].uuid == "u2"
     host.witnesses["vol1"] = old
-    assert (await services.admit(host)).admitted[0].uuid == "u2", (
+    assert (await services.admit(host, run=3)).admitted[0].uuid == "u2", (
         "that was never cloned, and needs no witness"
     )
 
@@ -483,3 +483,28 @@ async def test_the_request_names_the_host_of_the_subject(services: Services) -> 
             admission_subject("h1"), AdmissionRequest(host="h2", run=1), AdmissionReply, timeout_s=1
         )
     assert caught.value.code is Code.BAD_REQUEST
+
+
+async def test_migration_that_is_given_up_while_it_is_judged_is_judged_anew(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator does not wait for a host to start. Failing, startup calls it a defect of its own, and nothing is admitted."""
+    host = services.host()
+    await stories.back_in_setup_with_the_flag_set(host)
+    clear_flag = Owners.clear_flag
+
+    async def given_up_meanwhile(owners: Owners, ledger: Ledger) -> StoredReply:
+        stored = await clear_flag(owners, ledger)
+        now = await services.ledger()
+        tombstone = TombstoneRecord(
+            migration="vol1", uuid=str(now.uuid), attempt=now.attempt, host="h1", run=now.run, decision=now.decision + 1,
+            operation_id="op-give-up", recorded_at=AT, state=State.SETUP,
+        )  # fmt: skip
+        await services.wire.journal.append(tombstone, now.tail)
+        return stored
+
+    monkeypatch.setattr(Owners, "clear_flag", given_up_meanwhile)
+    with pytest.raises(Refusal, match="was removed while it was judged"):
+        await services.admit(host)
+    reply = await services.admit(host)
+    assert (reply.admitted, reply.closed, reply.removed) == ((), (), ("vol1",))

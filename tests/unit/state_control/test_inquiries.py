@@ -20,6 +20,7 @@ from shared.messages.control import (
     control_subject,
 )
 from shared.messages.host import ClosedView
+from shared.messages.standing import gone_back
 from shared.messages.status import JournalWait, MigrationStatus
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
@@ -27,6 +28,7 @@ from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from shared.migration.table import Trigger
 from tests.support import stories
+from tests.support.records import adopted_by
 from tests.support.scripted_host import ScriptedHost
 from tests.support.services import Services
 
@@ -272,6 +274,33 @@ async def test_volume_whose_name_the_journal_gave_to_another_is_not_to_be_restar
     assert "`cutover cleanup vol1` ends the other one" in unlisted.warnings[0]
 
 
+async def test_volume_that_was_given_to_another_host_and_is_still_open_is_told_of(services: Services) -> None:
+    """Cause: both hosts wrote to the devices, and no answer said so."""
+    host, other = services.host(), services.host(name="h2")
+    await stories.syncing(host)
+    ledger = await services.ledger()
+    await services.wire.journal.append(adopted_by(other.name, ledger), ledger.tail)
+    async with up(services, host), up(services, other):
+        reply = await listed(services)
+    assert [each.host for each in reply.migrations] == ["h2"]
+    (unlisted,) = reply.unlisted
+    assert (unlisted.host, unlisted.journal_condition) == ("h1", JournalCondition.GIVEN_AWAY)
+    assert "Host 'h1' still has 'vol1' open, and the journal gives it to host 'h2'" in unlisted.warnings[0]
+    assert reply.warnings == unlisted.warnings
+
+
+async def test_volume_that_a_later_run_of_its_host_has_too_is_told_of(services: Services) -> None:
+    host = services.host()
+    await stories.idle(host)
+    await services.admit(host, run=2)
+    async with up(services, host):  # run 1, which was cut off meanwhile
+        reply = await listed(services)
+    (status,) = reply.migrations
+    assert status.journal_condition is JournalCondition.LATER_RUN
+    assert "Run 1 of host 'h1' still has 'vol1' open, and the journal gives it to run 2" in status.warnings[0]
+    assert status.allowed == ()
+
+
 @pytest.mark.parametrize(
     ("uuid", "told"), [("u1", [("h1", JournalCondition.ANOTHER)]), ("u2", []), (None, [])]
 )
@@ -319,3 +348,17 @@ async def test_journal_that_has_gone_back_allows_only_the_way_out(
         status = await query(services)
     assert status.journal_condition is JournalCondition.GONE_BACK
     assert status.allowed == ("abort",)
+
+
+async def test_what_the_host_says_as_the_journal_shows_it_is_said_once(services: Services) -> None:
+    """Cause: both found that the journal had gone back, and `query` had the same sentence two times in a row."""
+    await stories.syncing(services.host())
+    sentence = gone_back("vol1", "host 'h1'").message
+    told = Picture(
+        ledger=await services.ledger(), run=1, has_gone_back=True, host_warnings=(sentence, "Another.")
+    )
+    assert status_of(told, warnings=("It is away.",), now="now").warnings == (
+        sentence,
+        "It is away.",
+        "Another.",
+    )

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from services.state_control.adoption import decide_adoption, decide_burial, decide_mending
+from services.state_control.describing import choice_views
 from services.state_control.knowledge import Knowledge
 from shared.bus.memory import MemoryBroker
 from shared.messages.admission import WitnessView
 from shared.messages.host import HostStatusReply
 from shared.messages.recording import DecisionRequest, StoredReply, decision_subject
-from shared.messages.recovery import ExamineReply
+from shared.messages.recovery import ExamineReply, Finding
 from shared.migration.devices import Side
 from shared.migration.records import ADOPTED, IntentRecord, RepairRecord, StateRecord, TombstoneRecord
 from shared.migration.recovery import Held, Standing
@@ -147,6 +148,28 @@ async def test_a_journal_that_went_back_is_outweighed_by_the_newest_witness(
     assert "gone back" in knowledge.tellings()[0].doubt
 
 
+async def test_a_side_whose_device_is_another_is_refused_with_the_words_of_its_host(
+    services: Services,
+) -> None:
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    changed = Finding(usable=False, code=Code.DEVICE_CHANGED, message="The source /s is another.")
+    knowledge = replace(
+        await know(services, host, host.witnesses["vol1"]),
+        examined=ExamineReply(witness=host.witnesses["vol1"], source=changed, target=Finding(usable=True)),
+    )
+    made = {each.choice: each for each in choice_views(knowledge, None)}
+    assert (made["adopt-source"].consent, made["adopt-source"].reason) == (
+        "refused",
+        "The source /s is another",
+    )
+    assert made["adopt-target"].consent == "safe"
+    with pytest.raises(Refusal) as caught:
+        knowledge.refuse_unusable(Side.SOURCE)
+    assert (caught.value.code, caught.value.message) == (Code.DEVICE_CHANGED, changed.message)
+    knowledge.refuse_unusable(Side.TARGET)
+
+
 # ------------------------------------------------------------------ the word as records
 
 
@@ -193,7 +216,9 @@ async def test_a_damaged_chain_goes_on_by_the_word(services: Services, broker: M
     ledger = await services.ledger()
     assert ledger.broken is None
     assert isinstance(decide_adoption(knowledge, Side.SOURCE, "op", ledger, StoppedClock()), StateRecord)
-    assert isinstance(decide_burial(knowledge, "op", ledger, StoppedClock()), TombstoneRecord)
+    burial = decide_burial(knowledge, "op", ledger, StoppedClock())
+    assert isinstance(burial, TombstoneRecord)
+    assert burial.given_up
 
 
 async def test_a_host_cannot_speak_as_the_operator(services: Services) -> None:

@@ -135,6 +135,35 @@ async def test_second_read_has_its_own_time() -> None:
     assert bench.volume.overdue.on_target(5) is None
 
 
+async def test_zeroes_that_go_on_in_instalments_are_not_overdue() -> None:
+    """A device that did each of them at once was taken for one that hangs, because there were many."""
+    bench = Bench(State.TARGET_SELECTED)
+    zero = bench.ask(Kind.ZERO)
+    overdue = bench.volume.overdue
+    for _ in range(5):
+        overdue.count()
+        overdue.source_went_on(zero)
+    assert overdue.on_target(5) is zero, "the source's instalments are not the target's"
+    assert overdue.on_source(5) is None
+    overdue.target_went_on(zero)
+    assert overdue.on_target(5) is None
+    for _ in range(5):
+        overdue.count()
+    assert overdue.on_source(6) is zero, "it has stopped going on"
+
+
+async def test_instalments_of_each_side_are_told_to_the_volume() -> None:
+    bench = Bench(State.TARGET_SELECTED)
+    zero = bench.ask(Kind.ZERO)
+    for _ in range(5):
+        bench.volume.overdue.count()
+    bench.source.pending[0].went_on(zero)
+    assert bench.volume.overdue.on_source(5) is None
+    assert bench.volume.overdue.on_target(5) is zero
+    bench.target.pending[0].went_on(zero)
+    assert bench.volume.overdue.on_target(5) is None
+
+
 async def test_advice_is_answered_when_its_side_leaves() -> None:
     bench = Bench(State.TARGET_SELECTED)
     advice = bench.ask(Kind.CACHE)
@@ -159,16 +188,61 @@ async def test_unaligned_write_waits_for_memory() -> None:
     assert bench.source.content[99:111] == b"\0" + bytes([9]) * 10 + b"\0"
 
 
-async def test_unaligned_write_reads_around_it_from_the_side_that_still_can() -> None:
+async def test_unaligned_write_fails_where_the_source_cannot_be_read_around_it() -> None:
+    """What the target has there is not what the source has, if either has lost a write; so nothing is written anywhere."""
     bench = Bench(State.SOURCE_SELECTED, alignment=512)
     write = bench.write(offset=100, length=10, value=9)
-    await finish(bench.source, "read", errno.EIO)
     await finish(bench.target, "read")
-    await finish(bench.source, "write")
-    await finish(bench.target, "write")
+    await finish(bench.source, "read", errno.EIO)
     assert bench.answered == [write]
-    assert not write.error
-    assert bench.source.content == bench.target.content
+    assert write.error == errno.EIO
+    assert [failure.operation for failure in bench.heard.source_failures] == ["read"]
+    assert not bench.target.pending
+
+
+async def test_unaligned_write_goes_on_without_a_target_that_cannot_be_read_around_it() -> None:
+    bench = Bench(State.SOURCE_SELECTED, alignment=512)
+    write = bench.write(offset=100, length=10, value=9)
+    await finish(bench.source, "read")
+    await finish(bench.target, "read", errno.EIO)
+    await finish(bench.source, "write")
+    assert not bench.answered, "the decision about the target is still to come"
+    bench.volume.failover.answer_withheld()
+    assert (bench.answered, write.error) == ([write], 0)
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["the authority moves", "it stays"])
+async def test_unaligned_write_asks_for_the_authority_to_move_where_the_source_cannot_be_read_around_it(
+    moves: bool,
+) -> None:
+    bench = Bench(State.TARGET_SELECTED, alignment=512)
+    write = bench.write(offset=100, length=10, value=9)
+    await finish(bench.target, "read")
+    await finish(bench.source, "read", errno.EIO)
+    await finish(bench.target, "write")
+    assert not bench.answered
+    if moves:
+        bench.volume.failover.drop(Side.SOURCE, withhold=False)
+        bench.volume.failover.answer_withheld()
+        assert (bench.answered, write.error) == ([write], 0)
+        assert bench.target.content[99:111] == b"\0" + bytes([9]) * 10 + b"\0"
+    else:
+        bench.volume.failover.keep_authority()
+        bench.volume.failover.answer_withheld()
+        bench.volume.failover.settle(write)
+        assert (bench.answered, write.error) == ([write], errno.EIO)
+
+
+async def test_unaligned_write_does_not_wait_for_a_side_that_has_left() -> None:
+    bench = Bench(State.SYNCING, alignment=512)
+    write = bench.write(offset=100, length=10, value=9)
+    await finish(bench.source, "read")
+    bench.volume.failover.drop(Side.TARGET, withhold=True)
+    await finish(bench.source, "write")
+    bench.volume.failover.answer_withheld()
+    assert (bench.answered, write.error) == ([write], 0)
+    await finish(bench.target, "read")
+    assert bench.source.content[99:111] == b"\0" + bytes([9]) * 10 + b"\0"
 
 
 async def test_write_is_answered_only_when_both_sides_have_it() -> None:

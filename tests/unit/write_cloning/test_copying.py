@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 import pytest
 
@@ -34,6 +34,17 @@ def _copier(
         region_size_bytes=REGION,
         throttle=throttle or Throttle(),
         io_timeout_s=io_timeout_s,
+    )
+
+
+def _copied_again(
+    source: MemoryDevice, target: MemoryDevice, pool: BufferPool, is_wanted: Callable[[], bool] = lambda: True
+) -> Coroutine[object, object, int]:
+    def flush_failed(error: int) -> None:
+        raise AssertionError(f"a flush of the source failed with {error}")
+
+    return copy_again(
+        source, target, 0, source.size_bytes, pool, is_wanted=is_wanted, flush_failed=flush_failed
     )
 
 
@@ -117,9 +128,10 @@ async def test_repair_leaves_a_target_alone_that_was_dropped_meanwhile() -> None
     wanted = True
     pool = BufferPool(4 << 20)
     async with asyncio.TaskGroup() as tasks:
-        copying = tasks.create_task(copy_again(source, target, 0, size, pool, lambda: wanted))
+        copying = tasks.create_task(_copied_again(source, target, pool, lambda: wanted))
         await turn()
         await finish(source, "read")
+        await finish(source, "flush")
         await finish(target, "write")
         wanted = False
         await finish(source, "read")
@@ -133,12 +145,13 @@ async def test_repair_waits_for_memory_rather_than_give_the_target_up() -> None:
     pool = BufferPool(4096)
     hoard = pool.take(4096)
     async with asyncio.TaskGroup() as tasks:
-        copying = tasks.create_task(copy_again(source, target, 0, 4096, pool, lambda: True))
+        copying = tasks.create_task(_copied_again(source, target, pool))
         await turn()
         assert not copying.done()
         hoard.release()
         await turn()
         await finish(source, "read")
+        await finish(source, "flush")
         await finish(target, "write")
     assert copying.result() == 0
     assert target.content == source.content

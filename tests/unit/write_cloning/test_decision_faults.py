@@ -50,6 +50,24 @@ async def test_target_fault_while_a_decision_is_written_keeps_the_target_out(
         assert [fault.side for fault in ledger.all_faults] == [Side.TARGET]
 
 
+async def test_fault_while_a_sync_is_written_is_of_the_attempt_that_begins() -> None:
+    """The journal took none of the attempt before, once it recorded the new one: the host could never be started again."""
+    async with standing_host(State.SETUP) as house:
+
+        async def fail_meanwhile() -> None:
+            # As a repair does that began in the attempt before, and learns only now that the source cannot be flushed.
+            house.migration.source_failed(Failure.of_flush(Side.SOURCE, errno.EIO))
+
+        async def arm() -> None:
+            house.storage.before_put = fail_meanwhile
+
+        house.before["sync", Step.WRITE_WITNESS] = arm
+        await house.ask("sync")
+        ledger = await house.settled(State.SYNCING)
+        assert [(fault.side, fault.attempt) for fault in ledger.all_faults] == [(Side.SOURCE, 1)]
+        assert ledger.attempt == 1
+
+
 async def test_target_that_fails_while_a_commit_is_written_fails_the_application() -> None:
     """The commit may be past its point by then, so that the target has taken over."""
     async with standing_host(State.TARGET_SELECTED) as house:
@@ -89,6 +107,28 @@ async def test_write_that_both_sides_fail_while_a_commit_is_written_is_an_error(
         assert await house.answer(writes[0]) == errno.EIO
 
 
+async def test_authority_does_not_move_to_a_target_that_is_being_copied_to_again() -> None:
+    """What was asked of the target then may land at any time, and nothing would be left that keeps newer writes from it."""
+    async with standing_host(State.TARGET_SELECTED) as house:
+
+        async def fail() -> None:
+            await house.fill_the_disk()
+            house.target.hanging.add("write")
+
+        house.source.failing["write"] = errno.EIO
+        house.before["source-fault", Step.WRITE_WITNESS] = fail
+        write = house.write(8)
+        await house.until(lambda: house.target.hanging and house.target.pending)
+        assert house.migration.apparatus.volume.failover.is_repairing
+        with pytest.raises(Refusal) as refusal:
+            await house.ask("commit")
+        assert refusal.value.code is Code.BUSY
+        assert house.witness.authority is Side.SOURCE
+        house.target.let_go()
+        assert await house.answer(write) == errno.EIO
+        assert house.target.content == house.source.content
+
+
 @pytest.mark.parametrize(("state", "command"), _COMMANDS)
 async def test_target_that_cannot_be_flushed_or_written_before_the_decision_refuses_it(
     state: State, command: str
@@ -100,7 +140,7 @@ async def test_target_that_cannot_be_flushed_or_written_before_the_decision_refu
             house.write(7, offset=8192)
             await asyncio.sleep(0.01)
 
-        first = Step.HOLD_WRITES if command == "select-source" else Step.FLUSH_TARGET
+        first = Step.FLUSH_SOURCE if command == "select-source" else Step.FLUSH_TARGET
         house.before[command, first] = fail
         with pytest.raises(Refusal) as refusal:
             await house.ask(command)

@@ -1,14 +1,21 @@
 """The witness names the map that is trusted, in the same write as the decision, and none where a decision ends its use."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
-from services.write_cloning.volume.marks import CLEAN
+from services.write_cloning.executor import Decision
+from services.write_cloning.host import Host
+from services.write_cloning.map_takeover import taken_over
+from services.write_cloning.volume.marks import CLEAN, DUE
+from services.write_cloning.witness import Witness
+from shared.messages.admission import Admission
+from shared.migration.devices import Side
 from shared.migration.refusals import Refusal
-from shared.migration.states import State
-from shared.migration.table import Step
-from tests.support.standing_host import NAME, REGION, SIZE, standing_host
+from shared.migration.states import Flag, State
+from shared.migration.table import Facts, Step, Trigger, decide
+from tests.support.standing_host import NAME, REGION, SIZE, StandingHost, standing_host
 
 CLONING = [State.SYNCING, State.SOURCE_SELECTED, State.TARGET_SELECTED]
 
@@ -81,3 +88,57 @@ async def test_what_is_set_up_anew_under_an_old_name_inherits_no_map() -> None:
     async with standing_host() as house:
         assert house.witness.region_map == ""
         assert house.migration.apparatus.maps.full_because == "nothing has been copied yet"
+
+
+def admission_to_setup(earlier: Witness) -> Admission:
+    return Admission(
+        migration=NAME,
+        uuid=earlier.uuid,
+        label="unclean",
+        state=State.SETUP,
+        authority=Side.SOURCE,
+        attempt=earlier.attempt,
+        decision=earlier.decision + 1,
+        tail_digest=earlier.tail_digest,
+        flag_digest="",
+        source_faults=0,
+        target_faults=0,
+        devices=earlier.devices,
+        reason="",
+        is_witness_believed=True,
+    )
+
+
+async def after_an_unclean_stop(house: StandingHost) -> Host:
+    """The next run, back in `setup`, with a map that says that nothing differs."""
+    await house.migration.apparatus.maps.save(house.migration._map_decisions.distrust)
+    host = Host(replace(house.around, run=2))
+    await host._open(admission_to_setup(house.witness), house.witness)
+    return host
+
+
+@pytest.mark.parametrize("map_writes_failing", [1, 0])
+async def test_sync_that_neither_map_nor_witness_took_trusts_no_map_that_records_nothing(
+    map_writes_failing: int,
+) -> None:
+    """A map that was given up for a `sync` that did not come about stayed in the witness: later writes went into no map."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        host = await after_an_unclean_stop(house)
+        migration = host.find(NAME)
+        assert migration.witness.region_map == migration.apparatus.maps.map_id != ""
+        house.maps.fails = map_writes_failing
+        house.storage.puts_to_fail = 1
+        row = decide(Facts(state=State.SETUP, flag=Flag.SET), Trigger.SYNC)
+        with pytest.raises(Refusal):
+            await migration._executor.carry_out(
+                Decision(row=row, operation_id="o", attempt=2, flag_digest="f2")
+            )
+        migration.apparatus.volume.release()
+        assert await house.answer(house.write(offset=REGION)) == 0
+        (on_disk,), _ = await house.around.witnesses.read_all()
+        again = await taken_over(
+            admission_to_setup(on_disk), on_disk, files=house.maps, region_size_bytes=REGION, run=3
+        )
+        assert again.full_because or again.marks.states[1] == DUE
+        assert bool(again.full_because) == bool(map_writes_failing)
+        await host.release()

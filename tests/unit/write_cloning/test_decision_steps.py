@@ -204,8 +204,9 @@ async def test_host_says_that_it_is_being_entered_from_the_look_at_the_flag_to_t
 async def _flagged(house: StandingHost) -> EnterRequest:
     """The flag is set for the first attempt, and the host has not been asked yet."""
     origin = replace(origin_of(house.witness), attempt=1, operation_id="sync-1:flag")
+    request = SetFlagRequest(origin=origin, tail_digest=house.witness.tail_digest)
     flag = await house.operator.request(
-        record_subject("flag-set", origin.host, NAME), SetFlagRequest(origin=origin), StoredReply, timeout_s=5
+        record_subject("flag-set", origin.host, NAME), request, StoredReply, timeout_s=5
     )
     return EnterRequest(uuid=house.witness.uuid, attempt=1, flag_digest=flag.digest, operation_id="sync-1")
 

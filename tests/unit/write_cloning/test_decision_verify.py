@@ -85,6 +85,37 @@ async def test_source_that_cannot_be_read_is_a_source_fault_and_nothing_is_verif
         assert {(fault.side, fault.operation) for fault in ledger.faults} == {(Side.SOURCE, "read")}
 
 
+@pytest.mark.parametrize("state", _IN_SYNC)
+async def test_target_is_not_blamed_for_what_the_source_has_lost(state: State) -> None:
+    """A cache that could not write back gives old data, and the next flush alone tells. The target has the write."""
+    async with standing_host(state) as house:
+        old = bytes(house.source.content[:4096])
+        assert await house.answer(house.write(7)) == 0
+        house.source.content[:4096] = old
+        house.source.failing["flush"] = errno.EIO
+        await house.ask("verify")
+        now = await ended(house)
+        assert now.outcome is Outcome.INCOMPLETE
+        assert "the source, which may have lost writes, could not be flushed: EIO" in now.detail
+        if state is State.SOURCE_SELECTED:
+            await house.ask("select-target")
+        await house.until(lambda: house.migration.reporter.is_settled)
+        ledger = await house.settled(State.TARGET_SELECTED)
+        assert {(fault.side, fault.operation) for fault in ledger.all_faults} == {(Side.SOURCE, "flush")}
+        assert await house.read_byte() == 7
+
+
+async def test_source_that_is_slow_to_flush_blames_nobody() -> None:
+    async with standing_host(State.SOURCE_SELECTED, io_timeout_s=0.05) as house:
+        house.target.content[5000] ^= 1
+        house.source.hanging.add("flush")
+        await house.ask("verify")
+        now = await ended(house)
+        assert (now.outcome, "could not be flushed: timeout" in now.detail) == (Outcome.INCOMPLETE, True)
+        house.source.let_go()
+        assert not (await house.ledger()).all_faults
+
+
 async def test_witness_that_cannot_be_written_leaves_nothing_verified() -> None:
     async with standing_host(State.SOURCE_SELECTED) as house:
         house.storage.puts_to_fail = 1

@@ -104,15 +104,23 @@ def test_operators_word_ends_every_doubt() -> None:
 
 @pytest.mark.parametrize(
     ("given_for", "is_believed"),
-    [(None, True), ("7.12.1", True), ("7.12.0", False), ("7.11.1", False), ("7", False), ("", False)],
+    [
+        (None, True),
+        ("u.7.12.1", True),
+        ("u.7.12.0", False),
+        ("u.7.11.1", False),
+        ("v.7.12.1", False),
+        ("u.7", False),
+        ("", False),
+    ],
 )
 def test_word_is_believed_for_the_doubt_that_it_was_given_for(
     given_for: str | None, is_believed: bool
 ) -> None:
     request = HostCommand(uuid="u", operation_id="o", doubt=given_for)
     if is_believed:
-        refuse_other_doubt("vol1", request, doubt_of(7, 12, 1))
+        refuse_other_doubt("vol1", request, doubt_of("u", 7, 12, 1))
         return
     with pytest.raises(Refusal) as refused:
-        refuse_other_doubt("vol1", request, doubt_of(7, 12, 1))
+        refuse_other_doubt("vol1", request, doubt_of("u", 7, 12, 1))
     assert refused.value.code is Code.STALE

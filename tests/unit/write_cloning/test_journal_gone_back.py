@@ -38,7 +38,7 @@ async def query(house: StandingHost) -> MigrationStatus:
 async def test_a_decision_of_the_host_itself_waits() -> None:
     async with gone_back() as house:
         await house.ask("resume")
-        await house.until(lambda: house.migration.journal_trouble)
+        await house.until(lambda: house.migration.journal.trouble)
         assert house.witness.state is State.SYNCING
         assert await house.answer(house.write()) == 0
 

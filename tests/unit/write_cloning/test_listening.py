@@ -1,19 +1,22 @@
 """The sockets that volumes are served on, as configured and as left by a parent."""
 
+import os
 import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.write_cloning.export.listener import Listener, listen_tcp, listen_unix
-from services.write_cloning.listening import open_listeners, tls_of
+from services.write_cloning.listening import check_places, open_listeners, tls_of
 from services.write_cloning.offering import export_uri
 from shared.clock import SystemClock
+from shared.config.load import ConfigError
 from shared.config.model import OPEN_TO_EVERYONE, NbdConfig
 from shared.migration.refusals import Code, Refusal
-from tests.support.certificates import Pki
+from tests.support.certificates import NOT_YET, Pki, write, write_key
 
 USUAL = "usual.sock"
 
@@ -59,6 +62,27 @@ def test_account_of_nobody_is_told_by_its_key_alone(short_path: Path) -> None:
     assert caught.value.message == "nbd.socket_owner: there is no user named 'nosuch'."
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"socket_group": "nosuch"}, r"^nbd\.socket_group: there is no group named 'nosuch'\.$"),
+        (
+            {"listen": ("unix:///no/such/s",)},
+            r"^nbd\.listen: unix:///no/such/s .*: there is no folder /no/such\.$",
+        ),
+    ],
+)
+def test_what_no_start_mends_is_a_mistake_of_the_configuration(
+    given: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failing, systemd starts the host again and again, which waits for NATS each time before it says why."""
+    with pytest.raises(ConfigError, match=why):
+        check_places(NbdConfig(**given))
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    check_places(NbdConfig(**given))
+
+
 def test_sockets_that_were_opened_before_one_that_cannot_be_are_closed(short_path: Path) -> None:
     config = NbdConfig(listen=(f"unix://{short_path}/a", f"unix://{short_path}/none/b"))
     with pytest.raises(Refusal, match="cannot be listened on: there is no folder"):
@@ -98,10 +122,29 @@ def test_tls_is_there_if_files_are_named(pki: Pki) -> None:
         assert tls is not None
 
 
-def test_files_that_will_not_do_are_a_refusal(pki: Pki) -> None:
+def test_files_that_will_not_do_are_a_mistake_of_the_configuration(pki: Pki) -> None:
+    """Whoever starts the host again and again does not mend them."""
     config = NbdConfig(tls_certificate_file=str(pki.certificate), tls_key_file="/no/such.key")
     told = r"^nbd.tls_key_file: /no/such.key: No such file or directory\.$"
-    with pytest.raises(Refusal, match=told), tls_of(config, SystemClock()):
+    with pytest.raises(ConfigError, match=told), tls_of(config, SystemClock()):
+        pass
+
+
+def test_a_certificate_of_tomorrow_is_a_refusal(pki: Pki, tmp_path: Path) -> None:
+    """A machine whose clock is not set yet may start the host again until it is."""
+    issued, key = pki.authority.issue("localhost", NOT_YET, is_server=True)
+    certificate = str(write(tmp_path / "tomorrow.pem", issued))
+    config = NbdConfig(
+        tls_certificate_file=certificate, tls_key_file=str(write_key(tmp_path / "its.key", key))
+    )
+    with pytest.raises(Refusal, match="is not valid before"), tls_of(config, SystemClock()):
+        pass
+    other = write_key(tmp_path / "other.key", pki.stranger.key)
+    config = NbdConfig(tls_certificate_file=certificate, tls_key_file=str(other))
+    with (
+        pytest.raises(ConfigError, match="it is not the key of the certificate"),
+        tls_of(config, SystemClock()),
+    ):
         pass
 
 

@@ -103,7 +103,7 @@ async def test_journal_that_does_not_take_the_first_record_is_not_called_sound(
         house.migration.reporter.trouble = "The disk is full."
         assert own_status(house).journal_condition is JournalCondition.PENDING
         assert view_of(house.migration, house.around).journal_condition is JournalCondition.PENDING
-        house.migration.journal_condition = JournalCondition.ANOTHER
+        house.migration.journal.condition = JournalCondition.ANOTHER
         assert own_status(house).journal_condition is JournalCondition.ANOTHER
         monkeypatch.undo()
 

@@ -91,6 +91,9 @@ async def test_copying_shows_where_it_is_what_is_done_and_what_could_not_be_read
     def look() -> str:
         return cells.look(State.SYNCING, SOURCE, Marks.of_nothing(count), copier)
 
+    def is_stuck() -> bool:
+        return copier.is_stuck
+
     assert look() == "x" * count
     async with asyncio.TaskGroup() as tasks:
         copying = tasks.create_task(copier.run())
@@ -98,6 +101,7 @@ async def test_copying_shows_where_it_is_what_is_done_and_what_could_not_be_read
         await turn()
         assert "c" in look()
         await finish(bench.source, "read", errno.EIO)
+        assert not is_stuck(), "the others are still to come"
         while not copying.done():
             for device, operation in ((bench.source, "read"), (bench.target, "write")):
                 if any(each.operation == operation for each in device.pending):
@@ -105,6 +109,7 @@ async def test_copying_shows_where_it_is_what_is_done_and_what_could_not_be_read
             await turn()
     assert sorted(look()) == sorted("s" * (count - 1) + "u")
     assert not copier.at_work
+    assert is_stuck(), "and so there is no rate, and no end"
     assert copier.unreadable_regions == (look().index("u"),)
 
 

@@ -1,6 +1,7 @@
 """Small files are replaced whole, in order, whoever stops waiting."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import aiofiles.os
 import pytest
 
-from services.write_cloning.storage import Directory
+from services.write_cloning.storage import FILE_SIZE_BYTES_MAX, Directory
 
 
 async def test_what_is_put_is_there_and_what_is_removed_is_not(tmp_path: Path) -> None:
@@ -92,3 +93,14 @@ async def test_what_is_put_is_its_owners_alone(tmp_path: Path) -> None:
             assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(before)
+
+
+async def test_what_is_larger_than_is_kept_here_is_not_cut_off(tmp_path: Path) -> None:
+    """Cause: the beginning of it was taken for all. Failing, half of a file is told, without a word."""
+    storage = Directory(tmp_path)
+    (tmp_path / "a").write_bytes(bytes(FILE_SIZE_BYTES_MAX))
+    assert await storage.get("a") == bytes(FILE_SIZE_BYTES_MAX)
+    (tmp_path / "a").write_bytes(bytes(FILE_SIZE_BYTES_MAX + 1))
+    with pytest.raises(OSError, match="more than") as caught:
+        await storage.get("a")
+    assert caught.value.errno == errno.EFBIG

@@ -1,6 +1,8 @@
 """A witness is believed if it is whole, whichever version wrote it; a flipped bit anywhere is found."""
 
+import errno
 import hashlib
+from dataclasses import replace
 
 import orjson
 
@@ -49,3 +51,23 @@ async def test_any_flipped_bit_is_found() -> None:
         readable, unreadable = await Witnesses(storage).read_all()
         assert not readable, f"byte {at}: {readable}"
         assert [each.migration for each in unreadable] == [NAME]
+
+
+class BadSector(MemoryStorage):
+    """A storage of which one file cannot be read."""
+
+    async def get(self, name: str) -> bytes | None:
+        if name == FILE:
+            raise OSError(errno.EIO, "Input/output error")
+        return await super().get(name)
+
+
+async def test_witness_that_cannot_be_read_is_no_business_of_the_others() -> None:
+    """The whole host did not start."""
+    storage = BadSector()
+    other = replace(WITNESS, migration="vol2")
+    for witness in (WITNESS, other):
+        await Witnesses(storage).write(witness)
+    readable, (unreadable,) = await Witnesses(storage).read_all()
+    assert readable == [other]
+    assert (unreadable.migration, unreadable.reason) == (NAME, "it cannot be read (Input/output error)")

@@ -1,0 +1,62 @@
+"""Whether the journal holds what a migration's host relied on, as it was found when somebody looked last."""
+
+import logging
+
+from services.write_cloning.keeper import Keeper
+from services.write_cloning.reporter import UnsoundJournal, sound_ledger
+from services.write_cloning.surroundings import Surroundings
+from shared.logs.about import about
+from shared.migration.condition import JournalCondition, condition_when_refused
+from shared.migration.ledger import Ledger
+from shared.migration.refusals import Refusal
+
+log = logging.getLogger(__name__)
+
+
+def has_ended(ledger: Ledger, uuid: str) -> bool:
+    """Whether the journal tells that the migration of this UUID was cleaned up or given up."""
+    return ledger.has_had(uuid) and ledger.uuid != uuid
+
+
+class JournalLook:
+    """That of one migration. Startup has seen to it before the migration begins."""
+
+    def __init__(self, keeper: Keeper, around: Surroundings) -> None:
+        """Begin with one that is whole."""
+        self._keeper = keeper
+        self._around = around
+        self.trouble = ""  # why it is not what was relied on, while it is not
+        self.condition = JournalCondition.SOUND  # in a word
+        self.is_over = False  # it tells of the migration's end
+
+    async def again(self) -> None:
+        """Look. While it is not what was relied on, nothing is decided that can wait."""
+        try:
+            await self.ledger()
+        except Refusal as refusal:  # of one that is away nothing is known, and decisions do not wait for it
+            log.debug("the journal is not looked at: %s", refusal.message, extra=self._about())
+
+    async def ledger(self) -> Ledger:
+        """Look, and return what the journal holds.
+
+        Raises:
+            Refusal: it is away, or not what was relied on.
+        """
+        try:
+            ledger = await sound_ledger(self._around, self._keeper.witness)
+        except Refusal as refusal:
+            condition = refusal.condition if isinstance(refusal, UnsoundJournal) else None
+            condition = condition or condition_when_refused(refusal.code)
+            if condition is not None:
+                if not self.trouble:
+                    log.critical(refusal.message, extra=self._about())
+                self.trouble, self.condition = refusal.message, condition
+            raise
+        if self.trouble:
+            log.warning("the journal is whole again", extra=self._about())
+        self.trouble, self.condition = "", JournalCondition.SOUND
+        self.is_over = has_ended(ledger, self._keeper.witness.uuid)
+        return ledger
+
+    def _about(self) -> dict[str, object]:
+        return about(self._keeper.witness.migration)
