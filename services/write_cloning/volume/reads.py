@@ -1,6 +1,8 @@
 """Reads on their way: from the side that reads come from, and from the other one where that fails or leaves the routing.
 
 A read that fails on one side while both are in sync is answered from the other; a second failure is the application's.
+What the target gives in the source's stead counts only after a flush of the target: its cache may have lost a cloned write, which
+nothing but a flush tells. In the opposite case the source is all that is left, and reads as it would without Cutover.
 Nobody waits for a side that has left: its read goes on elsewhere with another buffer, because it may still use the first.
 """
 
@@ -8,6 +10,7 @@ import errno
 from collections.abc import Callable
 
 from services.write_cloning.devices.buffers import Buffer, BufferPool
+from services.write_cloning.devices.interface import Done
 from services.write_cloning.volume.failures import Failure, FailureListener
 from services.write_cloning.volume.orphans import Orphans
 from services.write_cloning.volume.requests import Kind, Request
@@ -65,7 +68,7 @@ class Reads:
         """Read from this side alone, to `start` of the buffer; ends with ECANCELED where the side leaves meanwhile."""
         request.waiting, request.error = _SECOND, errno.ECANCELED
         self.under_way[request] = None
-        self._read_from(request, side, start)
+        self._read_from(request, side, self._source_done if side == SOURCE else self._target_done, start)
 
     def prefetch(self, request: Request) -> None:
         """Pass the advice on."""
@@ -112,6 +115,28 @@ class Reads:
         if self._waiters:
             self._stillness.look()
 
+    def _stood_in(self, request: Request, error: int) -> None:
+        if request.sides != TARGET:
+            self._orphans.release(request, TARGET)
+        elif error:
+            self._failed_to_stand_in(request, Failure.of_request(Side.TARGET, request, error))
+        else:
+            request.started_tick = self.tick
+            self._route.target.flush(self._proved, request)
+
+    def _proved(self, request: Request, error: int) -> None:
+        if request.sides != TARGET:
+            self._orphans.release(request, TARGET)
+        elif error:
+            self._failed_to_stand_in(request, Failure.of_flush(Side.TARGET, error))
+        else:
+            self._answer(request, 0)
+
+    def _failed_to_stand_in(self, request: Request, failure: Failure) -> None:
+        request.sides = 0
+        self._target_failed(failure)
+        self._answer(request, request.error)  # the source's
+
     def _trouble(self, request: Request, side: int, error: int) -> None:
         if request.sides != side:
             self._orphans.release(request, side)
@@ -124,24 +149,21 @@ class Reads:
         request.error = error
         if side == SOURCE:
             self._listener.source_failed(Failure.of_request(Side.SOURCE, request, error))
+            self._read_from(request, TARGET, self._stood_in)
         else:
             self._target_failed(Failure.of_request(Side.TARGET, request, error))
-        self._read_from(request, TARGET if side == SOURCE else SOURCE)
+            self._read_from(request, SOURCE, self._source_done)
 
     def _could_other_answer(self, side: int) -> bool:
         return self._route.in_sync and (side == SOURCE or self._route.write_sides & SOURCE != 0)
 
-    def _read_from(self, request: Request, side: int, start: int = 0) -> None:
+    def _read_from(self, request: Request, side: int, done: Done, start: int = 0) -> None:
         buffer = request.buffer
         if buffer is None:
             raise InvariantError("a read came without a buffer")
         request.sides = side
         request.started_tick = self.tick
-        device, done = (
-            (self._route.source, self._source_done)
-            if side == SOURCE
-            else (self._route.target, self._target_done)
-        )
+        device = self._route.source if side == SOURCE else self._route.target
         device.read(request.low, buffer, start, request.high - request.low, done, request)
 
     def _keep_orphan(self, request: Request, side: int) -> None:
@@ -158,6 +180,9 @@ class Reads:
 
         def go_on(buffer: Buffer) -> None:
             request.buffer = buffer
-            self._read_from(request, SOURCE if self._route.reads is Side.SOURCE else TARGET)
+            if self._route.reads is Side.SOURCE:
+                self._read_from(request, SOURCE, self._source_done)
+            else:
+                self._read_from(request, TARGET, self._target_done)
 
         with_room(self._pool, request.high - request.low, go_on)
