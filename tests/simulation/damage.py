@@ -192,11 +192,9 @@ class Damage:
         while True:
             await asyncio.sleep(1.0)
             world.servers.end_old_connections()
-            is_done = await world.operator.give_up()
-            is_done = (
-                is_done or world.rules.ledger().uuid != _open_seal(NAME, content).uuid
-            )  # though not answered
-            if is_done:
+            is_answered = await world.operator.give_up()
+            ended = _open_seal(NAME, content).uuid
+            if is_answered or world.rules.ledger().uuid != ended:  # it is done, answered or not
                 self._witness = self._messages = None  # no journal is put back over its tombstone
                 self._is_given_up = True
                 world.servers.forgotten()
