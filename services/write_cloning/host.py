@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Iterator
 
+from services.write_cloning.admitting import Admissions
 from services.write_cloning.fences import refuse_other_doubt
 from services.write_cloning.journal_look import has_ended
 from services.write_cloning.migration import Migration
@@ -13,14 +14,8 @@ from services.write_cloning.reporter import origin_of
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.views import progress_of, view_of
 from services.write_cloning.witness import Witness
-from shared.bus.interface import Unanswered
 from shared.logs.about import Whereabouts, about
-from shared.messages.admission import (
-    Admission,
-    AdmissionReply,
-    AdmissionRequest,
-    admission_subject,
-)
+from shared.messages.admission import Admission
 from shared.messages.host import (
     ClosedView,
     DecidedReply,
@@ -34,16 +29,11 @@ from shared.messages.recording import DecisionRequest
 from shared.messages.status import HostView, MigrationStatus
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
-from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, InvariantError, Refusal
 from shared.migration.states import State
 from shared.migration.table import Facts, Trigger, decide
 
 log = logging.getLogger(__name__)
-
-ADMISSION_TIMEOUT_S = 60.0
-
-_AWAY = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY})
 
 
 class Host:
@@ -59,7 +49,7 @@ class Host:
         self._being_set_up: set[str] = set()
         # Cleaned up, so that what belongs to the name is about to be removed; or another host's by now, with requests under way.
         self._being_let_go: set[str] = set()
-        self._has_asked = False  # for admission, in this run
+        self._admissions = Admissions(around)
 
     @property
     def around(self) -> Surroundings:
@@ -74,61 +64,17 @@ class Host:
         Raises:
             Refusal: there is no answer yet; nothing was opened.
         """
-        witnesses, unreadable = await self._around.witnesses.read_all()
-        known = {witness.migration: witness for witness in witnesses}
-        openings = self._around.witnesses.openings
-        await self._made_durable(openings.note_try(self._around.run, self._around.life))
-        opened = await openings.read()
-        runs = await openings.runs()
-        request = AdmissionRequest(
-            host=self._around.host,
-            run=self._around.run,
-            life=self._around.life,
-            only=only,
-            asked_before=self._has_asked,
-            witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
-            unreadable=tuple(unreadable),
-            admitted_run=runs.admitted,
-            tried=runs.tried,
-        )
-        reply = await self._ask(request)
-        believed, is_any_closed = _believed(reply, known), bool(reply.closed)
-        noting = openings.note_admitted(self._around.run, believed, is_any_closed=is_any_closed)
-        await self._made_durable(noting)
+        judged = await self._admissions.ask(only)
+        reply, witnesses = judged.reply, judged.witnesses
         self._closed.pop(only, None)
-        uuids = {witness.migration: witness.uuid for witness in witnesses}
         for name in reply.removed:
-            await self._forget(name, uuids.get(name))
+            forgotten = witnesses.get(name)
+            await self._forget(name, None if forgotten is None else forgotten.uuid)
         for closed in reply.closed:
             over = await why_over(closed.migration, closed.uuid, self._around)
             self._keep_closed(closed.migration, closed.uuid, closed.code, over or closed.message)
         for admission in reply.admitted:
-            await self._open(admission, known.get(admission.migration))
-
-    @staticmethod
-    async def _made_durable(noting: Awaitable[None]) -> None:
-        try:
-            await noting
-        except OSError as error:
-            why = error.strerror or error
-            raise Refusal(
-                Code.BUSY, f"Which run this is could not be noted in host.state_dir: {why}."
-            ) from error
-
-    async def _ask(self, request: AdmissionRequest) -> AdmissionReply:
-        subject = admission_subject(self._around.host)
-        try:
-            reply = await self._around.requests.request(
-                subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
-            )
-        except Refusal as refusal:
-            # Away: nobody was reached, or nothing was judged. Anything else may have left records of this run.
-            is_definite = not isinstance(refusal, Unanswered) and refusal.code in _AWAY
-            self._has_asked = self._has_asked or not is_definite
-            raise
-        self._has_asked = True
-        _refuse_malformed(reply)
-        return reply
+            await self._open(admission, witnesses.get(admission.migration))
 
     async def try_again(self, name: str, request: TryAgainRequest) -> HostStatusReply:
         """Have one judged anew that is not open here: its records, its devices or an operator's word may be others by now.
@@ -434,26 +380,3 @@ class Host:
         """Close every device."""
         for migration in self._migrations.values():
             await migration.release()
-
-
-def _refuse_malformed(reply: AdmissionReply) -> None:
-    """Names become names of files."""
-    admitted, closed = (
-        [each.migration for each in reply.admitted],
-        [each.migration for each in reply.closed],
-    )
-    for name in (*admitted, *closed, *reply.removed):
-        if not is_valid_name(name):
-            raise Refusal(
-                Code.INTERNAL, f"startup speaks of {name!r}, which is no name of a migration: {NAME_RULE}."
-            )
-
-
-def _believed(reply: AdmissionReply, witnesses: Mapping[str, Witness]) -> dict[str, int]:
-    """The runs of the witnesses by which startup has admitted, by UUID."""
-    admitted = [(each, witnesses.get(each.migration)) for each in reply.admitted if each.is_witness_believed]
-    return {
-        witness.uuid: witness.run
-        for each, witness in admitted
-        if witness is not None and witness.uuid == each.uuid
-    }

@@ -5,7 +5,7 @@ A mutation that changes more than one place defeats several safeguards at once: 
 
 from tests.simulation.mutations.mutation import Change, Mutation
 
-_ADMISSION = "services/write_cloning/host.py"
+_ADMISSION = "services/write_cloning/admitting.py"
 _DECISIONS = "services/write_cloning/migration.py"
 _EXECUTOR = "services/write_cloning/executor.py"
 _APPARATUS = "services/write_cloning/apparatus.py"
@@ -51,13 +51,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _ADMISSION,
-                "        reply = await self._ask(request)\n",
+                "        reply = await self._request(request)\n",
                 "        for each in witnesses:\n"
-                "            if each.state is not None and each.authority is Side.SOURCE:\n"
+                '            if each.state is not None and each.authority == "source":\n'
                 "                early = await self._around.opener.open_recorded(each.devices.source, is_target=False)\n"
                 "                early.flush(lambda _context, _error: None, None)\n"
                 "                await early.close()\n"
-                "        reply = await self._ask(request)\n",
+                "        reply = await self._request(request)\n",
             ),
         ),
     ),

@@ -1,0 +1,112 @@
+"""Asks startup which volumes this run may open, by the journal and by what the state directory holds (rule R1).
+
+That this run asks, and that it was told, is durable in the state directory before anything follows from it: a later start knows
+by that which witness is an old copy. No device is touched here.
+"""
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+
+from services.write_cloning.surroundings import Surroundings
+from services.write_cloning.witness import Witness
+from shared.bus.interface import Unanswered
+from shared.messages.admission import AdmissionReply, AdmissionRequest, admission_subject
+from shared.migration.names import NAME_RULE, is_valid_name
+from shared.migration.refusals import Code, Refusal
+
+ADMISSION_TIMEOUT_S = 60.0
+
+_AWAY = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY})
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What startup says, and the witnesses that it was shown, by the name of their migration."""
+
+    reply: AdmissionReply
+    witnesses: Mapping[str, Witness]
+
+
+class Admissions:
+    """The questions of one run of a host."""
+
+    def __init__(self, around: Surroundings) -> None:
+        """Begin as one who has not asked yet."""
+        self._around = around
+        self._has_asked = False
+
+    async def ask(self, only: str) -> Judged:
+        """Have all that this host has judged, or a single one.
+
+        Raises:
+            Refusal: there is no answer yet, or it could not be noted; nothing may be opened.
+        """
+        around = self._around
+        witnesses, unreadable = await around.witnesses.read_all()
+        known = {witness.migration: witness for witness in witnesses}
+        openings = around.witnesses.openings
+        await _made_durable(openings.note_try(around.run, around.life))
+        opened = await openings.read()
+        runs = await openings.runs()
+        request = AdmissionRequest(
+            host=around.host,
+            run=around.run,
+            life=around.life,
+            only=only,
+            asked_before=self._has_asked,
+            witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
+            unreadable=tuple(unreadable),
+            admitted_run=runs.admitted,
+            tried=runs.tried,
+        )
+        reply = await self._request(request)
+        believed, is_any_closed = _believed(reply, known), bool(reply.closed)
+        noting = openings.note_admitted(around.run, believed, is_any_closed=is_any_closed)
+        await _made_durable(noting)
+        return Judged(reply, known)
+
+    async def _request(self, request: AdmissionRequest) -> AdmissionReply:
+        subject = admission_subject(self._around.host)
+        try:
+            reply = await self._around.requests.request(
+                subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
+            )
+        except Refusal as refusal:
+            # Away: nobody was reached, or nothing was judged. Anything else may have left records of this run.
+            is_definite = not isinstance(refusal, Unanswered) and refusal.code in _AWAY
+            self._has_asked = self._has_asked or not is_definite
+            raise
+        self._has_asked = True
+        _refuse_malformed(reply)
+        return reply
+
+
+async def _made_durable(noting: Awaitable[None]) -> None:
+    try:
+        await noting
+    except OSError as error:
+        why = error.strerror or error
+        raise Refusal(Code.BUSY, f"Which run this is could not be noted in host.state_dir: {why}.") from error
+
+
+def _refuse_malformed(reply: AdmissionReply) -> None:
+    """Names become names of files."""
+    admitted, closed = (
+        [each.migration for each in reply.admitted],
+        [each.migration for each in reply.closed],
+    )
+    for name in (*admitted, *closed, *reply.removed):
+        if not is_valid_name(name):
+            raise Refusal(
+                Code.INTERNAL, f"startup speaks of {name!r}, which is no name of a migration: {NAME_RULE}."
+            )
+
+
+def _believed(reply: AdmissionReply, witnesses: Mapping[str, Witness]) -> dict[str, int]:
+    """The runs of the witnesses by which startup has admitted, by UUID."""
+    admitted = [(each, witnesses.get(each.migration)) for each in reply.admitted if each.is_witness_believed]
+    return {
+        witness.uuid: witness.run
+        for each, witness in admitted
+        if witness is not None and witness.uuid == each.uuid
+    }
