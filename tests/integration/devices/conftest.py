@@ -85,8 +85,10 @@ class AttachLoop:
         run("losetup", "--detach", str(device))
 
     def close(self) -> None:
-        for device in self._attached.copy():
-            self.detach(device)
+        """Detach them all, also where one of them cannot be."""
+        with contextlib.ExitStack() as stack:
+            for device in self._attached:
+                stack.callback(self.detach, device)
 
 
 @pytest.fixture
