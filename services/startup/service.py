@@ -131,7 +131,13 @@ class Startup:
             raise
 
     async def _judge_all(self, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> list[_Outcome]:
-        owners = Owners(self._requests, self._clock, host=request.host, run=request.run, life=request.life)
+        owners = Owners(
+            self._requests,
+            self._clock,
+            host=request.host,
+            run=request.run,
+            life=request.question or request.life,
+        )
         replay = Replay(self._journal, owners, host=request.host, tried=request.tried)
         judging = _Judging(replay, request, ledgers)
         return await for_each(judging.names(), judging.judge, at_once=AT_ONCE_MAX)

@@ -99,6 +99,7 @@ def decide_mending(
         decision=max(ledger.decision, witness.decision if witness is not None else 0),
         operation_id=mending,
         recorded_at=clock.now_rfc3339(),
+        life=ledger.life,
         witness_digest="",
         state=_STATES[authority],
         authority=authority,

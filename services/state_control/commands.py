@@ -91,7 +91,7 @@ class Commands:
                 operation_id=operation,
             )
             decided = await self._hosts.command(host, "setup", name, asked)
-            return _reply(name, asked.uuid, decided)
+            return _reply(name, decided.uuid or asked.uuid, decided)
 
     async def sync(self, name: str, request: PlainRequest) -> CommandReply:
         """Enter write cloning: the error flag is set first, and cleared again when the host refuses.

@@ -254,6 +254,7 @@ class Recovery:
             decision=ledger.decision,
             operation_id=f"{operation}:fault",
             relies_on=ledger.tail.digest,
+            life=ledger.life,
         )
         fault = FaultReport(
             operation_id=origin.operation_id,

@@ -6,15 +6,18 @@ by that which witness is an old copy. No device is touched here.
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
 from shared.bus.interface import Unanswered
-from shared.messages.admission import AdmissionReply, AdmissionRequest, admission_subject
+from shared.messages.admission import AdmissionReply, AdmissionRequest, UnreadableWitness, admission_subject
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
 
 ADMISSION_TIMEOUT_S = 60.0
+
+T = TypeVar("T")
 
 _AWAY = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY})
 
@@ -34,6 +37,8 @@ class Admissions:
         """Begin as one who has not asked yet."""
         self._around = around
         self._has_asked = False
+        self._question = ""  # the name of the last one; what startup records for it bears that
+        self._is_vain = True  # certainly nothing is recorded for it, as often as it was put
 
     async def ask(self, only: str) -> Judged:
         """Have all that this host has judged, or a single one.
@@ -42,16 +47,20 @@ class Admissions:
             Refusal: there is no answer yet, or it could not be noted; nothing may be opened.
         """
         around = self._around
-        witnesses, unreadable = await around.witnesses.read_all()
+        vain = self._question if self._is_vain else ""
+        if self._is_vain:
+            # A copy of the state directory that was taken while nobody answered shall not know the question that is answered.
+            self._question = around.new_token()
+        witnesses, unreadable = await read_witnesses(around)
         known = {witness.migration: witness for witness in witnesses}
         openings = around.witnesses.openings
-        await _made_durable(openings.note_try(around.run, around.life))
-        opened = await openings.read()
-        runs = await openings.runs()
+        await _kept(openings.note_try(around.run, self._question, instead_of=vain))
+        opened, runs = await _kept(openings.read()), await _kept(openings.runs())
         request = AdmissionRequest(
             host=around.host,
             run=around.run,
             life=around.life,
+            question=self._question,
             only=only,
             asked_before=self._has_asked,
             witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
@@ -61,8 +70,7 @@ class Admissions:
         )
         reply = await self._request(request)
         believed, is_any_closed = _believed(reply, known), bool(reply.closed)
-        noting = openings.note_admitted(around.run, believed, is_any_closed=is_any_closed)
-        await _made_durable(noting)
+        await _kept(openings.note_admitted(around.run, believed, is_any_closed=is_any_closed))
         return Judged(reply, known)
 
     async def _request(self, request: AdmissionRequest) -> AdmissionReply:
@@ -74,19 +82,29 @@ class Admissions:
         except Refusal as refusal:
             # Away: nobody was reached, or nothing was judged. Anything else may have left records of this run.
             is_definite = not isinstance(refusal, Unanswered) and refusal.code in _AWAY
+            self._is_vain = self._is_vain and is_definite
             self._has_asked = self._has_asked or not is_definite
             raise
-        self._has_asked = True
+        self._has_asked, self._is_vain = True, False
         _refuse_malformed(reply)
         return reply
 
 
-async def _made_durable(noting: Awaitable[None]) -> None:
+async def read_witnesses(around: Surroundings) -> tuple[list[Witness], list[UnreadableWitness]]:
+    """Every witness of this host, and those that cannot be believed.
+
+    Raises:
+        Refusal: (`busy`) it cannot be known which there are.
+    """
+    return await _kept(around.witnesses.read_all())
+
+
+async def _kept(doing: Awaitable[T]) -> T:
     try:
-        await noting
+        return await doing
     except OSError as error:
         why = error.strerror or error
-        raise Refusal(Code.BUSY, f"Which run this is could not be noted in host.state_dir: {why}.") from error
+        raise Refusal(Code.BUSY, f"What host.state_dir keeps could not be read or written: {why}.") from error
 
 
 def _refuse_malformed(reply: AdmissionReply) -> None:

@@ -81,9 +81,13 @@ class Executor:
         row = decision.row
         if row.after not in IN_SYNC_STATES or row.authority is Side.TARGET:
             await self._apparatus.stop_verifying(f"it was ended by {row.trigger}")
-        for step in decision.row.steps:
-            await self._around.hook(decision.row, step)
-            await self._perform(step, decision)
+        try:
+            for step in decision.row.steps:
+                await self._around.hook(decision.row, step)
+                await self._perform(step, decision)
+        except Refusal:
+            self._apparatus.volume.release()  # what an earlier step has held
+            raise
 
     def give_up(self) -> None:
         """Answer what was withheld for a decision that is not to be: made already, or impossible.
@@ -178,8 +182,10 @@ class Executor:
     async def _write_decision(self, decision: Decision) -> None:
         row = decision.row
         if row.after is not State.SETUP and self.has_lost_target:
-            self._apparatus.volume.release()
             message = f"The target of {self._witness.migration} failed meanwhile; back to setup."
+            raise Refusal(Code.DEVICE_FAILED, message)
+        if row.trigger is Trigger.SELECT_SOURCE and self._apparatus.volume.failover.withheld:
+            message = f"The source of {self._witness.migration} failed meanwhile; reads stay where they are."
             raise Refusal(Code.DEVICE_FAILED, message)
         faults = self._faults.undecided
         changes: dict[str, Any] = {

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 
-from services.write_cloning.admitting import Admissions
+from services.write_cloning.admitting import Admissions, read_witnesses
 from services.write_cloning.fences import refuse_other_doubt
 from services.write_cloning.journal_look import has_ended
 from services.write_cloning.migration import Migration
@@ -15,7 +15,7 @@ from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.views import progress_of, view_of
 from services.write_cloning.witness import Witness
 from shared.logs.about import Whereabouts, about
-from shared.messages.admission import Admission
+from shared.messages.admission import Admission, Closed
 from shared.messages.host import (
     ClosedView,
     DecidedReply,
@@ -71,8 +71,8 @@ class Host:
             forgotten = witnesses.get(name)
             await self._forget(name, None if forgotten is None else forgotten.uuid)
         for closed in reply.closed:
-            over = await why_over(closed.migration, closed.uuid, self._around)
-            self._keep_closed(closed.migration, closed.uuid, closed.code, over or closed.message)
+            why = await self._why_closed(closed)
+            self._keep_closed(closed.migration, closed.uuid, closed.code, why)
         for admission in reply.admitted:
             await self._open(admission, witnesses.get(admission.migration))
 
@@ -96,7 +96,7 @@ class Host:
         return self.status(name)
 
     async def _forget_unreadable(self, name: str, uuid: str | None) -> None:
-        _readable, unreadable = await self._around.witnesses.read_all()
+        _readable, unreadable = await read_witnesses(self._around)
         for each in unreadable:
             if each.migration == name:
                 log.warning("given up; its witness is forgotten: %s", each.reason, extra=about(name))
@@ -122,6 +122,13 @@ class Host:
             admission.reason,
             extra=about(name),
         )
+
+    async def _why_closed(self, closed: Closed) -> str:
+        try:
+            return await why_over(closed.migration, closed.uuid, self._around) or closed.message
+        except Refusal as refusal:
+            log.warning("%s", refusal.message, extra=about(closed.migration))
+            return closed.message
 
     def _begin(self, opened: Opened) -> None:
         self._migrations[opened.migration.name] = opened.migration
@@ -249,9 +256,13 @@ class Host:
             self._being_let_go.discard(name)
 
     async def _forget(self, name: str, uuid: str | None) -> None:
-        await self._around.witnesses.forget(name, uuid)
-        if self._around.maps is not None:
-            await self._around.maps.remove_all(name)
+        """Remove what is kept of a migration that is over. What cannot be removed is when the host is started next."""
+        try:
+            await self._around.witnesses.forget(name, uuid)
+            if self._around.maps is not None:
+                await self._around.maps.remove_all(name)
+        except OSError as error:
+            log.warning("what was kept of it could not be removed: %s", error, extra=about(name))
 
     # ------------------------------------------------------------------ asking
 

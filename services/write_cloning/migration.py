@@ -87,6 +87,7 @@ class Migration:
         self._verifying = Verifying(self._keeper, self.apparatus, self._executor, around.clock)
         self.vouching = Vouching(self._keeper, self.apparatus.left_behind, around.run)
         self._is_stopping = False
+        self._are_faults_due = False  # to be kept, when their turn comes
         self._tasks: list[asyncio.Task[None]] = []
         if witness.state is not None:
             used = unfenced_sides(witness.devices, witness.state, witness.authority)
@@ -369,6 +370,7 @@ class Migration:
             if is_stored
             else f"Not in the journal yet: {self.reporter.trouble or 'no answer so far'}",
             export_uri=None if witness.state is None else self._around.exports.uri(self.name),
+            uuid=witness.uuid,
         )
 
     # ------------------------------------------------------------------ what the volume tells
@@ -386,7 +388,9 @@ class Migration:
     def source_failed(self, failure: Failure) -> None:
         """The source failed, and nothing waits for a decision about it."""
         self._faults.note(failure)
-        self._later(self._keep_noted_faults())
+        if not self._are_faults_due:
+            self._are_faults_due = True
+            self._later(self._keep_noted_faults())
 
     def sides_differ(self, request: Request) -> None:
         """The source failed a cloned write: make both sides equal again before it is answered."""
@@ -439,6 +443,7 @@ class Migration:
 
     async def _keep_noted_faults(self) -> None:
         async with self._deciding:
+            self._are_faults_due = False
             await self._faults.keep()
 
     # ------------------------------------------------------------------ what a decision is made of

@@ -59,7 +59,7 @@ async def open_admitted(
         earlier = (
             None  # an operator's word stands in its place: what it says of map and fences is from before
         )
-    if earlier is None and (why := await why_over(admission.migration, admission.uuid, around)):
+    if why := await why_over(admission.migration, admission.uuid, around):
         raise Refusal(Code.NOT_ADMITTED, why)
     in_doubt = () if is_vouched_for else sides_in_doubt(admission.devices, earlier)
     refuse_in_doubt(admission, in_doubt)
@@ -93,8 +93,19 @@ async def open_admitted(
 
 
 async def why_over(name: str, uuid: str | None, around: Surroundings) -> str:
-    """Why nothing is opened for a migration that this host has cleaned up, whatever the journal holds; empty if it has not."""
-    if uuid is None or not await around.witnesses.openings.is_removed(uuid):
+    """Why nothing is opened for a migration that this host has cleaned up, whatever the journal holds; empty if it has not.
+
+    Raises:
+        Refusal: (`busy`) it cannot be known.
+    """
+    if uuid is None:
+        return ""
+    try:
+        is_removed = await around.witnesses.openings.is_removed(uuid)
+    except OSError as error:
+        message = f"It cannot be known whether {name} was cleaned up on this host: {error.strerror or error}."
+        raise Refusal(Code.BUSY, message) from error
+    if not is_removed:
         return ""
     return (
         "it was cleaned up on this host, and the journal is older than that. Bring the newer journal back, or say "

@@ -85,8 +85,10 @@ class Openings:
         """What is known of the runs of the host."""
         return (await self._known()).runs
 
-    async def note_try(self, run: int, life: str) -> None:
+    async def note_try(self, run: int, life: str, *, instead_of: str = "") -> None:
         """Make durable that this run asks for admission, before it does: what is recorded of it is known for its own.
+
+        `life` is the question's name; it takes the place of one of the same run that nobody has heard.
 
         Raises:
             OSError: it could not be written.
@@ -95,7 +97,9 @@ class Openings:
             known = await self._known()
             tried = Try(run=run, life=life)
             if tried not in known.runs.tried:
-                runs = replace(known.runs, tried=_bounded((*known.runs.tried, tried)))
+                vain = Try(run=run, life=instead_of)
+                others = (each for each in known.runs.tried if each != vain)
+                runs = replace(known.runs, tried=_bounded((*others, tried)))
                 await self._write(replace(known, runs=runs))
 
     async def note_admitted(self, run: int, believed: Mapping[str, int], *, is_any_closed: bool) -> None:

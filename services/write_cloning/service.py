@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import resource
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ from services.write_cloning.openings import Openings
 from services.write_cloning.progress import tell_progress
 from services.write_cloning.run_number import locked, next_run, refuse_earlier_state
 from services.write_cloning.storage import Directory
-from services.write_cloning.surroundings import Limits, Surroundings
+from services.write_cloning.surroundings import Limits, Surroundings, random_token
 from services.write_cloning.witness import Witnesses
 from shared.bus.chain import ChainJournal
 from shared.bus.connection import Bus, connect
@@ -115,7 +114,7 @@ async def _serve_host(
                     has_tls=tls is not None and first.is_tcp,
                 ),
                 limits=_limits(host_config),
-                life=secrets.token_hex(8),
+                life=random_token(),
                 maps=_maps(host_config),
             )
             host = Host(around)

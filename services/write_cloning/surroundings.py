@@ -1,6 +1,7 @@
 """What a migration needs of its host: small interfaces, so that a simulation can stand behind each of them."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,11 @@ from shared.migration.table import Step, Transition
 
 StepHook = Callable[[Transition, Step], Awaitable[None]]
 """Called before each step of a transition. Empty in production; where tests put their crash points."""
+
+
+def random_token() -> str:
+    """A name that nothing else has: 64 random bits."""
+    return secrets.token_hex(8)
 
 
 async def no_hook(_transition: Transition, _step: Step) -> None:
@@ -105,5 +111,6 @@ class Surroundings:
     exports: Exports
     limits: Limits
     life: str = ""  # of this process: as in its service's metadata
+    new_token: Callable[[], str] = random_token  # a name that nothing else ever has
     maps: MapFiles | None = None  # None: no region map is kept, and every resync is full
     hook: StepHook = no_hook

@@ -50,7 +50,7 @@ class UnreadableWitness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Try:
-    """A run in which a host has asked for admission, by the `life` of its process."""
+    """A run in which a host has asked for admission, by the `life` that what is recorded for that bears."""
 
     run: int
     life: str
@@ -63,6 +63,7 @@ class AdmissionRequest:
     host: str
     run: int
     life: str = ""  # of the process, as its service's metadata has it
+    question: str = ""  # the name of this one, which the records that startup asks for bear as their `life`
     only: str = ""  # one migration, which this very process does not have open; all of them when empty
     asked_before: bool = False  # in this run; if not, nobody can have recorded anything of it
     witnesses: tuple[WitnessView, ...] = ()

@@ -96,6 +96,7 @@ class DecidedReply:
     message: str = ""
     export_uri: str | None = None
     verification: VerificationView | None = None  # of verify: it was begun, or was under way
+    uuid: str = ""  # the migration's; of one that was set up before it is not the one that was asked for now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

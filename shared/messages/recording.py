@@ -45,7 +45,7 @@ class Origin:
     decision: int
     operation_id: str
     relies_on: str = ""  # its digest; empty for none
-    life: str = ""  # of the process that asks for admission, where it is spoken for by startup
+    life: str = ""  # of the question for admission for which startup speaks; of an operator's word, that of the run's last record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

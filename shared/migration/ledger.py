@@ -101,6 +101,12 @@ class Ledger:
             for entry in self.entries
         )
 
+    @property
+    def life(self) -> str:
+        """What the last record of the ledger's run bears, for what is recorded of it by others than its host."""
+        own = (each.record for each in reversed(self.entries))
+        return next((each.life for each in own if (each.host, each.run) == (self.host, self.run)), "")
+
     def has_had(self, uuid: str | None) -> bool:
         """Whether it tells of the migration of this UUID, be it only of its end."""
         return any(entry.record.uuid == uuid for entry in self.entries)

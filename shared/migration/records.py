@@ -46,9 +46,7 @@ class Record:
     recorded_at: str  # RFC 3339, UTC
     index: int = 0
     previous_digest: str = GENESIS_DIGEST
-    life: str = (
-        ""  # of the host's process, where startup asked for it: tells a run from another of that number
-    )
+    life: str = ""  # of the question for admission, where startup asked for it: tells a run from another of that number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

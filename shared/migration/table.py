@@ -152,10 +152,9 @@ _LEAVE_TARGET = (
 _FAIL_TARGET = (Step.DROP_TARGET, Step.WRITE_WITNESS, *_LEAVE_TARGET)
 # A sound one is given up once that is decided: where the witness cannot be written, the command is refused and I/O goes on.
 _GIVE_UP_TARGET = (Step.WRITE_WITNESS, Step.DROP_TARGET, *_LEAVE_TARGET)
-# Reads change sides only between writes: with none in flight both sides hold the same bytes, so a read that follows
-# another never sees older data. (`committed` reads from the side that `target-selected` read from: nothing is held there.)
-_CHANGE_SIDES = (
-    Step.HOLD_WRITES,
+# Reads change sides only between writes, which are held for it: with none in flight both sides hold the same bytes, so a read
+# that follows another never sees older data. (`committed` reads from the side that `target-selected` read from: nothing is held.)
+_SWITCH_READS = (
     Step.WRITE_WITNESS,
     Step.SWITCH_ROUTING,
     Step.RELEASE_WRITES,
@@ -215,7 +214,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         trigger=Trigger.SELECT_TARGET,
         after=State.TARGET_SELECTED,
         guards=(Guard.NO_TARGET_FAULT,),
-        steps=(Step.FLUSH_TARGET, *_CHANGE_SIDES),
+        steps=(Step.FLUSH_TARGET, Step.HOLD_WRITES, *_SWITCH_READS),
         reason="a target that cannot be flushed is not worth reading from",
     ),
     Transition(
@@ -223,7 +222,9 @@ TRANSITIONS: tuple[Transition, ...] = (
         trigger=Trigger.SELECT_SOURCE,
         after=State.SOURCE_SELECTED,
         guards=(Guard.AUTHORITY_IS_SOURCE, Guard.NO_SOURCE_FAULT),
-        steps=(Step.FLUSH_SOURCE, *_CHANGE_SIDES),
+        # Twice: the first one takes its time while writes go on, the second proves what was answered since. Whatever the source
+        # loses later is no write that an application has read from the target.
+        steps=(Step.FLUSH_SOURCE, Step.HOLD_WRITES, Step.FLUSH_SOURCE, *_SWITCH_READS),
         reason="the source is in sync, has not failed, and tells of no write that its cache has lost",
     ),
     Transition(

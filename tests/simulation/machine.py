@@ -68,6 +68,7 @@ class HostProcess(Process):
         self.host: Host | None = None
         self.life = f"life {world.counts['life']}"
         world.count("life")
+        self._tokens = 0
         self.stop = asyncio.Event()
         self.exports_in_use: set[str] = set()
 
@@ -105,11 +106,16 @@ class HostProcess(Process):
             is_clean = False
         self.world.host_stopped(self, is_clean=is_clean)
 
+    def _new_token(self) -> str:
+        self._tokens += 1
+        return f"{self.life}, question {self._tokens}"
+
     def _surroundings(self, bus: SimulatedBus, exports: "Exports", tasks: asyncio.TaskGroup) -> Surroundings:
         return Surroundings(
             host=HOST_NAME,
             run=self.run,
             life=self.life,
+            new_token=self._new_token,
             clock=VirtualClock(),
             tasks=tasks,
             witnesses=Witnesses(

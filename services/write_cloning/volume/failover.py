@@ -52,6 +52,9 @@ class Failover:
         self._finish = finish
         self._failed_on_source: set[Request] = set()  # whose errors a move of the authority undoes
         self._failed_in_move: list[tuple[Failure, Request | None]] | None = None
+        # Whose ranges are being made equal. One that waits for a decision meanwhile comes by again; a second copy could land on
+        # what is written once the first one is done.
+        self._being_settled: set[Request] = set()
 
     # ------------------------------------------------------------------ for the migration
 
@@ -130,6 +133,7 @@ class Failover:
 
     def settle(self, request: Request) -> None:
         """Both sides hold the same again where the source failed this write: answer it, with the source's error."""
+        self._being_settled.discard(request)
         if request.waiting & RECOPY:
             request.waiting &= ~RECOPY
             self.advance(request)
@@ -169,7 +173,8 @@ class Failover:
         """Go on with a request that waits for less than before."""
         if not request.waiting:
             self._finish(request)
-        elif request.waiting == RECOPY:
+        elif request.waiting == RECOPY and request not in self._being_settled:
+            self._being_settled.add(request)
             self._listener.sides_differ(request)
 
     def source_done(self, request: Request, error: int) -> None:

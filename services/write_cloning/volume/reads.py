@@ -48,6 +48,9 @@ class Reads:
         self._waiters = stillness.waiters
         self._listener = listener
         self._target_failed = target_failed
+        self._undecided: list[
+            Request
+        ] = []  # which the target has failed while the authority is about to move to it
 
     def start(self, request: Request) -> None:
         """Read `low` to `high` into the request's buffer. Hot."""
@@ -80,6 +83,12 @@ class Reads:
 
     def leave(self, side: int) -> None:
         """Nobody waits for this side any more."""
+        undecided, self._undecided = self._undecided, []
+        for request in undecided:
+            if side == TARGET:
+                self._read_from(request, SOURCE, self._source_done)
+            else:
+                self._answer(request, request.error)  # the authority's
         for request in [each for each in self.under_way if each.sides == side]:
             if request.kind is Kind.CACHE:
                 self._advised(request, 0)
@@ -152,7 +161,11 @@ class Reads:
             self._read_from(request, TARGET, self._stood_in)
         else:
             self._target_failed(Failure.of_request(Side.TARGET, request, error))
-            self._read_from(request, SOURCE, self._source_done)
+            if self._route.write_sides & TARGET:
+                # The source is about to leave, perhaps because it has lost writes: what it gives may be old by now.
+                self._undecided.append(request)
+            else:
+                self._read_from(request, SOURCE, self._source_done)
 
     def _could_other_answer(self, side: int) -> bool:
         return self._route.in_sync and (side == SOURCE or self._route.write_sides & SOURCE != 0)

@@ -44,5 +44,9 @@ async def copy_again(
             if error:
                 return error
     finally:
+        if (
+            buffer.references > 1
+        ):  # nobody waits any more for a device that still has it, and the application shares the pool
+            buffer.leave_pool()
         buffer.release()
     return 0

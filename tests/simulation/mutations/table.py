@@ -66,7 +66,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "flag-cleared-while-cloning",
         "R2",
         "after a crash the target would pass for one that holds every write",
-        (Change(_TABLE, "_CHANGE_SIDES = (\n", "_CHANGE_SIDES = (\n    Step.CLEAR_FLAG,\n"),),
+        (Change(_TABLE, "_SWITCH_READS = (\n", "_SWITCH_READS = (\n    Step.CLEAR_FLAG,\n"),),
         first_seed=15,
     ),
     Mutation(
@@ -194,7 +194,11 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.RELEASE_WRITES,\n"
                 "            Step.REPORT_FAULTS,",
             ),
-            Change(_TABLE, "steps=(Step.FLUSH_TARGET, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),
+            Change(
+                _TABLE,
+                "steps=(Step.FLUSH_TARGET, Step.HOLD_WRITES, *_SWITCH_READS)",
+                "steps=(Step.HOLD_WRITES, *_SWITCH_READS)",
+            ),
         ),
         first_seed=635,
     ),
@@ -511,7 +515,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "back-to-a-source-that-was-not-asked",
         "4.5",
         "reads would go back to a source that has lost what the target has",
-        (Change(_TABLE, "steps=(Step.FLUSH_SOURCE, *_CHANGE_SIDES)", "steps=_CHANGE_SIDES"),),
+        (
+            Change(
+                _TABLE,
+                "steps=(Step.FLUSH_SOURCE, Step.HOLD_WRITES, Step.FLUSH_SOURCE, *_SWITCH_READS)",
+                "steps=(Step.HOLD_WRITES, *_SWITCH_READS)",
+            ),
+        ),
         first_seed=679,
     ),
     Mutation(

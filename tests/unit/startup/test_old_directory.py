@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from shared.messages.admission import AdmissionReply, AdmissionRequest, Try, admission_subject
+from shared.messages.recording import FaultReport, Origin, RecordFaultRequest, StoredReply, record_subject
+from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from shared.migration.verdicts import Label
@@ -137,3 +139,45 @@ async def test_witness_in_whose_place_an_operators_word_stands_is_not_believed(s
     host.witnesses.clear()
     (not_believed,) = (await ask(services, host, 3, "of run 3", admitted_run=2)).admitted
     assert (believed.is_witness_believed, not_believed.is_witness_believed) == (True, False)
+
+
+async def test_word_that_an_operator_began_to_give_makes_the_right_directory_no_old_copy(
+    services: Services,
+) -> None:
+    """A start died in its admission, and an `adopt` that got no further than the fault left a record of that run.
+
+    It bore no life: every later start was refused as an old copy, with all volumes of the host.
+    """
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    await ask(services, host, 2, "of run 2", admitted_run=1)
+    ledger = await services.ledger()
+    origin = Origin(
+        migration=ledger.migration,
+        uuid=str(ledger.uuid),
+        attempt=ledger.attempt,
+        host=ledger.host,
+        run=ledger.run,
+        decision=ledger.decision,
+        operation_id="adopt:fault",
+        relies_on=ledger.tail.digest,
+        life=ledger.life,
+    )
+    fault = FaultReport(
+        operation_id="adopt:fault",
+        side=Side.TARGET,
+        state=State.SOURCE_SELECTED,
+        attempt=ledger.attempt,
+        operation="adopt",
+        cause="adopted",
+        detected_at="2026-01-31T12:00:00.000000Z",
+    )
+    await services.wire.requests.request(
+        record_subject("fault", host.name, ledger.migration),
+        RecordFaultRequest(origin=origin, fault=fault),
+        StoredReply,
+        timeout_s=5,
+    )
+    assert (await services.ledger()).life == "of run 2"
+    reply = await ask(services, host, 3, "of run 3", admitted_run=1, tried=(Try(run=2, life="of run 2"),))
+    assert reply.admitted[0].state is State.SETUP

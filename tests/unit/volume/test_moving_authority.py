@@ -6,6 +6,8 @@ target's because the move was off, without a look at what the other side had sai
 
 import errno
 
+import pytest
+
 from services.write_cloning.volume.requests import Kind
 from shared.migration.devices import Side
 from shared.migration.states import State, routing_of
@@ -137,3 +139,45 @@ async def test_dropped_target_stays_out_whatever_is_routed() -> None:
     await turn()
     assert first in bench.answered
     assert second in bench.answered
+
+
+async def test_write_is_made_equal_once_however_many_decisions_it_waits_for() -> None:
+    """The second copy landed on what the application had written once the first was done: an acknowledged write was lost."""
+    bench = Bench(State.TARGET_SELECTED)
+    failover = bench.volume.failover
+    writes = [bench.write(offset) for offset in (0, 8192)]
+    for write in writes:  # each time the authority cannot move
+        await finish(bench.target, "write")
+        await finish(bench.source, "write", errno.EIO)
+        failover.keep_authority()
+        failover.answer_withheld()
+        assert bench.heard.differing[-1] is write
+    assert bench.heard.differing == writes
+    for write in writes:
+        failover.settle(write)
+        assert write.error == errno.EIO
+    assert bench.answered == writes
+
+
+@pytest.mark.parametrize("moved", [True, False])
+async def test_read_that_the_target_fails_in_a_move_waits_for_its_end(moved: bool) -> None:
+    """The source was about to be dropped for what it had lost, and gave an application what was there before."""
+    bench = Bench(State.TARGET_SELECTED)
+    bench.ask(Kind.FLUSH)
+    await finish(bench.target, "flush")
+    await finish(bench.source, "flush", errno.EIO)
+    bench.volume.failover.begin_move()
+    read = bench.read()
+    await finish(bench.target, "read", errno.EREMOTEIO)
+    assert not bench.source.pending
+    assert not bench.answered
+    if moved:
+        bench.move_authority()
+        assert bench.answered == [read]
+        assert read.error == errno.EREMOTEIO
+        return
+    bench.volume.failover.end_move(moved=False)
+    assert [failure.operation for failure in bench.heard.target_failures] == ["read"]
+    await finish(bench.source, "read")
+    assert bench.answered == [read]
+    assert not read.error

@@ -153,6 +153,7 @@ async def test_read_that_the_other_side_answers_is_no_error() -> None:
     request = bench.read()
     await finish(bench.source, "read", errno.EIO)
     await finish(bench.target, "read")
+    await finish(bench.target, "flush")
     assert (bench.answered, request.error) == ([request], 0)
 
 

@@ -129,6 +129,43 @@ async def test_authority_does_not_move_to_a_target_that_is_being_copied_to_again
         assert house.target.content == house.source.content
 
 
+async def test_range_is_copied_again_once_though_the_source_fails_another_write_meanwhile() -> None:
+    """A second copy of it landed on a write that both sides had done: the target was stale, without a fault, and committed."""
+    async with standing_host(State.TARGET_SELECTED) as house:
+
+        async def no_witness() -> None:
+            await house.fill_the_disk()
+            house.target.hanging.add("write")
+
+        house.before["source-fault", Step.WRITE_WITNESS] = no_witness
+        house.source.failing["write"] = errno.EIO
+        first = house.write(1)
+        await house.until(lambda: house.target.hanging and len(house.target.pending) == 1)
+        second = house.write(2, offset=16384)
+        failover = house.migration.apparatus.volume.failover
+        await house.until(lambda: house.steps_of("source-fault").count(Step.WRITE_WITNESS) == 2)
+        await house.until(lambda: not failover.withheld)
+        assert len(house.target.pending) == 2, "a copy of the first range, and the second write itself"
+        house.source.failing.clear()
+        house.target.let_go()
+        assert [await house.answer(each) for each in (first, second)] == [errno.EIO] * 2
+        assert house.target.content == house.source.content
+
+
+async def test_faults_that_wait_for_the_witness_wait_together() -> None:
+    """Each read that the source failed left a task of its own, for as long as the witness could not be written."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        house.source.failing["read"] = errno.EIO
+        house.storage.puts_to_fail = 1 << 30
+        assert await house.answer(house.read()) == 0
+        tasks = len(asyncio.all_tasks())
+        for _ in range(100):
+            assert await house.answer(house.read()) == 0
+        assert len(asyncio.all_tasks()) <= tasks + 1
+        house.storage.puts_to_fail = 0
+        await house.until(lambda: house.witness.fault_count(Side.SOURCE) > 1)
+
+
 @pytest.mark.parametrize(("state", "command"), _COMMANDS)
 async def test_target_that_cannot_be_flushed_or_written_before_the_decision_refuses_it(
     state: State, command: str

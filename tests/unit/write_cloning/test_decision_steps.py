@@ -9,7 +9,7 @@ import pytest
 from services.write_cloning.keeper import Keeper
 from services.write_cloning.reporter import origin_of
 from services.write_cloning.views import view_of
-from shared.messages.host import EnterRequest, HostSetupRequest
+from shared.messages.host import EnterRequest, HostCommand, HostSetupRequest
 from shared.messages.recording import SetFlagRequest, StoredReply, record_subject
 from shared.migration.devices import Side
 from shared.migration.records import Kind, StateRecord
@@ -258,3 +258,15 @@ async def test_name_is_not_given_again_before_what_belonged_to_it_is_removed() -
         assert (await cleaning).state is None
         await house.host.set_up(NAME, again)
         assert f"{NAME}.witness" in house.storage.content
+
+
+async def test_set_up_that_is_asked_for_again_tells_of_the_migration_that_there_is() -> None:
+    """State control draws a UUID each time: before the journal had the first one, the second was told to the operator."""
+    async with standing_host(State.SETUP) as house:
+        asked = [
+            HostSetupRequest(uuid=uuid, source="a", target="b", overwrite_target=False, operation_id="mine")
+            for uuid in ("first", "second")
+        ]
+        replies = [await house.host.set_up("vol9", each) for each in asked]
+        assert [reply.uuid for reply in replies] == ["first", "first"]
+        await house.host.clean_up("vol9", HostCommand(uuid="first", operation_id="gone"))

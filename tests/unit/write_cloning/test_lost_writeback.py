@@ -168,3 +168,40 @@ async def test_reads_do_not_go_back_to_a_source_that_has_lost_writes() -> None:
         assert await house.answer(house.flush()) == 0
         await house.ask("commit")
         assert await house.read_byte() == 7
+
+
+async def test_source_that_loses_a_write_after_it_was_flushed_for_the_way_back_is_not_read() -> None:
+    """What was answered between the flush and the decision was in the source's cache alone, and reads went to it."""
+    async with standing_host(State.TARGET_SELECTED) as house:
+        old = bytes(house.source.content[:4096])
+
+        async def lose_one() -> None:
+            assert await house.answer(house.write(7)) == 0
+            _lose_writeback(house, old)
+
+        house.before["select-source", Step.HOLD_WRITES] = lose_one
+        with pytest.raises(Refusal) as refusal:
+            await house.ask("select-source")
+        assert refusal.value.code is Code.DEVICE_FAILED
+        await house.until(lambda: house.witness.authority is Side.TARGET)
+        assert await house.read_byte() == 7
+        assert await house.answer(house.write(8)) == 0, "nothing is held any more"
+
+
+async def test_way_back_is_refused_once_the_source_has_failed() -> None:
+    """A flush that failed before the decision was answered with the error, and reads went to the source that gave it."""
+    async with standing_host(State.TARGET_SELECTED) as house:
+        flushes = []
+
+        async def fail() -> None:
+            house.source.failing["flush"] = errno.EIO
+            flushes.append(house.flush())
+            await house.until(lambda: house.migration.apparatus.volume.failover.withheld)
+
+        house.before["select-source", Step.WRITE_WITNESS] = fail
+        with pytest.raises(Refusal) as refusal:
+            await house.ask("select-source")
+        assert refusal.value.code is Code.DEVICE_FAILED
+        await house.until(lambda: house.witness.authority is Side.TARGET)
+        assert await house.answer(flushes[0]) == 0
+        assert house.witness.state is State.TARGET_SELECTED
