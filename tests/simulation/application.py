@@ -36,6 +36,7 @@ class Application:
         rng: random.Random,
         model: Model,
         answered: Callable[[Request, float], None],
+        before_check: Callable[[], None],
         *,
         is_local: bool,
         flushes: bool,
@@ -46,6 +47,7 @@ class Application:
         self._durable = 0.15 if flushes else 0.0
         self.model = model
         self._answered = answered
+        self._before_check = before_check  # of what was read
         self.volume: Volume | None = None
         self.is_resting = False
         self.outstanding: dict[Request, float] = {}
@@ -163,6 +165,7 @@ class Application:
         if not volume.read_at_once(low * SECTOR, memoryview(into)):
             return False
         self._count("read at once", 0)
+        self._before_check()
         self.model.end_read(self.model.begin_read(low, high), _split(into))
         return True
 
@@ -186,6 +189,7 @@ class Application:
         self._done_one(writer)
 
     def _end_read(self, request: Request, read: Read) -> None:
+        self._before_check()
         if request.error or request.buffer is None:
             self.model.end_read(read, None)
         else:

@@ -20,6 +20,7 @@ CUT_AFTER_VISIT_CHANCE = 0.3
 SYNC_SPOILT_CHANCE = 0.3
 WRITEBACK_CHANCE = 0.4
 ELSEWHERE_CHANCE = 0.05  # in states in which one side alone is in use
+STOPPED_CHANCE = 0.4  # of a host whose connection has just broken
 _OPERATIONS = ("", "write", "write", "zero", "read")
 
 
@@ -30,6 +31,7 @@ class Chaos:
         self._world = world
         self._rng = rng
         self._of_writeback = random.Random(f"{world.seed}:chaos of writeback")
+        self._of_stops = random.Random(f"{world.seed}:stops")
         self._of_syncs = random.Random(f"{world.seed}:syncs")
         self._is_cut_due = False
         self._visited: int | None = None  # the region that the application came back to last
@@ -79,13 +81,20 @@ class Chaos:
                     world.witness_files.puts_to_fail = 1  # then the authority cannot move
 
     async def aim_at_connections(self) -> None:
-        """Break connections in the state that the seed aims at."""
+        """Break connections in the state that the seed aims at, and often stop the host before anybody has vouched for them."""
         world, rng = self._world, self._rng
         while True:
             await asyncio.sleep(rng.random() * 0.5)
             if world.state is world.plan.broken_in and rng.random() < 0.2:
                 world.break_connection()
+                stops = self._of_stops
+                if stops.random() < STOPPED_CHANCE:
+                    world.loop.call_later(stops.random() * 3, self._stop_soon, context=NOBODY)
                 await asyncio.sleep(rng.random() * 20)
+
+    def _stop_soon(self) -> None:
+        if not self._world.is_calm:
+            self._world.stop_host()
 
     async def fail_writeback(self, side: Side) -> None:
         """Have the cache of this side lose what it held, and only a flush tell of it."""

@@ -109,6 +109,9 @@ class Disk:
     flush_failed_in: int = -1  # the last attempt in which one was asked, or a durable write, that failed
     has_untold_loss: bool = False  # writeback has failed, and the next flush will tell
     quietly_lost: set[int] = field(default_factory=set)  # sectors that went back, and were not written since
+    unseen: set[int] = field(
+        default_factory=set
+    )  # those of them that went back while reads came from elsewhere
     is_honest: bool = True  # False: flushes do nothing (the positive control)
     is_remote: bool = False
     left: dict[Asked, None] = field(default_factory=dict)  # of a remote one: requests that may still land
@@ -135,6 +138,7 @@ class Disk:
     def put(self, sector: int, value: bytes, *, durable: bool) -> None:
         if value != self.view[sector]:  # else it may be what it went back to, read to fill up a block
             self.quietly_lost.discard(sector)
+            self.unseen.discard(sector)
         self.view[sector] = value
         if durable and self.is_honest:
             self.durable[sector] = value
@@ -195,6 +199,7 @@ class Disk:
                 self.durable[sector] = chosen[-1]
         self.unsynced.clear()
         self.quietly_lost.clear()
+        self.unseen.clear()
         self.has_lost_writes = self.has_untold_loss = False
         self.view = list(self.durable)
 

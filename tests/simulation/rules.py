@@ -255,6 +255,8 @@ class Rules:
             if isinstance(device, AbsentDevice):
                 raise BrokenRuleError(f"the {side} serves in {volume.state}, and is not open")
             disk = self._world.disks[device.identity.name]
+            if disk.unseen:
+                continue
             # Behind a connection that has broken in use, what it has left may still land.
             self._world.model.audit(f"{side} in {volume.state}", disk.view, is_final=not disk.left)
 

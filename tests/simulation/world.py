@@ -100,6 +100,7 @@ class World:
             _rng(seed, "application"),
             self.model,
             self._request_answered,
+            self.show_losses,
             is_local=self.plan.is_local,
             flushes=self.plan.flushes,
         )
@@ -270,6 +271,7 @@ class World:
         self.servers.host_ended()
         self.nats.drop(process, linger_s=self._linger())
         self.application.lose_volume()
+        self.show_losses()
         self.model.end_of_process(loses_cache=loses_cache)
 
     def _linger(self) -> float:
@@ -334,9 +336,27 @@ class World:
         if lost:
             self.count(f"went-back:{side}:{self.state}")
             self.note("went back", disk.name, str(sorted(lost)))
-            if disk.name == self.data_disk or self._is_read_from(side):
+            if self._is_read_from(side):
                 self.model.lose_cached(lost)
+            else:
+                disk.unseen |= lost
         return bool(lost)
+
+    def show_losses(self) -> None:
+        """What a device lost while reads came from the other one shows from when that has failed, or the host has ended.
+
+        Not where reads change sides by a decision: what would show then the device has to tell before.
+        """
+        volume = self.application.volume
+        if volume is None:
+            disk = self.disks[self.data_disk]
+        elif volume.failover.has_dropped_target or volume.state in {State.SETUP, State.SYNCING}:
+            disk = self.disk(Side.SOURCE)
+        else:
+            return
+        if disk.unseen:
+            self.model.lose_cached(disk.unseen)
+            disk.unseen.clear()
 
     def _is_read_from(self, side: Side) -> bool:
         volume = self.application.volume
@@ -451,6 +471,7 @@ class World:
             return
         if any(disk.has_ever_lost_writes for disk in self.disks.values()):
             self.model.end_of_process(loses_cache=True)
+        self.show_losses()
         self._guarded(self.rules.audit)(process, volume)
         self.application.volume = volume
 
