@@ -4,7 +4,7 @@ Every step reads the journal anew, and may be repeated: after a crash at any poi
 verdict or to a more careful one.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from services.startup.evidence import (
@@ -44,9 +44,19 @@ class Removed:
 class Replay:
     """Replays migrations for one run of one host."""
 
-    def __init__(self, journal: Journal, owners: Owners, *, host: str, tried: Collection[Try]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        owners: Owners,
+        *,
+        host: str,
+        tried: Collection[Try],
+        refuse_others: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`refuse_others` raises where a run of the host serves by now, which another startup has admitted meanwhile."""
         self._journal = journal
         self._owners = owners
+        self._refuse_others = refuse_others
         self._host = host
         self._tried = tried  # that the state directory knows of
 
@@ -154,7 +164,7 @@ class Replay:
             ledger = await self._still_there(ledger, *stored)
         if ledger.flag is Flag.SET and ledger.state not in CLONING_STATES:
             # Left where a remedy before it has ended the cloning, and with it what the flag stood for.
-            ledger = await self._still_there(ledger, await self._owners.clear_flag(ledger))
+            ledger = await self._still_there(ledger, await self._clear_flag(ledger))
         if not self._owners.has_recorded(ledger):
             ledger = await self._still_there(ledger, await self._owners.record_opening(ledger, verdict))
         return _admission(ledger, verdict, is_witness_believed=witness is not None)
@@ -172,8 +182,13 @@ class Replay:
                     return (await self._owners.set_flag(ledger),)
             case Remedy.CLEAR_FLAG:
                 if ledger.flag is Flag.SET:
-                    return (await self._owners.clear_flag(ledger),)
+                    return (await self._clear_flag(ledger),)
         return ()
+
+    async def _clear_flag(self, ledger: Ledger) -> StoredReply:
+        # Asked anew: who was admitted while this judgement took its time may have set the flag, and clone.
+        await self._refuse_others()
+        return await self._owners.clear_flag(ledger)
 
 
 def _verdict_facts(ledger: Ledger, witness: WitnessView | None) -> VerdictFacts:

@@ -138,7 +138,13 @@ class Startup:
             run=request.run,
             life=request.question or request.life,
         )
-        replay = Replay(self._journal, owners, host=request.host, tried=request.tried)
+        replay = Replay(
+            self._journal,
+            owners,
+            host=request.host,
+            tried=request.tried,
+            refuse_others=lambda: self._refuse_another_run(request),
+        )
         judging = _Judging(replay, request, ledgers)
         return await for_each(judging.names(), judging.judge, at_once=AT_ONCE_MAX)
 

@@ -15,6 +15,16 @@ from shared.migration.states import State
 _STATES = {Side.SOURCE: State.SETUP, Side.TARGET: State.COMMITTED}
 
 
+def mending_of(operation: str) -> str:
+    """The operation by which a damaged chain goes on, before the word itself."""
+    return f"{operation}:mended"
+
+
+def fault_of(operation: str) -> str:
+    """The one by which the other side is told to be at fault, likewise."""
+    return f"{operation}:fault"
+
+
 def decide_adoption(
     knowledge: Knowledge, authority: Side, operation: str, ledger: Ledger, clock: Clock
 ) -> StateRecord | Entry:
@@ -27,7 +37,7 @@ def decide_adoption(
     if present is not None:
         return present
     refuse_unsound(ledger)
-    _refuse_changed(knowledge, ledger)
+    _refuse_changed(knowledge, operation, ledger)
     if knowledge.status is None:
         raise InvariantError(f"{ledger.migration!r} is adopted for a host that does not answer")
     return StateRecord(
@@ -55,7 +65,7 @@ def decide_burial(
     if present is not None:
         return present
     refuse_unsound(ledger)
-    _refuse_changed(knowledge, ledger)
+    _refuse_changed(knowledge, operation, ledger)
     return TombstoneRecord(
         migration=ledger.migration,
         uuid=str(ledger.uuid),
@@ -74,7 +84,7 @@ def decide_mending(
     knowledge: Knowledge, authority: Side, operation: str, ledger: Ledger, clock: Clock
 ) -> RepairRecord | Entry:
     """The record from which a damaged chain goes on, by the operator's word instead of a witness's; raises likewise."""
-    mending = f"{operation}:mended"
+    mending = mending_of(operation)
     present = ledger.operation(mending, Kind.REPAIR)
     if present is not None:
         return present
@@ -120,8 +130,16 @@ def _next_decision(knowledge: Knowledge, ledger: Ledger) -> int:
     return max(ledger.decision, witness.decision if witness is not None else 0) + 1
 
 
-def _refuse_changed(knowledge: Knowledge, ledger: Ledger) -> None:
+def _refuse_changed(knowledge: Knowledge, operation: str, ledger: Ledger) -> None:
+    """Refuse when anything was recorded since the operator was told, but what his word itself begins with.
+
+    Not only decisions: a host that opens the volume again may leave no more than a flag.
+    """
     told = knowledge.ledger
+    own = {mending_of(operation), fault_of(operation)}
+    since = (each.record for each in ledger.entries if each.record.index > told.tail.index)
+    if any(record.operation_id not in own for record in since):
+        raise _changed(ledger)
     if told.exists and (told.uuid, told.host) != (ledger.uuid, ledger.host):
         raise _changed(ledger)
     if told.broken is None and told.exists and told.decision != ledger.decision:
@@ -129,4 +147,4 @@ def _refuse_changed(knowledge: Knowledge, ledger: Ledger) -> None:
 
 
 def _changed(ledger: Ledger) -> Refusal:
-    return Refusal(Code.BUSY, f"Something was decided of {ledger.migration!r} meanwhile: look again.")
+    return Refusal(Code.BUSY, f"Something was recorded of {ledger.migration!r} meanwhile: look again.")

@@ -7,7 +7,7 @@ damaged, the side that is left gets its fault, then the word itself is recorded,
 from collections.abc import Callable
 from dataclasses import replace
 
-from services.state_control.adoption import decide_adoption, decide_burial, decide_mending
+from services.state_control.adoption import decide_adoption, decide_burial, decide_mending, fault_of
 from services.state_control.describing import choice_views, reply_of, sides_known
 from services.state_control.existing import Existing
 from services.state_control.hosts import Hosts
@@ -105,6 +105,7 @@ class Recovery:
             knowledge.refuse_unusable(request.authority)
             await self._mend(knowledge, request.authority, operation)
             await self._record_fault(knowledge, request.authority.other, operation)
+            await self._refuse_opened(knowledge)
             entry, _ledger = await append_decided(
                 self._journal,
                 name,
@@ -130,6 +131,7 @@ class Recovery:
             authority = knowledge.ledger.authority
             if knowledge.is_told_of:
                 await self._mend(knowledge, authority, operation)
+                await self._refuse_opened(knowledge)
                 await append_decided(
                     self._journal,
                     name,
@@ -151,7 +153,10 @@ class Recovery:
             return ""
         name = knowledge.ledger.migration
         request = TryAgainRequest(given_up=True, uuid=knowledge.uuid)
-        status = await self._hosts.try_again(knowledge.host, name, request)
+        try:
+            status = await self._hosts.try_again(knowledge.host, name, request)
+        except Refusal as refusal:  # it is given up: whoever reads that it was refused believes it is not
+            return f"Host {knowledge.host!r} does not know it yet: {refusal.message}"
         why = next((each.message for each in status.closed if each.name == name), None)
         return "" if why is None else f"Host {knowledge.host!r} keeps another one of that name closed: {why}"
 
@@ -240,6 +245,15 @@ class Recovery:
             lambda ledger: decide_mending(knowledge, authority, operation, ledger, self._clock),
         )
 
+    async def _refuse_opened(self, knowledge: Knowledge) -> None:
+        """Refuse a word on what is open by now: to look at its devices may have taken the host a minute."""
+        if knowledge.status is None:
+            return
+        status = await self._hosts.check(knowledge.host, knowledge.ledger.migration)
+        if status.migrations:
+            name = knowledge.ledger.migration
+            raise Refusal(Code.BUSY, f"Host {knowledge.host!r} has opened {name!r} meanwhile: look again.")
+
     async def _record_fault(self, knowledge: Knowledge, side: Side, operation: str) -> None:
         """The side that is left can no longer be trusted in this attempt; one that was never cloned to needs no telling."""
         ledger = await self._journal.read(knowledge.ledger.migration)
@@ -252,7 +266,7 @@ class Recovery:
             host=ledger.host,
             run=ledger.run,
             decision=ledger.decision,
-            operation_id=f"{operation}:fault",
+            operation_id=fault_of(operation),
             relies_on=ledger.tail.digest,
             life=ledger.life,
         )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services.startup.owners import Owners
+from services.startup.replay import Replay
 from shared.bus.chain import Stored
 from shared.bus.memory import MemoryBroker
 from shared.messages.admission import (
@@ -24,7 +25,7 @@ from shared.migration.table import Trigger
 from shared.migration.verdicts import Label
 from tests.support import stories
 from tests.support.scripted_host import AT, ScriptedHost, device
-from tests.support.services import Services
+from tests.support.services import Services, StoppedClock
 from tests.support.stories import Story, cleanly
 
 
@@ -508,3 +509,18 @@ async def test_migration_that_is_given_up_while_it_is_judged_is_judged_anew(
         await services.admit(host)
     reply = await services.admit(host)
     assert (reply.admitted, reply.closed, reply.removed) == ((), (), ("vol1",))
+
+
+async def test_flag_of_a_host_that_serves_by_now_is_not_cleared(services: Services) -> None:
+    """A startup that was slow to judge cleared the flag under which another had the host clone meanwhile."""
+    host = services.host()
+    await stories.back_in_setup_with_the_flag_set(host)
+
+    async def refuse() -> None:
+        raise Refusal(Code.BUSY, "run 1 is alive")
+
+    owners = Owners(services.wire.requests, StoppedClock(), host="h1", run=2, life="a question")
+    replay = Replay(services.wire.journal, owners, host="h1", tried=(), refuse_others=refuse)
+    with pytest.raises(Refusal, match="run 1 is alive"):
+        await replay.with_witness(host.witnesses["vol1"])
+    assert (await services.ledger()).flag is Flag.SET

@@ -4,13 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from services.state_control.adoption import decide_adoption, decide_burial, decide_mending
+from services.state_control.adoption import decide_adoption, decide_burial, decide_mending, fault_of
 from services.state_control.describing import choice_views
 from services.state_control.knowledge import Knowledge
 from shared.bus.memory import MemoryBroker
 from shared.messages.admission import WitnessView
 from shared.messages.host import HostStatusReply
-from shared.messages.recording import DecisionRequest, StoredReply, decision_subject
+from shared.messages.recording import (
+    DecisionRequest,
+    FaultReport,
+    RecordFaultRequest,
+    StoredReply,
+    decision_subject,
+    record_subject,
+)
 from shared.messages.recovery import ExamineReply, Finding
 from shared.migration.devices import Side
 from shared.migration.records import ADOPTED, IntentRecord, RepairRecord, StateRecord, TombstoneRecord
@@ -201,6 +208,55 @@ async def test_nothing_may_be_decided_in_between(services: Services) -> None:
         with pytest.raises(Refusal) as caught:
             decide(await services.ledger())
         assert caught.value.code is Code.BUSY
+
+
+@pytest.mark.parametrize("standing", [Standing.CLOSED, Standing.AWAY])
+async def test_no_word_is_recorded_on_what_was_opened_meanwhile(
+    services: Services, standing: Standing
+) -> None:
+    """To open again decides nothing, it sets the flag. The word was recorded over it, and the host cloned on.
+
+    After a crash its target, never flushed, was opened as the one that holds everything.
+    """
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    knowledge = await know(services, host, None, standing=standing)
+    reply = await services.admit(host)
+    assert reply.admitted[0].state is State.SOURCE_SELECTED
+    ledger = await services.ledger()
+    assert ledger.decision == knowledge.ledger.decision
+    for decide in (
+        lambda: decide_adoption(knowledge, Side.TARGET, "op", ledger, StoppedClock()),
+        lambda: decide_burial(knowledge, "op", ledger, StoppedClock()),
+    ):
+        with pytest.raises(Refusal, match="recorded of 'vol1' meanwhile") as caught:
+            decide()
+        assert caught.value.code is Code.BUSY
+
+
+async def test_what_the_word_itself_begins_with_is_nothing_new(services: Services) -> None:
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    knowledge = await know(services, host, None)
+    origin = replace(host.origin("vol1", fault_of("op")), relies_on=knowledge.ledger.tail.digest)
+    fault = FaultReport(
+        operation_id=origin.operation_id,
+        side=Side.TARGET,
+        state=State.SOURCE_SELECTED,
+        attempt=origin.attempt,
+        operation="adopt",
+        cause="adopted",
+        detected_at=AT,
+    )
+    await services.wire.requests.request(
+        record_subject("fault", "h1", "vol1"),
+        RecordFaultRequest(origin=origin, fault=fault),
+        StoredReply,
+        timeout_s=5,
+    )
+    ledger = await services.ledger()
+    assert ledger.tail != knowledge.ledger.tail
+    assert isinstance(decide_adoption(knowledge, Side.SOURCE, "op", ledger, StoppedClock()), StateRecord)
 
 
 async def test_a_damaged_chain_goes_on_by_the_word(services: Services, broker: MemoryBroker) -> None:
