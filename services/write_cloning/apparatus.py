@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 COPY_BUDGET_BYTES = 64 << 20
 VOLUME_BUDGET_BYTES = 64 << 20
+REPAIR_BUDGET_BYTES = 8 << 20
 
 
 class Apparatus:
@@ -62,6 +63,8 @@ class Apparatus:
         # nor shall the application, where it is the copier's.
         self._copy_pool = BufferPool(COPY_BUDGET_BYTES)
         self._volume_pool = BufferPool(VOLUME_BUDGET_BYTES)
+        # Not the volume's: failed writes of parts of blocks keep theirs until they are repaired.
+        self._repair_pool = BufferPool(REPAIR_BUDGET_BYTES)
         self.application_errors = ApplicationErrors(
             name, around.host, around.clock, asyncio.get_running_loop().time
         )
@@ -280,7 +283,7 @@ class Apparatus:
                     self.target,
                     request.low,
                     request.high,
-                    self._volume_pool,
+                    self._repair_pool,
                     is_wanted=lambda: self.volume.failover.needs_recopy(request),
                     flush_failed=self._source_flush_failed,
                 )

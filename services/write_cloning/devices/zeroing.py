@@ -2,16 +2,13 @@
 
 What fallocate(2) promises:
 
-- PUNCH_HOLE | KEEP_SIZE. Files: storage is given back, the range reads as zeroes. Block devices: the
-device's own
-  «write zeroes» command, which may unmap; refused with EOPNOTSUPP where it has none, never emulated. Plain
-  discards are of no use here: what they leave behind is undefined.
-- ZERO_RANGE | KEEP_SIZE. Files: storage stays or becomes reserved. Block devices: zeroes that are not
-unmapped; where
-  the device has no command for it, the kernel writes zeroes itself, so this is never refused, but may be
-  slow.
-- Both act below the page cache and drop it for the range, so they order with finished buffered writes as
-they should.
+- PUNCH_HOLE | KEEP_SIZE. Files: storage is given back, the range reads as zeroes. Block devices: the device's own
+  «write zeroes» command, which may unmap; refused with EOPNOTSUPP where it has none, never emulated. Plain discards are of no
+  use here: what they leave behind is undefined.
+- ZERO_RANGE | KEEP_SIZE. Files: storage stays or becomes reserved. Block devices: zeroes that are not unmapped; where the
+  device has no command for it, the kernel writes zeroes itself, so this is never refused, but may be slow.
+- Both act below the page cache and drop it for the range, so they order with finished buffered writes as they should.
+- Block devices do neither for parts of a sector (EINVAL).
 
 What is refused once is not tried again. The last resort is to write zeroes, in pieces from one shared buffer. A long range is
 made in instalments, and whoever waits is told of each.
@@ -113,6 +110,9 @@ class _ZeroRequest:
         if error in _NOT_OFFERED:
             self._zeroing.refused(way)
             self._ways.remove(way)
+            self.go_on(0)
+        elif error == errno.EINVAL:  # of parts of a block device's sectors; others it may zero this way
+            self._ways.clear()
             self.go_on(0)
         else:
             self._written(length, error)

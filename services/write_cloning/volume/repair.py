@@ -46,7 +46,7 @@ async def copy_again(
     finally:
         if (
             buffer.references > 1
-        ):  # nobody waits any more for a device that still has it, and the application shares the pool
+        ):  # a device still has it, for which nobody waits any more; other repairs want for memory
             buffer.leave_pool()
         buffer.release()
     return 0

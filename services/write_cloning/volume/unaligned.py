@@ -58,6 +58,7 @@ class _Filling:
             view[at + begin : at + block] = content[: block - begin]
             in_last = end - (length - block)
             view[at + block : at + block + in_last] = content[len(content) - in_last :]
+        content.release()
         payload.release()  # in the export's stead, which lets go of `buffer` when the request completes
         request.buffer, request.start = self.buffer, 0
         request.offset, request.length = request.low, length

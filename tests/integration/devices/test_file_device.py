@@ -127,6 +127,20 @@ async def test_zeroed_ranges_read_as_zeroes_and_nothing_else_changes(
     assert driver.device.size_bytes == 16 * MIB
 
 
+@pytest.mark.parametrize("mode", list(ZeroMode))
+async def test_parts_of_a_block_devices_sectors_are_zeroed_by_writing(
+    disk: Path, attach_loop: AttachLoop, opened: OpenDevice, pool: BufferPool, mode: ZeroMode
+) -> None:
+    """Without direct I/O any range may come, and fallocate(2) refuses it with EINVAL: the target was at fault for it."""
+    driver = Driver(await opened(attach_loop(disk), direct=False), pool)
+    assert await driver.write(0, pattern(16 * KIB)) == 0
+    assert await driver.zero(100, 3000, mode) == 0
+    expected = bytearray(pattern(16 * KIB))
+    expected[100:3100] = bytes(3000)
+    assert await driver.read(0, 16 * KIB) == expected
+    assert driver.device.can_zero_fast, "whole sectors can be as before"
+
+
 async def test_punching_gives_storage_back_and_allocating_keeps_it(driver: Driver, disk: Path) -> None:
     assert await driver.write(0, pattern(8 * MIB), durable=True) == 0
     assert await driver.zero(0, 4 * MIB, ZeroMode.PUNCH, durable=True) == 0

@@ -244,3 +244,18 @@ def test_a_buffer_that_has_left_makes_room_at_once_and_never_comes_back() -> Non
     served[0].release()
     assert pool.take(8 * KIB) is served[0]
     ZEROES.leave_pool()  # belongs to none
+
+
+def test_memory_that_something_still_looks_at_goes_when_that_does() -> None:
+    """A traceback had a piece of the view: whoever gave a buffer back failed, and with it a write and a client that waited."""
+    pool = BufferPool(8 * KIB)
+    buffer = pool.take(4 * KIB)
+    piece = buffer.view[:16]
+    served: list[Buffer] = []
+    other = pool.take(4 * KIB)
+    pool.when_room(lambda: served.append(pool.take(8 * KIB)), 8 * KIB)
+    buffer.release()
+    other.release()
+    assert len(served) == 1
+    assert pool.mapped_bytes == 8 * KIB
+    assert bytes(piece) == bytes(16)
