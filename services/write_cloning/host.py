@@ -389,5 +389,7 @@ class Host:
 
     async def release(self) -> None:
         """Close every device."""
-        for migration in self._migrations.values():
+        for migration in tuple(
+            self._migrations.values()
+        ):  # one may be let go of meanwhile, when its clean-up is on record
             await migration.release()

@@ -208,9 +208,16 @@ class Bus:
 
         nats-py writes the ping of a flush past what its writer still holds; the first one sees that written, the second
         that taken.
+
+        Raises:
+            Refusal: (`journal-away`) it has not, within nats-py's ten seconds, or the connection is gone.
         """
-        await self.client.flush()
-        await self.client.flush()
+        try:
+            await self.client.flush()
+            await self.client.flush()
+        except nats.errors.Error as error:
+            message = f"NATS at {self.url} has not taken what was sent to it: {error}."
+            raise Refusal(Code.JOURNAL_AWAY, message) from error
 
     async def close(self) -> None:
         """Send what is left to send, and close. Never waits for anyone's subscription to be consumed."""
@@ -220,7 +227,7 @@ class Bus:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 if self.is_connected:
                     await self.settle()
-        except (TimeoutError, nats.errors.Error) as error:
+        except (TimeoutError, Refusal) as error:
             _log.warning("Closing the connection to NATS without a last flush: %s", error)
         task = asyncio.current_task()
         before = task.cancelling() if task else 0
@@ -230,6 +237,11 @@ class Bus:
         except TimeoutError:
             # Nobody ever tells the end of a stream whose TLS was refused (seen with Python 3.11); its socket is closed.
             _log.info("The connection to NATS at %s is closed without its last word", self.url)
+        except (
+            RuntimeError,
+            ConnectionError,
+        ) as error:  # nothing can be sent over it any more, as nats-py tries to
+            _log.info("The connection to NATS at %s was closed already: %s", self.url, error)
         except asyncio.CancelledError:
             # Of nats-py's own attempt to reconnect, which it cancels; only one that is meant for us is passed on.
             if task is None or task.cancelling() > before:

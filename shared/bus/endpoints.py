@@ -15,12 +15,13 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from shared.bus.answering import answer, queue_group
+from shared.bus.answering import answer, queue_group, refused
 from shared.bus.connection import Bus, unsubscribe
 from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.micro import EndpointStatistics, MicroService, discovery_subjects, error_headers
 from shared.bus.subjects import covers
 from shared.messages.codec import encode
+from shared.migration.refusals import Code, Refusal
 from shared.plain import shortened
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,10 @@ class NatsEndpoints:
         """See `Endpoints`."""
         async with self._answering(service, endpoints) as (micro, subscriptions):
             subscriptions.extend(await self._describe(micro))
-            await self._bus.settle()
+            try:
+                await self._bus.settle()
+            except Refusal as refusal:  # what was subscribed is again when NATS is back; whoever serves volumes goes on doing so
+                _log.warning("It is not known yet whether requests are heard: %s", refusal.message)
             self._bus.require_subscribed([subscription.subject for subscription in subscriptions])
             yield
 
@@ -159,6 +163,12 @@ def _why_no_inbox(message: Msg) -> str | None:
 
 async def _send(bus: Bus, message: Msg, payload: bytes, headers: dict[str, str] | None) -> None:
     try:
-        await bus.client.publish(message.reply, payload, headers=headers)
+        try:
+            await bus.client.publish(message.reply, payload, headers=headers)
+        except nats.errors.MaxPayloadError:
+            size = f"{len(payload)} bytes, and this NATS server carries {bus.client.max_payload}"
+            _log.warning("The answer to a request on %s is too large: %s", shortened(message.subject), size)
+            too_large = refused(Refusal(Code.TOO_LARGE, f"The answer has {size}: ask for less of it."))
+            await bus.client.publish(message.reply, too_large.payload, headers=error_headers(too_large))
     except nats.errors.Error as error:
         _log.warning("The answer to a request on %s is lost: %s", shortened(message.subject), error)

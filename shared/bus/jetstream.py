@@ -8,6 +8,7 @@ lags, and push consumers can stay deaf for long after a server restart.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import nats.errors
 import nats.js.errors
 import orjson
 from nats.js import JetStreamContext
@@ -28,6 +29,7 @@ _CONSUMER_INACTIVE_S = 10.0  # a consumer that was left behind goes by itself
 _API = "$JS.API"
 _EXPECTED_SUBJECTS = "Nats-Expected-Last-Subject-Sequence-Subject"
 _NO_MESSAGE = 10037
+_NOT_FOUND = 404
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})  # the second where the sequence is not told
 
 
@@ -87,6 +89,8 @@ class JetStreamStream:
             raise self._missing() from error
         except Unanswered as unanswered:
             raise _away(unanswered.message) from unanswered
+        except nats.errors.Error as error:  # as while its replicas have no leader
+            raise _away(f"The journal cannot be read: {error}.") from error
         return tuple(info.state.subjects or ())
 
     async def _last_sequence(self, subjects: str) -> int:
@@ -104,7 +108,9 @@ class JetStreamStream:
             return int(answer["message"]["seq"])
         if error.get("err_code") == _NO_MESSAGE:
             return 0
-        raise self._missing(error.get("description", ""))
+        if error.get("code") == _NOT_FOUND:
+            raise self._missing(error.get("description", ""))
+        raise _away(f"The journal cannot be read: {error.get('description', '')}.")
 
     @asynccontextmanager
     async def _consumer(self, subjects: str) -> AsyncIterator[JetStreamContext.PullSubscription]:

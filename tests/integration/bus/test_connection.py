@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -525,3 +527,36 @@ async def test_a_journal_with_settings_that_lose_records_is_refused(
             assert caught.value.code is Code.JOURNAL_UNSOUND
         found = await look_at_bus(NatsConfig(url=server.url), CLOCK)
         assert setting in str(found.streams["CUTOVER_JOURNAL"])
+
+
+@pytest.mark.timeout(60)
+async def test_whoever_begins_to_serve_while_the_server_hangs_does_when_it_goes_on(tmp_path: Path) -> None:
+    """nats-py gives up after ten seconds, and whoever served volumes ended with them open."""
+    async with nats_server(tmp_path) as server, connected(server.url, name="svc", clock=CLOCK) as bus:
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            async with NatsEndpoints(bus).serve(SERVICE, [ECHO]):
+                os.kill(server.pid, signal.SIGCONT)
+                async with connected(server.url, name="asker", clock=CLOCK) as asker:
+                    async with asyncio.timeout(20):
+                        while True:
+                            with contextlib.suppress(Refusal):  # as long as it is not subscribed again
+                                reply = await asker.request(
+                                    "svc.echo.here", PlainRequest(), PlainRequest, timeout_s=1
+                                )
+                                break
+                            await asyncio.sleep(0.1)
+                    assert reply.operation_id == "here"
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_answer_that_the_server_does_not_carry_is_refused_and_not_lost(nats: NatsWiring) -> None:
+    async def too_much(_about: str, _request: PlainRequest) -> PlainRequest:
+        return PlainRequest(operation_id="x" * (2 << 20))
+
+    endpoint = Endpoint(name="echo", subject="svc.echo.*", request=PlainRequest, handler=too_much)
+    async with nats.connect("svc") as wire, wire.endpoints.serve(SERVICE, [endpoint]):
+        with pytest.raises(Refusal, match="and this NATS server carries 1048576") as refusal:
+            await wire.requests.request("svc.echo.here", PlainRequest(), PlainRequest, timeout_s=5)
+        assert refusal.value.code is Code.TOO_LARGE

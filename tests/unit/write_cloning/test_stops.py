@@ -33,3 +33,22 @@ async def test_volume_that_was_not_closed_cleanly_is_a_warning(
     (record,) = caplog.records
     assert record.levelname == level
     assert record.getMessage() == ("closed" if is_clean else "closed, but not cleanly")
+
+
+async def test_migration_that_is_let_go_of_meanwhile_keeps_no_other_from_it() -> None:
+    """A clean-up that came on record while devices were being closed broke the loop over them: the rest stayed open."""
+    host = Host(cast(Surroundings, None))
+    released = []
+
+    @dataclass
+    class Releasing:
+        name: str
+
+        async def release(self) -> None:
+            released.append(self.name)
+            host._migrations.pop("vol2", None)
+
+    for name in ("vol1", "vol2", "vol3"):
+        host._migrations[name] = cast(Migration, Releasing(name))
+    await host.release()
+    assert released[-1] == "vol3"
