@@ -18,7 +18,9 @@ from services.console.confirming import agrees, can_ask, confirm, read_line
 from services.console.failures import ConsoleError
 from services.console.going_on import GoingOn
 from services.console.output import Output
+from services.console.reachability import why_out_of_reach
 from services.console.views import current_faults, faults_table
+from services.console.waiting import facts_of
 from services.console.watching import follow
 from shared.messages.control import CleanupRequest, PlainRequest, SetupRequest
 from shared.messages.questions import after_commit, commit_question
@@ -27,6 +29,18 @@ from shared.migration.names import NAME_LENGTH_MAX
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from shared.plain import plain
+
+
+def _why_never_copied(status: MigrationStatus) -> str | None:
+    """Why a copy that is under way cannot be completed; None where it can, or is over."""
+    if status.state is not State.SYNCING:
+        return None
+    return why_out_of_reach(
+        facts_of(status),
+        State.COMMITTED,
+        attempt=status.attempt,
+        unreadable_regions=len(status.unreadable_regions),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +160,16 @@ class Migrating:
         """Wait while it copies; then what has become of it.
 
         Raises:
-            ConsoleError: (`attempt-ended`) the attempt has ended.
+            ConsoleError: `attempt-ended`, or `out-of-reach` where it goes on and can come to nothing.
         """
-        status = await self._follow(lambda now: now.state is not State.SYNCING)
+        status = await self._follow(
+            lambda now: now.state is not State.SYNCING or _why_never_copied(now) is not None
+        )
+        if (why := _why_never_copied(status)) is not None:
+            raise ConsoleError(
+                "out-of-reach",
+                f"{status.name} cannot be moved: {why}. The source has everything: `cutover abort {status.name}` ends it.",
+            )
         if status.state is not State.SETUP:
             return status
         faults = current_faults(status)

@@ -41,6 +41,7 @@ from shared.plain import plain
 
 moving = typer.Typer()
 _PANEL = "Migrate"
+_LEADS_TO = {"select-target": State.TARGET_SELECTED, "select-source": State.SOURCE_SELECTED}
 
 
 @moving.command(rich_help_panel=_PANEL)
@@ -334,9 +335,20 @@ def _send(
 
     async def work(bus: Bus) -> None:
         reply = await command(bus, verb, name, request)
+        if reply.state is not _LEADS_TO.get(verb, reply.state):
+            raise _ended_since(reply, verb)
         session.out.answer(reply, lambda: reply_text(reply, done(reply)))
 
     session.run(work)
+
+
+def _ended_since(reply: CommandReply, verb: str) -> ConsoleError:
+    """What a command says whose state was left again before it was answered."""
+    return ConsoleError(
+        "attempt-ended",
+        f"{verb} was done, and {reply.name} is in {reply.state} since: see `cutover faults {reply.name}`.",
+        attempt=reply.attempt,
+    )
 
 
 def _state_words(reply: CommandReply) -> str:

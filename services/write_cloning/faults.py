@@ -34,6 +34,7 @@ class Faults:
         self._around = around
         self._undecided: list[FaultReport] = []  # faults that are not in the witness yet
         self._newly_kept: tuple[FaultReport, ...] = ()  # by the decision that is being carried out
+        self._name = around.new_token()  # one run may have a migration twice: handed over, and given back
         self._number = 0
 
     @property
@@ -71,7 +72,7 @@ class Faults:
         self._number += 1
         self._undecided.append(
             FaultReport(
-                operation_id=f"{witness.uuid}:fault:{self._around.run}:{self._number}",
+                operation_id=f"{witness.uuid}:fault:{self._around.run}:{self._name}:{self._number}",
                 side=failure.side,
                 state=witness.state or State.SETUP,
                 attempt=witness.attempt,

@@ -5,7 +5,7 @@ import errno
 
 import pytest
 
-from services.write_cloning.faults import FAULTS_PER_SIDE_MAX
+from services.write_cloning.faults import FAULTS_PER_SIDE_MAX, Faults
 from services.write_cloning.volume.failures import Failure
 from shared.messages.host import HostCommand
 from shared.migration.devices import Side
@@ -150,6 +150,28 @@ async def test_range_is_copied_again_once_though_the_source_fails_another_write_
         house.target.let_go()
         assert [await house.answer(each) for each in (first, second)] == [errno.EIO] * 2
         assert house.target.content == house.source.content
+
+
+async def test_repairs_want_for_no_memory_that_the_failed_writes_keep() -> None:
+    """They waited for each other until the target was taken for one that had failed."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        pool = house.migration.apparatus._volume_pool
+        kept = pool.take(pool.budget_bytes)
+        house.source.failing["write"] = errno.EIO
+        assert await house.answer(house.write(1)) == errno.EIO
+        assert house.target.content == house.source.content
+        kept.release()
+
+
+async def test_faults_of_one_run_have_names_of_their_own() -> None:
+    """A migration that was handed over and given back counted anew: the journal took its first fault for one of before."""
+    async with standing_host(State.SETUP) as house:
+        names = set()
+        for _ in range(2):
+            faults = Faults(house.migration._keeper, house.migration.reporter, house.around)
+            faults.note(Failure(side=Side.SOURCE, operation="read", cause="EIO"))
+            names.add(faults.undecided[0].operation_id)
+        assert len(names) == 2
 
 
 async def test_faults_that_wait_for_the_witness_wait_together() -> None:
