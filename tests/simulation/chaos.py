@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NOT_VISITED_CHANCE = 0.3
 CUT_AFTER_VISIT_CHANCE = 0.3
-SYNC_SPOILT_CHANCE = 0.3
+SYNC_SPOILT_CHANCE = 0.8
 WRITEBACK_CHANCE = 0.4
 ELSEWHERE_CHANCE = 0.05  # in states in which one side alone is in use
 STOPPED_CHANCE = 0.4  # of a host whose connection has just broken

@@ -132,7 +132,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "                request.error = 0\n                self.advance(request)\n                return\n",
             ),
         ),
-        first_seed=15,
+        first_seed=19,
     ),
     # ------------------------------------------------------------------ R4
     Mutation(
@@ -165,7 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if False:\n                request.waiting",
             ),
         ),
-        first_seed=75,
+        first_seed=100,
     ),
     # ------------------------------------------------------------------ R5
     Mutation(
@@ -180,7 +180,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.REPORT_FAULTS,",
             ),
         ),
-        first_seed=679,
+        first_seed=1082,
     ),
     Mutation(
         "source-lost-without-flush",
@@ -200,7 +200,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "steps=(Step.HOLD_WRITES, *_SWITCH_READS)",
             ),
         ),
-        first_seed=635,
+        first_seed=644,
     ),
     Mutation(
         "source-dropped-before-the-witness",
@@ -214,7 +214,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
-        first_seed=264,
+        first_seed=447,
     ),
     Mutation(
         "unequal-after-a-failed-move",
@@ -227,7 +227,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                request.waiting |= RECOPY",
             ),
         ),
-        first_seed=1080,
+        first_seed=1185,
     ),
     # ------------------------------------------------------------------ R6
     Mutation(
@@ -258,7 +258,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "what the lost witness named would be used again at once",
         (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
-        first_seed=412,
+        first_seed=619,
     ),
     Mutation(
         "doubt-forgotten-at-the-next-start",
@@ -284,14 +284,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            await self._keeper.remember(unfenced=())",
             ),
         ),
-        first_seed=892,
+        first_seed=1287,
     ),
     Mutation(
         "late-word-believed",
         "R6",
         "a word that comes late would be believed for a connection that was broken after it had been given",
         (Change(_FENCES, "    if request.doubt not in {None, doubt}:", "    if False:"),),
-        first_seed=834,
+        first_seed=965,
     ),
     Mutation(
         "sync-gives-the-word-itself",
@@ -305,7 +305,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
-        first_seed=43,
+        first_seed=51,
     ),
     Mutation(
         "broken-connection-made-again-silently",
@@ -320,7 +320,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if device in self._retired:\n",
             ),
         ),
-        first_seed=427,
+        first_seed=520,
     ),
     Mutation(
         "left-behind-at-a-clean-stop",
@@ -333,7 +333,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return tuple(side for side in Side if False and side in",
             ),
         ),
-        first_seed=1692,
+        first_seed=561,
     ),
     Mutation(
         "cleanup-does-not-wait-for-the-word",
@@ -349,7 +349,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            pass  #",
             ),
         ),
-        first_seed=644,
+        first_seed=705,
     ),
     Mutation(
         "broken-connection-in-use-forgotten",
@@ -362,7 +362,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return [*self._retired]",
             ),
         ),
-        first_seed=763,
+        first_seed=1223,
     ),
     # ------------------------------------------------------------------ R7
     Mutation(
@@ -397,7 +397,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_ENTERING, "            await self._refuse_if_entered(origin)\n", ""),
             Change(_ENTERING, "        except UnknownOutcome:\n            raise\n", ""),
         ),
-        first_seed=488,
+        first_seed=518,
     ),
     # ------------------------------------------------------------------ 4.2
     Mutation(
@@ -443,14 +443,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=864,
+        first_seed=987,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=156,
+        first_seed=159,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -458,7 +458,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "a region that the source could not give would count as the same on both sides",
         (Change(_COPIER, "        return not self._unreadable\n", "        return True\n"),),
-        first_seed=481,
+        first_seed=536,
     ),
     Mutation(
         "copied-over-a-failed-flush",
@@ -497,7 +497,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "self._reads.start_from(reading, SOURCE if sides & SOURCE else TARGET, start)",
             ),
         ),
-        first_seed=1049,
+        first_seed=1181,
     ),
     Mutation(
         "blocks-filled-up-from-the-target-alone",
@@ -510,6 +510,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "self._reads.start_from(reading, TARGET if sides & TARGET else SOURCE, start)",
             ),
         ),
+        first_seed=2,
     ),
     Mutation(
         "back-to-a-source-that-was-not-asked",
@@ -529,7 +530,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "what the source has lost would be copied over what the target still has",
         (Change(_FAILOVER, "if request.durable and route.source.flush_error:", "if False:"),),
-        first_seed=625,
+        first_seed=689,
     ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
@@ -555,13 +556,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.6",
         "a decision of the host would be undone by its restart",
         (Change(_REPLAY, "if ledger.decision < witness.decision:", "if False:"),),
+        first_seed=2,
     ),
     Mutation(
         "faults-not-caught-up",
         "4.6",
         "what a device has failed before a crash would be known to nobody but the host",
         (Change(_REPLAY, "for fault in witness.faults\n", "for fault in ()\n"),),
-        first_seed=32,
+        first_seed=33,
     ),
     Mutation(
         "decided-in-memory-alone",
@@ -602,7 +604,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            asyncio.sleep(0), self._flush",
             ),
         ),
-        first_seed=16,
+        first_seed=38,
     ),
     Mutation(
         "clean-without-the-source's-flush",
@@ -615,7 +617,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "_no_error()",
             ),
         ),
-        first_seed=186,
+        first_seed=206,
     ),
     Mutation(
         "clean-although-written-since",
@@ -628,21 +630,21 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if True:\n                self._clean",
             ),
         ),
-        first_seed=1926,
+        first_seed=96,
     ),
     Mutation(
         "clean-with-a-write-under-way",
         "4.7",
         "a write that the flushes do not cover would not be copied after a power cut",
         (Change(_MARKS, "            if region in busy:\n                continue\n", ""),),
-        first_seed=596,
+        first_seed=1143,
     ),
     Mutation(
         "distrust-not-durable",
         "4.7",
         "a map that lacks the last writes would be believed at the next start",
         (Change(_MAP_KEEPER, "            await distrust(because)\n", ""),),
-        first_seed=218,
+        first_seed=626,
     ),
     Mutation(
         "given-up-map-still-trusted",
@@ -653,14 +655,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MAP_DECISIONS, 'if self._keeper.witness.region_map not in {"", maps.map_id}:', "if False:"
             ),
         ),
-        first_seed=48,
+        first_seed=508,
     ),
     Mutation(
         "writes-in-setup-not-due",
         "4.7",
         "what the source alone was given after an unclean stop would not be copied",
         (Change(_APPARATUS, "marks_as_due = state is State.SETUP", "marks_as_due = False"),),
-        first_seed=16,
+        first_seed=46,
     ),
     Mutation(
         "due-forgotten-at-the-stop",
@@ -671,7 +673,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MARKS, "_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for", "_ONLY_DUE = bytes(CLEAN for"
             ),
         ),
-        first_seed=263,
+        first_seed=312,
     ),
     Mutation(
         "marks-taken-over-as-copied",
