@@ -36,9 +36,8 @@ class Admissions:
     def __init__(self, around: Surroundings) -> None:
         """Begin as one who has not asked yet."""
         self._around = around
-        self._has_asked = False
+        self._has_asked = False  # so that somebody may have heard it, and recorded something for it
         self._question = ""  # the name of the last one; what startup records for it bears that
-        self._is_vain = True  # certainly nothing is recorded for it, as often as it was put
 
     async def ask(self, only: str) -> Judged:
         """Have all that this host has judged, or a single one.
@@ -47,8 +46,8 @@ class Admissions:
             Refusal: there is no answer yet, or it could not be noted; nothing may be opened.
         """
         around = self._around
-        vain = self._question if self._is_vain else ""
-        if self._is_vain:
+        vain = "" if self._has_asked else self._question
+        if not self._has_asked:
             # A copy of the state directory that was taken while nobody answered shall not know the question that is answered.
             self._question = around.new_token()
         witnesses, unreadable = await read_witnesses(around)
@@ -82,10 +81,9 @@ class Admissions:
         except Refusal as refusal:
             # Away: nobody was reached, or nothing was judged. Anything else may have left records of this run.
             is_definite = not isinstance(refusal, Unanswered) and refusal.code in _AWAY
-            self._is_vain = self._is_vain and is_definite
             self._has_asked = self._has_asked or not is_definite
             raise
-        self._has_asked, self._is_vain = True, False
+        self._has_asked = True
         _refuse_malformed(reply)
         return reply
 
