@@ -21,7 +21,9 @@ def test_kill_loses_nothing_that_was_acknowledged(machine: Machine, case: Case) 
                     running.give(case.command)
             before = decided(machine, NAME)
             if case.command not in {"resume", "pause"} and (answer := running.answer()) is not None:
-                assert answer["state"] == before.state, "success was answered before it was durable"
+                # The copy may have come to its end since then, by a decision that waits for nobody.
+                later = {"source-selected"} if case.command == "sync" else set()
+                assert before.state in {answer["state"], *later}, "success was answered before it was durable"
         machine.mend()
         has_host_died = CLONING in parts_of(case.victim) or case.command == "start"
         check_verdict(machine, NAME, before, has_host_died=has_host_died)

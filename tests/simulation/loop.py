@@ -5,10 +5,10 @@ a minute of waiting costs nothing and a seed replays exactly. What belongs to a 
 """
 
 import asyncio
-import heapq
 import random
 from collections.abc import Coroutine
 from contextvars import Context, ContextVar
+from heapq import heappop, heappush
 from itertools import count
 from typing import Any, Protocol
 
@@ -50,7 +50,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._draw = rng.random
         self._ready: list[asyncio.Handle] = []
-        self._scheduled: list[asyncio.TimerHandle]
+        self._timers: list[tuple[float, int, asyncio.Handle]] = []  # a heap: due at, number
+        self._numbers = count()
         self.steps = 0
         self._of_the_dead: list[asyncio.Handle] = []
         self.is_burying = False  # the dead go on, so that they come to their ends
@@ -63,8 +64,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         _loop: asyncio.AbstractEventLoop,
         coroutine: Coroutine[Any, Any, Any],
         context: Context | None = None,
+        **named: Any,  # from Python 3.14 on
     ) -> asyncio.Task[Any]:
-        task = NumberedTask(coroutine, loop=self, context=context)
+        task = NumberedTask(coroutine, loop=self, context=context, **named)
         self.tasks.append(task)
         return task
 
@@ -72,28 +74,46 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """The virtual time, in seconds."""
         return self._now
 
-    def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled
-        while not self._stopping:  # type: ignore[attr-defined]
-            while scheduled and (scheduled[0]._cancelled or scheduled[0].when() <= self._now):
-                timer = heapq.heappop(scheduled)
-                timer._scheduled = False  # type: ignore[attr-defined]
-                if not timer._cancelled:
-                    ready.append(timer)
-            if not ready:
-                if not scheduled:
-                    raise StuckError("nothing is ready, and nothing will be")
-                self._now = scheduled[0].when()
-                continue
-            self._run_any(ready)
+    # What follows is asyncio's, without its checks, and with plain handles for timers: a life is some thousand of each.
 
-    def _run_any(self, ready: list[asyncio.Handle]) -> None:
-        at = int(self._draw() * len(ready))
-        handle = ready[at]
-        ready[at] = ready[-1]
-        ready.pop()
-        if handle._cancelled:
-            return
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+        """Have it run at some time that is now."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        """Have it run at this virtual time."""
+        handle = asyncio.Handle(callback, args, self, context)
+        heappush(self._timers, (when, next(self._numbers), handle))
+        return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        """Have it run after so many virtual seconds."""
+        handle = asyncio.Handle(callback, args, self, context)
+        heappush(self._timers, (self._now + delay, next(self._numbers), handle))
+        return handle
+
+    def _run_once(self) -> None:
+        ready, timers, draw = self._ready, self._timers, self._draw
+        while not self._stopping:  # type: ignore[attr-defined]
+            while timers and (timers[0][2]._cancelled or timers[0][0] <= self._now):
+                handle = heappop(timers)[2]
+                if not handle._cancelled:
+                    ready.append(handle)
+            if not ready:
+                if not timers:
+                    raise StuckError("nothing is ready, and nothing will be")
+                self._now = timers[0][0]
+                continue
+            at = int(draw() * len(ready))
+            handle = ready[at]
+            ready[at] = ready[-1]
+            ready.pop()
+            if not handle._cancelled:
+                self._run(handle)
+
+    def _run(self, handle: asyncio.Handle) -> None:
         owner = handle._context.get(OWNER)  # type: ignore[attr-defined]
         if owner is not None and owner.is_dead and not self.is_burying:
             self._of_the_dead.append(handle)
