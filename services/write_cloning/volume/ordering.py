@@ -4,8 +4,9 @@ That is how both devices see overlapping writes in the same order (rule R4), and
 it enters a range like a write does, waits for the writes before it, and the writes after it wait for it. Order is the
 order of arrival, so neither can starve the other.
 
-Writes are found by region, so that a write is compared only with those in its own regions; most find none. This file knows
-ranges, nothing of devices, sides or buffers.
+Writes are found by region, so that a write is compared only with those in its own regions; most find none. Two that share
+many regions are compared in the first of them alone, where one of the two begins: hundreds of trims of gigabytes may be under
+way. This file knows ranges, nothing of devices, sides or buffers.
 """
 
 from collections.abc import Container, Sequence
@@ -24,14 +25,38 @@ class Ranged(Protocol):
     blockers: int
 
 
+class _Crowd:
+    """Those in a region that more than one has entered, in order of arrival."""
+
+    __slots__ = ("all", "beginning")
+
+    def __init__(self, first: Ranged, region: int) -> None:
+        self.all = [first]
+        self.beginning = [first] if first.region == region else []  # in this region, not in one before
+
+    def compared_with(self, entry: Ranged, region: int) -> Sequence[Ranged]:
+        """Those with whom an entry shares no region before this one."""
+        return self.all if entry.region == region else self.beginning
+
+    def add(self, entry: Ranged, region: int) -> None:
+        self.all.append(entry)
+        if entry.region == region:
+            self.beginning.append(entry)
+
+    def remove(self, entry: Ranged, region: int) -> None:
+        self.all.remove(entry)
+        if entry.region == region:
+            self.beginning.remove(entry)
+
+
 class WriteOrder:
     """Who may write where, now. Every `enter` is matched by one `leave`, once the write is done everywhere."""
 
     def __init__(self, region_shift: int) -> None:
         """Count regions of `1 << region_shift` bytes."""
         self._shift = region_shift
-        # Region: those in it, in order of arrival. Most are alone, and stand for themselves: a list would be felt.
-        self._rows: dict[int, Ranged | list[Ranged]] = {}
+        # Region: those in it. Most are alone, and stand for themselves: a crowd would be felt.
+        self._rows: dict[int, Ranged | _Crowd] = {}
 
     def enter(self, entry: Ranged) -> bool:
         """Take a place. True: go on; False: a later `leave` will hand the entry out. Hot: called for every write."""
@@ -56,7 +81,7 @@ class WriteOrder:
             return NOBODY
         freed: list[Ranged] = []
         for each in range(region, last + 1):
-            freed.extend(self._part(each, entry))
+            self._part(each, entry, freed)
         return freed
 
     @property
@@ -65,33 +90,30 @@ class WriteOrder:
         return self._rows.keys()
 
     def _join(self, region: int, entry: Ranged) -> None:
-        # A pair that shares several regions is counted once in each, when it joins and again when it parts.
         row = self._rows.setdefault(region, entry)
         if row is entry:
             return
-        if not isinstance(row, list):
-            row = self._rows[region] = [row]
+        if not isinstance(row, _Crowd):
+            row = self._rows[region] = _Crowd(row, region)
         low, high = entry.low, entry.high
-        for other in row:
+        for other in row.compared_with(entry, region):
             if other.low < high and low < other.high:
                 entry.blockers += 1
-        row.append(entry)
+        row.add(entry, region)
 
-    def _part(self, region: int, entry: Ranged) -> list[Ranged]:
+    def _part(self, region: int, entry: Ranged, freed: list[Ranged]) -> None:
         # Whoever overlaps and is still here came later: entries part only once they ran, and they ran once all earlier
         # ones had parted.
         row = self._rows[region]
-        if not isinstance(row, list):
+        if not isinstance(row, _Crowd):
             del self._rows[region]
-            return []
-        row.remove(entry)
-        if not row:
+            return
+        row.remove(entry, region)
+        if not row.all:
             del self._rows[region]
         low, high = entry.low, entry.high
-        freed = []
-        for other in row:
+        for other in row.compared_with(entry, region):
             if other.low < high and low < other.high:
                 other.blockers -= 1
                 if not other.blockers:
                     freed.append(other)
-        return freed
