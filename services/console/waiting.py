@@ -57,6 +57,7 @@ class _Waiter:
     attempt_began: bool = False
     away_since: float | None = None
     is_paused: bool = False  # which was noted
+    host_error: str | None = None  # which was noted
 
     async def until_there(self, news: AsyncIterator[Told]) -> MigrationStatus:
         """Check, then check again with every piece of news and after every delay."""
@@ -101,6 +102,7 @@ class _Waiter:
         self.last = status
         self._judge(status)
         self._note_pause(status)
+        self._note_host(status)
         return status
 
     def _note_pause(self, status: MigrationStatus) -> None:
@@ -109,6 +111,12 @@ class _Waiter:
         if is_paused and not self.is_paused:
             self.note(f"The copier of {self.name} is paused: `cutover resume {self.name}` lets it go on.")
         self.is_paused = is_paused
+
+    def _note_host(self, status: MigrationStatus) -> None:
+        """Say once, each time, that its host does not answer, or keeps it closed."""
+        if status.host_error is not None and status.host_error != self.host_error:
+            self.note(f"{self.name} waits for its host: {status.host_error}")
+        self.host_error = status.host_error
 
     def _bear(self, refusal: Refusal) -> None:
         """Go on while services restart; give up where the migration has gone."""

@@ -112,6 +112,7 @@ class Telling:
         self._out = out
         self._live = live
         self._said: object = None
+        self._host_error: str | None = None
 
     def status(self, status: MigrationStatus) -> None:
         """How it is now."""
@@ -121,6 +122,12 @@ class Telling:
             self._live.update(status_line(status, self._out.people.width), refresh=True)
         else:
             self._say_changes(status)
+        self._say_trouble(status)
+
+    def _say_trouble(self, status: MigrationStatus) -> None:
+        if status.host_error is not None and status.host_error != self._host_error:
+            self._out.note(f"{status.name} waits for its host: {status.host_error}")
+        self._host_error = status.host_error
 
     def _say_changes(self, status: MigrationStatus) -> None:
         whole = int(status.synced_percent) if status.synced_percent is not None else None

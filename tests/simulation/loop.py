@@ -76,19 +76,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     # What follows is asyncio's, without its checks, and with plain handles for timers: a life is some thousand of each.
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override] # of any arguments
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         """Have it run at some time that is now."""
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+    def call_at(  # type: ignore[override] # of any arguments
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
         """Have it run at this virtual time."""
         handle = asyncio.Handle(callback, args, self, context)
         heappush(self._timers, (when, next(self._numbers), handle))
         return handle
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+    def call_later(  # type: ignore[override] # of any arguments
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
         """Have it run after so many virtual seconds."""
         handle = asyncio.Handle(callback, args, self, context)
         heappush(self._timers, (self._now + delay, next(self._numbers), handle))

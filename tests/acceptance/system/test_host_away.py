@@ -55,6 +55,8 @@ def test_commands_are_refused_within_five_seconds_and_nothing_is_half_done(
     status = client.query("vol1")
     assert (status["state"], status["error_flag"], status["host_answers"]) == ("setup", False, False)
     assert "Host 'h1'" in status["host_error"]
+    waited = system.cutover("wait", "vol1", "syncing", "--timeout", "4")
+    assert f"vol1 waits for its host: {status['host_error']}" in waited.stderr
     assert client.journal_length() == before
     assert system.witnesses() == witnesses
     if how == "killed":
