@@ -111,6 +111,11 @@ class Apparatus:
             side=side, name=device.identity.name, has_equal=side is Side.SOURCE and is_in_sync
         )
 
+    @property
+    def open_sides(self) -> tuple[Side, ...]:
+        """The sides whose devices are in use, or were until they were closed at the end of the run."""
+        return tuple(side for side in Side if not isinstance(self._device(side), AbsentDevice))
+
     def _take_over(self, device: Device) -> None:
         if isinstance(device, Unfenced):
             device.belong_to(self.name)

@@ -4,6 +4,8 @@ The kernel notes when a file was written to last (mtime); a reboot, another name
 time back is not found out, but a copy that keeps it is of the same time. Of block devices and remote exports nothing tells.
 """
 
+from collections.abc import Collection
+
 from services.write_cloning.surroundings import DeviceOpener
 from services.write_cloning.witness import Witness
 from shared.migration.devices import Side
@@ -16,9 +18,16 @@ UNKNOWN = (UNKNOWN_NS, UNKNOWN_NS)
 """From when a stop is recorded as clean until the devices are closed: a copy that was given up may still land."""
 
 
-async def last_changes(devices: DevicePair, opener: DeviceOpener) -> tuple[int, ...]:
-    """When both sides were last changed, for the witness: nobody may have them open any more."""
-    return tuple([await opener.written_ns(devices.of(side)) for side in Side])
+async def last_changes(
+    devices: DevicePair, opener: DeviceOpener, *, open_sides: Collection[Side] = tuple(Side)
+) -> tuple[int, ...]:
+    """When both sides were last changed, for the witness: nobody may have them open any more.
+
+    Of a side that was not among the `open_sides` it is not known what the host would have left there: others may have had it.
+    """
+    return tuple(
+        [await opener.written_ns(devices.of(side)) if side in open_sides else UNKNOWN_NS for side in Side]
+    )
 
 
 async def changed_side(devices: DevicePair, earlier: Witness | None, opener: DeviceOpener) -> Side | None:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 NOTHING_COPIED = "nothing has been copied yet"
 CHANGED = "was changed while its host was stopped"
+NOT_OPEN = "the target could not be opened when its host started, so others may have written to it"
 OVER = "the target has taken over"
 
 
@@ -36,17 +37,19 @@ async def taken_over(
     region_size_bytes: int,
     run: int,
     changed: Side | None = None,
+    is_target_open: bool = True,
 ) -> MapKeeper:
     """The map that an admitted migration goes on with, durable before anything is written in this run.
 
-    `changed` is a side that somebody else may have written to since the map was saved.
+    `changed` is a side that somebody else may have written to since the map was saved. They may have written to a target
+    that is not open, too, or will: nothing keeps them away, and its own fault may be that they have it.
     """
     region_count = -(-admission.devices.source.size_bytes // region_size_bytes)
     keeper = MapKeeper(admission.migration, region_count, files)
     if files is None:
         return keeper
     bits = None
-    because = why_full(admission, earlier) if changed is None else f"the {changed} {CHANGED}"
+    because = why_full(admission, earlier) or _why_changed(changed, is_target_open=is_target_open)
     if earlier is not None and not because:
         try:
             bits = await _read(earlier, admission, files, region_size_bytes)
@@ -60,7 +63,7 @@ async def taken_over(
     if bits is not None or is_cloning:
         header = header_of(admission, earlier, region_size_bytes=region_size_bytes, run=run)
         # In the states that are in sync a clean stop has proved that all is; the marks only have to grow clean again.
-        is_copied = changed is None and admission.state in IN_SYNC_STATES
+        is_copied = changed is None and is_target_open and admission.state in IN_SYNC_STATES
         await keeper.begin(header, bits, all_due=not is_copied)
     return keeper
 
@@ -114,6 +117,12 @@ def header_of_attempt(
         source=identity_text(witness.devices.source),
         target=identity_text(witness.devices.target),
     )
+
+
+def _why_changed(changed: Side | None, *, is_target_open: bool) -> str:
+    if changed is not None:
+        return f"the {changed} {CHANGED}"
+    return "" if is_target_open else NOT_OPEN
 
 
 async def _read(earlier: Witness, admission: Admission, files: MapFiles, region_size_bytes: int) -> bytearray:

@@ -207,7 +207,8 @@ class Migration:
         await self.vouching.note_the_end()
 
     async def _note_last_changes(self) -> None:
-        changes = await last_changes(self.witness.devices, self._around.opener)
+        open_sides = self.apparatus.open_sides
+        changes = await last_changes(self.witness.devices, self._around.opener, open_sides=open_sides)
         try:
             await self._keeper.amend(last_changes=changes)
         except OSError as error:  # at worst everything is copied again

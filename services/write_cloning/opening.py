@@ -74,6 +74,7 @@ async def open_admitted(
         region_size_bytes=around.limits.region_size_bytes,
         run=around.run,
         changed=changed,
+        is_target_open=not isinstance(target, AbsentDevice),
     )
     witness = _admitted_witness(admission, earlier, maps, around)
     witness = replace(witness, unfenced=unfenced_when_admitted(admission, in_doubt))

@@ -682,8 +682,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _MAP_TAKEOVER,
-                "is_copied = changed is None and admission.state in IN_SYNC_STATES",
-                "is_copied = changed is None and admission.state is not State.SYNCING",
+                "is_copied = changed is None and is_target_open and admission.state in IN_SYNC_STATES",
+                "is_copied = changed is None and is_target_open and admission.state is not State.SYNCING",
             ),
         ),
         first_seed=46,

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from services.write_cloning.devices.absent import AbsentDevice
 from services.write_cloning.host import Host
+from services.write_cloning.last_changes import UNKNOWN_NS
 from services.write_cloning.volume.marks import DUE
 from services.write_cloning.witness import Witness
 from shared.messages.admission import Admission
 from shared.migration.devices import Side
+from shared.migration.refusals import Code
 from shared.migration.states import State
 from tests.support.standing_host import NAME, REGION, SIZE, StandingHost, standing_host
 
@@ -114,4 +117,37 @@ async def test_in_setup_only_the_region_map_is_given_up_for_it(changed: int) -> 
         assert migration.apparatus.due_bytes == (SIZE if changed else REGION)
         assert migration.witness.faults == ()
         assert ("target was changed" in migration.witness.full_because) is bool(changed)
+        await again.release()
+
+
+async def after_an_unclean_stop_with_the_target_in_use(house: StandingHost) -> Host:
+    """Nothing differs by the map, and somebody else has the target when the host starts again."""
+    await house.migration.apparatus.maps.save(house.migration._map_decisions.distrust)
+    house.drawer.target_refused = Code.DEVICE_BUSY
+    host = await started(house, house.witness, State.SETUP)
+    assert isinstance(host.find(NAME).apparatus.target, AbsentDevice)
+    return host
+
+
+async def test_target_that_others_have_when_the_host_starts_is_copied_whole() -> None:
+    """Who had claimed the clone wrote to it; the map knew nothing of it, and `sync` left that as in sync."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        host = await after_an_unclean_stop_with_the_target_in_use(house)
+        witness = host.find(NAME).witness
+        assert (witness.region_map, host.find(NAME).apparatus.due_bytes) == ("", SIZE)
+        assert "others may have written to it" in witness.full_because
+        await host.release()
+
+
+async def test_side_that_was_not_open_is_left_in_nobody_knows_what_state() -> None:
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        host = await after_an_unclean_stop_with_the_target_in_use(house)
+        await host.find(NAME).stop()
+        await host.release()
+        (earlier,), _ = await house.around.witnesses.read_all()
+        assert earlier.last_changes == (1000, UNKNOWN_NS)
+        house.drawer.target_refused = None
+        again = Host(replace(house.around, run=3))
+        await again._open(admission_to(State.SETUP, earlier), earlier)
+        assert "others may have written to it" in again.find(NAME).witness.full_because
         await again.release()
