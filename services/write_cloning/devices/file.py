@@ -159,10 +159,8 @@ class FileDevice:
             self._syncs.refuse(done, context)
         elif self._is_direct:
             address = buffer.address + start
-            written = self._written_through
-            self._lane.submit(
-                Operation.WRITE, offset, address, length, syscalls.RWF_DSYNC, written, (done, context)
-            )
+            written, asked = self._written_through, (done, context, self._syncs.begin())
+            self._lane.submit(Operation.WRITE, offset, address, length, syscalls.RWF_DSYNC, written, asked)
         else:
             # Not RWF_DSYNC: the kernel does a buffered file's writes one at a time, so each would wait for
             # the sync of the one before. A sync of its own is shared by all that wait for one.
@@ -218,10 +216,11 @@ class FileDevice:
         else:
             self._syncs.request(done, context)
 
-    def _written_through(self, asked: tuple[Done, object], error: int) -> None:
-        done, context = asked
-        if error and error not in _SAYS_NOTHING_OF_EARLIER_WRITES:
-            self._syncs.failed(error)  # perhaps it was the cache's flush that failed, and the next would not
+    def _written_through(self, asked: tuple[Done, object, int], error: int) -> None:
+        done, context, sync = asked
+        # Perhaps it was the cache's flush that failed, and the next would not. This write went past the cache, so nobody else was
+        # told that it is lost.
+        self._syncs.end(sync, 0 if error in _SAYS_NOTHING_OF_EARLIER_WRITES else error)
         done(context, error)
 
     # ------------------------------------------------------------------ what is not plain success

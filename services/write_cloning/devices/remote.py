@@ -169,7 +169,7 @@ class RemoteDevice(Unfenced):
         if self._syncs.error:
             self._syncs.refuse(done, context)
         elif self._fua:
-            then, asked = self._done_durably, (done, context)
+            then, asked = self._done_durably, (done, context, self._syncs.begin())
             self._ask_in_pieces(Command.WRITE, _FUA, offset, buffer, start, length, then, asked)
         else:
             self.write(offset, buffer, start, length, self._flush_after, (done, context))
@@ -269,11 +269,14 @@ class RemoteDevice(Unfenced):
         else:
             self._syncs.request(done, context)
 
-    def _done_durably(self, asked: tuple[Done, object], error: int) -> None:
-        done, context = asked
-        if error and error not in _SAYS_NOTHING_OF_EARLIER_WRITES:
-            self._syncs.failed(error)  # perhaps it was the server's flush that failed, and the next would not
-        done(context, error)
+    def _done_durably(self, asked: tuple[Done, object, int], error: int) -> None:
+        done, context, sync = asked
+        # Perhaps it was the server's flush that failed, and the next would not.
+        self._syncs.end(sync, 0 if error in _SAYS_NOTHING_OF_EARLIER_WRITES else error)
+        if error:
+            done(context, error)
+        else:
+            self._syncs.believe(done, context)  # the server may have had it in a cache
 
     # ------------------------------------------------------------------ zeroes
 

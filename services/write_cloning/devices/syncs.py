@@ -3,9 +3,13 @@
 Linux reports that cached writes were lost once, to the next fsync, and the one after it succeeds with the
 data gone. So after the first failure every flush and every durable write of this device fails with that
 error, until the device is opened anew: rule of the house «a failed flush is final».
+
+Of flushes and durable writes that are under way together any one may be told of the loss, in the others' stead. So none that has
+succeeded is believed before those are answered that were under way with it: a hanging one holds them, until it is overdue.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from services.write_cloning.devices.engine import answer
@@ -22,6 +26,11 @@ class Syncs:
         self._start_flush = start
         self._running: list[tuple[Done, object]] = []
         self._next: list[tuple[Done, object]] = []
+        # Flushes and durable writes, by numbers in the order in which they began; and what has succeeded, with the last that was
+        # under way with it.
+        self._begun = 0
+        self._under_way: dict[int, None] = {}
+        self._held: deque[tuple[int, Done, object]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -41,21 +50,40 @@ class Syncs:
         """Answer with the failure that was."""
         self._loop.call_soon(done, context, self.error)
 
-    def failed(self, error: int) -> None:
-        """Believe no flush from here on."""
+    def begin(self) -> int:
+        """A durable write begins, with a flush of its own; returns what to `end` it by."""
+        self._begun += 1
+        self._under_way[self._begun] = None
+        return self._begun
+
+    def end(self, sync: int, error: int) -> None:
+        """It is done. With an error that may be the flush's, none is believed from here on."""
+        del self._under_way[sync]
         self.error = self.error or error
+        self._answer_held()
+
+    def believe(self, done: Done, context: object) -> None:
+        """Answer what has just succeeded, once that is beyond doubt."""
+        self._held.append((self._begun, done, context))
+        self._answer_held()
 
     def _start(self) -> None:
         self._running, self._next = self._next, []
-        self._start_flush(self._finished, None)
+        self._start_flush(self._finished, self.begin())
 
-    def _finished(self, _context: object, error: int) -> None:
+    def _finished(self, sync: int, error: int) -> None:
         finished, self._running = self._running, []
-        if error:
-            self.failed(error)
-            finished += self._next  # the next flush would succeed, and lie
+        self._held.extend((self._begun, done, context) for done, context in finished)
+        self.end(sync, error)
+        if self.error:  # the next flush would succeed, and lie
+            self._held.extend((self._begun, done, context) for done, context in self._next)
             self._next = []
-        elif self._next:
+            self._answer_held()
+        elif self._next and not self._running:
             self._start()
-        for done, context in finished:
-            answer(self._loop, done, context, error)
+
+    def _answer_held(self) -> None:
+        oldest = next(iter(self._under_way), self._begun + 1)
+        while self._held and (self.error or self._held[0][0] < oldest):
+            _, done, context = self._held.popleft()
+            answer(self._loop, done, context, self.error)
