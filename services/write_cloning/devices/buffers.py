@@ -82,6 +82,12 @@ class Buffer:
             self._pool, self._home = None, _NOWHERE
             pool.write_off(self.size_bytes)
 
+    def leave_to_successor(self) -> "Buffer":
+        """Leave the pool to a fresh buffer that counts in this one's place, held once: whoever takes it waits for no room."""
+        pool, home = self._pool, self._home
+        self._pool, self._home = None, _NOWHERE
+        return Buffer(self.size_bytes, pool, home)
+
     def unmap(self) -> None:
         """Give the memory back to the system. Only for the pool, and only while nobody holds the buffer.
 

@@ -3,18 +3,17 @@
 A read that fails on one side while both are in sync is answered from the other; a second failure is the application's.
 What the target gives in the source's stead counts only after a flush of the target: its cache may have lost a cloned write, which
 nothing but a flush tells. In the opposite case the source is all that is left, and reads as it would without Cutover.
-Nobody waits for a side that has left: its read goes on elsewhere with another buffer, because it may still use the first.
+Nobody waits for a side that has left: its read goes on elsewhere with another buffer, because it may still use the first. It
+counts where the first did, against its client's budget: what a client does not take is nobody's want but its own.
 """
 
 import errno
 from collections.abc import Callable
 
-from services.write_cloning.devices.buffers import Buffer, BufferPool
 from services.write_cloning.devices.interface import Done
 from services.write_cloning.volume.failures import Failure, FailureListener
 from services.write_cloning.volume.orphans import Orphans
 from services.write_cloning.volume.requests import Kind, Request
-from services.write_cloning.volume.room import with_room
 from services.write_cloning.volume.route import SOURCE, TARGET, Route
 from services.write_cloning.volume.stillness import Stillness
 from shared.migration.devices import Side
@@ -32,7 +31,6 @@ class Reads:
         self,
         *,
         route: Route,
-        pool: BufferPool,
         orphans: Orphans,
         stillness: Stillness,
         listener: FailureListener,
@@ -42,7 +40,6 @@ class Reads:
         self.under_way: dict[Request, None] = {}
         self.tick = 0
         self._route = route
-        self._pool = pool
         self._orphans = orphans
         self._stillness = stillness
         self._waiters = stillness.waiters
@@ -97,8 +94,7 @@ class Reads:
                 request.sides = 0
                 self._answer(request, request.error)
             else:
-                self._keep_orphan(request, side)
-                self._read_elsewhere(request)
+                self._read_elsewhere(request, side)
 
     def _source_done(self, request: Request, error: int) -> None:
         if error or request.sides != SOURCE:
@@ -185,17 +181,13 @@ class Reads:
             buffer.retain()
         self._orphans.keep(request, side, buffer)
 
-    def _read_elsewhere(self, request: Request) -> None:
-        request.sides = 0
-        if request.buffer is not None:
-            request.buffer.release()  # the orphan holds it
-            request.buffer = None
-
-        def go_on(buffer: Buffer) -> None:
-            request.buffer = buffer
-            if self._route.reads is Side.SOURCE:
-                self._read_from(request, SOURCE, self._source_done)
-            else:
-                self._read_from(request, TARGET, self._target_done)
-
-        with_room(self._pool, request.high - request.low, go_on)
+    def _read_elsewhere(self, request: Request, left: int) -> None:
+        buffer = request.buffer
+        if buffer is None:
+            raise InvariantError("a read came without a buffer")
+        request.buffer = buffer.leave_to_successor()
+        self._orphans.keep(request, left, buffer)
+        if self._route.reads is Side.SOURCE:
+            self._read_from(request, SOURCE, self._source_done)
+        else:
+            self._read_from(request, TARGET, self._target_done)

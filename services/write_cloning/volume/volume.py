@@ -101,7 +101,6 @@ class Volume:
         )
         self._reads = Reads(
             route=self._route,
-            pool=pool,
             orphans=self._orphans,
             stillness=self._stillness,
             listener=listener,

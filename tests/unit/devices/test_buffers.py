@@ -246,6 +246,22 @@ def test_a_buffer_that_has_left_makes_room_at_once_and_never_comes_back() -> Non
     ZEROES.leave_pool()  # belongs to none
 
 
+def test_successor_counts_in_the_place_of_a_buffer_that_has_left() -> None:
+    pool = BufferPool(8 * KIB)
+    buffer = pool.take(8 * KIB)
+    served: list[Buffer] = []
+    pool.when_room(lambda: served.append(pool.take(8 * KIB)), 8 * KIB)
+    successor = buffer.leave_to_successor()
+    assert (successor.size_bytes, successor.references, pool.in_use_bytes) == (8 * KIB, 1, 8 * KIB)
+    buffer.release()
+    assert served == [], "nobody has its room"
+    second = successor.leave_to_successor()
+    second.release()
+    assert served == [second]
+    assert buffer.leave_to_successor().size_bytes == 8 * KIB, "of none that has left already"
+    assert pool.mapped_bytes == 8 * KIB
+
+
 def test_memory_that_something_still_looks_at_goes_when_that_does() -> None:
     """A traceback had a piece of the view: whoever gave a buffer back failed, and with it a write and a client that waited."""
     pool = BufferPool(8 * KIB)

@@ -79,12 +79,27 @@ async def test_reads_that_a_hanging_side_keeps_leave_their_memory_to_others(hang
         bench.move_authority()
     else:
         bench.volume.failover.target_failed(_HANGS)
-    assert bench.client_pool.in_use_bytes == 0
     for _ in reads:
         await finish(other, "read")
     assert bench.answered == reads
     for read in reads:
         _let_go(read)
+    assert bench.client_pool.in_use_bytes == 0
+    for _ in reads:
         await finish(device, "read")
     await turn()
     assert bench.pool.in_use_bytes == bench.client_pool.in_use_bytes == 0
+
+
+async def test_client_that_takes_no_replies_holds_no_memory_but_its_own() -> None:
+    """Its reads went on with the volume's memory, and held that for good: nobody else's found any, and no stop was clean."""
+    bench = Bench(State.TARGET_SELECTED, pool_bytes=SIZE)
+    bench.client_pool = own = BufferPool(SIZE)
+    stuck = bench.read(length=SIZE)
+    bench.client_pool = BufferPool(SIZE)
+    other = bench.read(4096)
+    bench.volume.failover.target_failed(_HANGS)
+    assert (own.in_use_bytes, bench.pool.in_use_bytes) == (SIZE, 0)
+    for _ in range(2):
+        await finish(bench.source, "read")
+    assert bench.answered == [stuck, other]
