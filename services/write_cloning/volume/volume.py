@@ -201,9 +201,11 @@ class Volume:
         self._is_open = True
 
     async def close(self) -> None:
-        """Refuse new requests with ESHUTDOWN, and wait until those under way are answered."""
+        """Refuse new requests with ESHUTDOWN, and wait until those under way are answered.
+
+        So are those that a decision holds, by the routing that comes of it: they are its own to release, whatever that is.
+        """
         self._is_open = False
-        self.release()
         await self._stillness.until(self._has_no_request, ends_with_failure=False)
 
     async def flush(self) -> int:
@@ -222,7 +224,7 @@ class Volume:
         return not self._blocked and len(self._active) == (self._flushes.under_way is not None)
 
     def _has_no_request(self) -> bool:
-        return not (self._blocked or self._active or self._reads.under_way)
+        return not (self._held or self._blocked or self._active or self._reads.under_way)
 
     # ------------------------------------------------------------------ for the copier
 

@@ -8,7 +8,7 @@ import pytest
 from services.write_cloning.volume.failures import SideFailedError
 from services.write_cloning.volume.requests import Kind
 from shared.migration.devices import Side
-from shared.migration.states import State
+from shared.migration.states import State, routing_of
 from tests.support.stepping import SIZE, Bench, finish, turn
 
 
@@ -57,6 +57,23 @@ async def test_close_waits_for_a_write_behind_an_exclusion() -> None:
         await finish(bench.source, "write")
         await finish(bench.target, "write")
         assert closed.done()
+
+
+async def test_close_waits_for_a_write_that_a_decision_holds() -> None:
+    """It was sent on by the routing of before the decision, which was made all the same: one side missed it."""
+    bench = Bench(State.SETUP)
+    await bench.volume.quiesce()
+    held = bench.write()
+    async with asyncio.TaskGroup() as tasks:
+        closed = tasks.create_task(bench.volume.close())
+        await turn()
+        assert not bench.source.pending
+        bench.volume.route(State.SYNCING, routing_of(State.SYNCING, Side.SOURCE))
+        bench.volume.release()
+        await finish(bench.source, "write")
+        await finish(bench.target, "write")
+        assert closed.done()
+        assert bench.answered == [held]
 
 
 async def test_target_that_fails_while_the_volume_closes_only_delays_it() -> None:

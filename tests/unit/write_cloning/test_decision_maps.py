@@ -16,6 +16,7 @@ from shared.migration.refusals import Refusal
 from shared.migration.states import Flag, State
 from shared.migration.table import Facts, Step, Trigger, decide
 from tests.support.standing_host import NAME, REGION, SIZE, StandingHost, standing_host
+from tests.support.stepping import turn
 
 CLONING = [State.SYNCING, State.SOURCE_SELECTED, State.TARGET_SELECTED]
 
@@ -141,4 +142,43 @@ async def test_sync_that_neither_map_nor_witness_took_trusts_no_map_that_records
         )
         assert again.full_because or again.marks.states[1] == DUE
         assert bool(again.full_because) == bool(map_writes_failing)
+        await host.release()
+
+
+async def test_write_that_a_partial_sync_holds_reaches_both_sides_though_the_host_stops() -> None:
+    """It went to the source alone, and what had to be copied was chosen by then: the sides differed, and were called in sync."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        host = await after_an_unclean_stop(house)
+        migration = host.find(NAME)
+        volume = migration.apparatus.volume
+        held = []
+
+        async def stop_meanwhile() -> None:
+            held.append(house.write(0xEE, offset=REGION))
+            house.tasks.create_task(volume.close())
+            await turn()
+            await turn()
+
+        house.storage.before_put = stop_meanwhile
+        row = decide(Facts(state=State.SETUP, flag=Flag.SET), Trigger.SYNC)
+        await migration._executor.carry_out(Decision(row=row, operation_id="o", attempt=2, flag_digest="f2"))
+        assert await house.answer(held[0]) == 0
+        assert house.source.content == house.target.content
+        assert house.source.content[REGION] == 0xEE
+        await host.release()
+
+
+async def test_what_becomes_due_while_the_witness_takes_a_partial_sync_is_copied() -> None:
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        host = await after_an_unclean_stop(house)
+        migration = host.find(NAME)
+        marks = migration.apparatus.maps.marks
+
+        async def mark() -> None:
+            marks.states[1] = DUE
+
+        house.storage.before_put = mark
+        row = decide(Facts(state=State.SETUP, flag=Flag.SET), Trigger.SYNC)
+        await migration._executor.carry_out(Decision(row=row, operation_id="o", attempt=2, flag_digest="f2"))
+        assert migration.apparatus.due_regions == bytes([0, 1, 0, 0])
         await host.release()
