@@ -2,7 +2,13 @@
 
 from shared.clock import Clock
 from shared.messages.recording import FaultReport, Origin
-from shared.messages.standing import refuse_gone_back, refuse_older_attempt, refuse_stale, refuse_unsound
+from shared.messages.standing import (
+    refuse_gone_back,
+    refuse_judged_before,
+    refuse_older_attempt,
+    refuse_stale,
+    refuse_unsound,
+)
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import FaultRecord, Kind
 
@@ -23,6 +29,7 @@ def decide_fault(origin: Origin, fault: FaultReport, ledger: Ledger, clock: Cloc
     if present is not None:
         return present
     refuse_older_attempt(origin.migration, fault.attempt, ledger)
+    refuse_judged_before(origin, fault.operation_id, ledger)
     return FaultRecord(
         migration=origin.migration,
         uuid=origin.uuid,

@@ -20,6 +20,7 @@ from shared.messages.recording import (
     record_subject,
     repair_subject,
 )
+from shared.messages.standing import STARTUPS_OWN
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import UNCLEAN_SHUTDOWN
@@ -28,13 +29,12 @@ from shared.migration.states import State
 from shared.migration.verdicts import Verdict
 
 REQUEST_TIMEOUT_S = 10.0
-OPERATION_PREFIX = "startup:"
 _SET_PREFIX = "startup:set:"
 
 
 def is_own(entry: Entry) -> bool:
     """Whether startup has asked for a record. Nobody else may begin an operation id like that."""
-    return entry.record.operation_id.startswith(OPERATION_PREFIX)
+    return entry.record.operation_id.startswith(STARTUPS_OWN)
 
 
 def is_own_set(entry: Entry) -> bool:

@@ -24,6 +24,7 @@ from services.startup.owners import Owners
 from shared.bus.interface import Journal
 from shared.messages.admission import Admission, Try, WitnessView
 from shared.messages.recording import StoredReply
+from shared.messages.standing import stale
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import UNCLEAN_SHUTDOWN, Kind
@@ -139,14 +140,20 @@ class Replay:
         return ledger
 
     async def _still_there(self, before: Ledger, *stored: StoredReply) -> Ledger:
-        """The same of a migration that nobody has removed meanwhile.
+        """The same of a migration that nobody has removed meanwhile, and of which nobody else has recorded anything.
+
+        Whoever was admitted by another startup meanwhile has it open by now: what was judged before is no verdict on that.
 
         Raises:
-            Refusal: (`busy`) as `_longer`; or it was given up. Whoever asks again is told so.
+            Refusal: (`busy`) as `_longer`; or it was given up. Whoever asks again is told so. (`stale`) others have recorded
+                something.
         """
         ledger = await self._longer(before, *stored)
         if ledger.uuid != before.uuid:
             raise Refusal(Code.BUSY, f"{before.migration!r} was removed while it was judged.")
+        own = {each.digest for each in stored}
+        if any(each.record.index > before.tail.index and each.digest not in own for each in ledger.entries):
+            raise stale(before.migration, "something was recorded while it was judged")
         return ledger
 
     # Step 3

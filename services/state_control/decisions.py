@@ -8,6 +8,7 @@ from shared.clock import Clock
 from shared.messages.recording import DecisionRequest, Origin, RepairRequest
 from shared.messages.standing import (
     refuse_gone_back,
+    refuse_judged_before,
     refuse_older_attempt,
     refuse_stale,
     refuse_unsound,
@@ -41,6 +42,7 @@ def decide_record(
         refuse_older_attempt(origin.migration, origin.attempt, ledger)
         if origin.decision == ledger.decision:
             raise stale(origin.migration, f"another decision of number {origin.decision} is recorded")
+        refuse_judged_before(origin, origin.operation_id, ledger)
     if request.state is None:
         return _tombstone(origin, ledger, clock)
     return StateRecord(

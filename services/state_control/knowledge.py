@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from shared.messages.admission import WitnessView
 from shared.messages.host import ClosedView, HostStatusReply
 from shared.messages.recovery import ExamineReply, Finding, Telling
+from shared.messages.standing import STARTUPS_OWN
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import DevicePair, RepairRecord, StateRecord
@@ -18,7 +19,6 @@ _NOT_EXAMINED = {
     Standing.CLOSED: "its host does not answer",
     Standing.AWAY: "its host does not answer",
 }
-_STARTUPS_OWN = "startup:"  # what the operation ids of its decisions begin with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +86,10 @@ class Knowledge:
             return f"it is of a migration with the UUID {witness.uuid}"
         if witness.opened_run is None or witness.opened_run > witness.run:
             return "it is, or may be, an old copy"
-        if any(not each.operation_id.startswith(_STARTUPS_OWN) for each in self._decisions_after(witness)):
+        if any(not each.operation_id.startswith(STARTUPS_OWN) for each in self._decisions_after(witness)):
             return f"it is older: of decision {witness.decision}"
+        if self._is_contradicted():
+            return f"the journal tells otherwise of decision {witness.decision}"
         return "what the journal holds besides is not known" if self.unread else ""
 
     @property
@@ -103,7 +105,7 @@ class Knowledge:
             return journal if journal is not None and self._journal_leads() else witness
         if self.unread:
             return witness or Held.DISPUTED
-        if self.ledger.commit_intended or journal is None:
+        if self.ledger.commit_intended or journal is None or self._is_contradicted():
             return Held.DISPUTED
         is_contradicted = witness is not None and (witness is Held.TARGET) != (journal is Held.TARGET)
         return Held.DISPUTED if is_contradicted else journal
@@ -218,6 +220,17 @@ class Knowledge:
             and ledger.broken is None
             and ledger.contains(witness.tail_digest)
             and ledger.decision >= witness.decision
+        )
+
+    def _is_contradicted(self) -> bool:
+        """Whether the journal, whole as it is, holds another decision under the number of the witness's own."""
+        ledger, witness = self.ledger, self.witness
+        return (
+            witness is not None
+            and self._journal_leads()
+            and (ledger.uuid, ledger.decision) == (witness.uuid, witness.decision)
+            and (ledger.state, ledger.authority, ledger.attempt)
+            != (witness.state, witness.authority, witness.attempt)
         )
 
     def _held_by_journal(self) -> Held | None:

@@ -5,6 +5,10 @@ from shared.messages.status import JournalWait
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
 
+STARTUPS_OWN = (
+    "startup:"  # what the ids of the operations begin with that startup asks for, and of nobody else's
+)
+
 
 def refuse_mislabelled(host: str, migration: str, origin: Origin) -> None:
     """Refuse a request of another host or migration than its subject's, by which the server has let it through.
@@ -107,6 +111,19 @@ def refuse_older_attempt(migration: str, attempt: int, ledger: Ledger) -> None:
         raise stale(
             migration, f"it is of attempt {attempt}, and the journal records attempt {ledger.attempt}"
         )
+
+
+def refuse_judged_before(origin: Origin, operation_id: str, ledger: Ledger) -> None:
+    """Refuse what startup asks for where anything was recorded since it judged.
+
+    It speaks for a host that does not run. Where another startup has admitted that host meanwhile, it may run by now, and have
+    decided what this one knows nothing of.
+
+    Raises:
+        Refusal: `stale`.
+    """
+    if operation_id.startswith(STARTUPS_OWN) and origin.relies_on != ledger.tail.digest:
+        raise stale(origin.migration, "something was recorded since startup judged")
 
 
 def stale(migration: str, why: str) -> Refusal:

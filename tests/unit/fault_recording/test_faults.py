@@ -131,6 +131,17 @@ async def test_faults_are_of_the_host_that_an_operator_gave_the_migration_to(ser
     assert (await services.ledger()).faults[0].host == "h2"
 
 
+async def test_what_startup_finds_is_recorded_only_on_what_it_has_judged(services: Services) -> None:
+    """A host that another startup has admitted meanwhile may clone in a later attempt by now, or have failed otherwise."""
+    host = services.host()
+    await stories.syncing(host)
+    found = replace(FAULT, operation_id="startup:unclean:u1:1:flag")
+    tail_digest = (await record(services, host)).digest
+    assert await refused(services, host, found) is Code.STALE
+    first = await record(services, host, found, relies_on=tail_digest)
+    assert await record(services, host, found, relies_on=tail_digest) == first, "it is there already"
+
+
 async def test_many_faults_at_once_are_all_recorded(services: Services) -> None:
     host = services.host()
     await stories.syncing(host)

@@ -224,3 +224,32 @@ async def test_what_a_dead_host_has_sent_and_arrives_meanwhile_is_judged_too(ser
     (admission,) = reply.admitted
     assert admission.state is State.SETUP
     assert admission.target_faults == 1
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_what_a_host_decides_that_another_startup_has_admitted_stands(
+    services: Services, number: int
+) -> None:
+    """Cause: a startup that lagged went on with its remedies on whatever the journal held by then.
+
+    Failing, its way back to setup is recorded over the decisions of a host that clones: what that decides afterwards is
+    refused, and the next start finds a source that misses writes taken for the right side.
+    """
+    host = services.host()
+    await stories.target_selected(host)
+
+    async def be_admitted_and_go_on() -> None:
+        reply = await services.admit(host, run=2, asked_before=True)
+        host.run = 2
+        host.adopt(reply.admitted[0])
+        await host.sync()
+        await host.move("vol1", Trigger.COPIED)
+        await host.move("vol1", Trigger.SELECT_TARGET)
+
+    assert (await admit_overtaken(services, host, number, be_admitted_and_go_on)).admitted == ()
+    decided = host.witnesses["vol1"]
+    ledger = await services.ledger()
+    assert (ledger.state, ledger.decision) == (State.TARGET_SELECTED, decided.decision)
+    await host.fail(side=Side.SOURCE)
+    await host.move("vol1", Trigger.SOURCE_FAULT)
+    assert (await services.ledger()).authority is Side.TARGET

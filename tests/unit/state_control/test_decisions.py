@@ -86,6 +86,17 @@ async def test_decisions_may_be_passed_over(services: Services) -> None:
     assert (await services.ledger()).decision == 7
 
 
+async def test_what_startup_decides_is_recorded_only_on_what_it_has_judged(services: Services) -> None:
+    """Whoever is admitted by another startup may have set the flag since, and clone."""
+    host = services.host()
+    await stories.idle(host)
+    request = decision(host, number=2, operation="startup:idle:u1:2", trigger="idle", state=State.SETUP)
+    digest = await host.set_flag()
+    assert (await refused(services, request)).code is Code.STALE
+    await record(services, replace(request, origin=replace(request.origin, relies_on=digest)))
+    assert (await services.ledger()).decision == 2
+
+
 @pytest.mark.parametrize("number", [1, 2])
 async def test_an_older_decision_is_refused(services: Services, number: int) -> None:
     host = services.host()

@@ -133,6 +133,24 @@ async def test_another_witness_proves_nothing(
     assert knowledge.held in {Held.BOTH, Held.BOTH_BUT_THE_LAST}
 
 
+@pytest.mark.parametrize(
+    "changes", [{"state": State.TARGET_SELECTED}, {"authority": Side.TARGET}, {"attempt": 2}]
+)
+async def test_no_side_is_called_safe_where_journal_and_witness_tell_otherwise_of_one_decision(
+    services: Services, changes: dict[str, object]
+) -> None:
+    """Cause: the journal counted, since it had a decision of that number. Failing, a source that misses writes is called safe."""
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    witness = replace(host.witnesses["vol1"], **changes)  # type: ignore[arg-type]
+    examined = ExamineReply(witness=witness, source=Finding(usable=True), target=Finding(usable=True))
+    knowledge = replace(await know(services, host, witness), examined=examined)
+    assert knowledge.doubt == f"the journal tells otherwise of decision {witness.decision}"
+    assert (knowledge.is_proved, knowledge.held) == (False, Held.DISPUTED)
+    made = {each.choice: each.consent for each in choice_views(knowledge, None)}
+    assert (made["adopt-source"], made["adopt-target"]) == ("asks", "asks")
+
+
 async def test_an_old_witness_of_a_committed_target_is_no_reason_to_forget_the_commit(
     services: Services,
 ) -> None:
