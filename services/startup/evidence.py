@@ -36,7 +36,7 @@ def is_superseded(witness: WitnessView, ledger: Ledger, host: str) -> bool:
 
 
 def refuse_unseen(witness: WitnessView, ledger: Ledger) -> None:
-    """Refuse a witness that could not be read when an operator gave a word, and that has decided what nobody had heard of.
+    """Refuse a witness that could not be read when an operator gave a word, or was written since, and has decided unheard.
 
     The word is numbered above all that was known then. What is numbered as high and relied on an earlier record was not.
 
@@ -50,7 +50,7 @@ def refuse_unseen(witness: WitnessView, ledger: Ledger) -> None:
     if relied_on is not None and relied_on.record.index < adoption.record.index:
         raise _closed(
             witness,
-            f"an operator's word was recorded while its witness could not be read, and that has decided "
+            f"an operator's word was recorded that does not know its witness, and that has decided "
             f"{witness.state or 'its removal'} with authority {witness.authority} since the journal heard of it last",
             f"`cutover adopt {witness.migration}` once more, knowing that, would admit it",
         )

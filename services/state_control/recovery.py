@@ -102,6 +102,7 @@ class Recovery:
                 raise Refusal(
                     Code.HOST_AWAY, f"Host {knowledge.host!r} does not answer; `--host` names another."
                 )
+            _refuse_open(knowledge.status, name)
             knowledge.refuse_unusable(request.authority)
             await self._mend(knowledge, request.authority, operation)
             await self._record_fault(knowledge, request.authority.other, operation)
@@ -129,6 +130,8 @@ class Recovery:
             knowledge = await self._know(await self._read(name), None)
             _require(Choice.GIVE_UP, knowledge, accept=request.accept)
             authority = knowledge.ledger.authority
+            if knowledge.status is not None:
+                _refuse_open(knowledge.status, name)
             if knowledge.is_told_of:
                 await self._mend(knowledge, authority, operation)
                 await self._refuse_opened(knowledge)
@@ -249,10 +252,8 @@ class Recovery:
         """Refuse a word on what is open by now: to look at its devices may have taken the host a minute."""
         if knowledge.status is None:
             return
-        status = await self._hosts.check(knowledge.host, knowledge.ledger.migration)
-        if status.migrations:
-            name = knowledge.ledger.migration
-            raise Refusal(Code.BUSY, f"Host {knowledge.host!r} has opened {name!r} meanwhile: look again.")
+        name = knowledge.ledger.migration
+        _refuse_open(await self._hosts.check(knowledge.host, name), name)
 
     async def _record_fault(self, knowledge: Knowledge, side: Side, operation: str) -> None:
         """The side that is left can no longer be trusted in this attempt; one that was never cloned to needs no telling."""
@@ -312,6 +313,14 @@ def _tell_what_the_device_lacks(choice: Choice, knowledge: Knowledge) -> None:
     known = replace(knowledge.known, unusable={})
     if side is not None and offer(choice, known).consent is not Consent.REFUSED:
         knowledge.refuse_unusable(side)
+
+
+def _refuse_open(status: HostStatusReply, name: str) -> None:
+    """Refuse a word on what its host has open, or is opening by what the journal held before."""
+    if status.migrations:
+        raise Refusal(Code.BUSY, f"Host {status.host!r} has opened {name!r} meanwhile: look again.")
+    if name in status.opening:
+        raise Refusal(Code.BUSY, f"Host {status.host!r} is opening {name!r}: look again.")
 
 
 def _recorded(entry: Entry, authority: Side, why_closed: Refusal) -> CommandReply:

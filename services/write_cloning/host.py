@@ -93,6 +93,8 @@ class Host:
                 await self.admit(only=name)
             finally:
                 self._being_set_up.discard(name)
+        if (migration := self._migrations.get(name)) is not None:
+            await self._look_at(migration)  # an operator's word may have been recorded while it was opened
         return self.status(name)
 
     async def _forget_unreadable(self, name: str, uuid: str | None) -> None:
@@ -288,6 +290,7 @@ class Host:
             warnings=tuple(warning for migration in asked for warning in migration.warnings),
             migrations=tuple(view_of(migration, self._around) for migration in asked),
             closed=tuple(closed for closed in self._closed.values() if name in {None, closed.name}),
+            opening=tuple(sorted(each for each in self._being_set_up if name in {None, each})),
         )
 
     async def look_at_journal(self) -> None:
@@ -296,23 +299,32 @@ class Host:
         What an operator has given to another host, or given up, is served no more; nor what a later run of this name has.
         """
         for migration in tuple(self._migrations.values()):
-            journal = migration.journal
-            await journal.again()
-            if journal.condition is JournalCondition.GIVEN_AWAY:
-                self._hand_over(
-                    migration, f"{journal.trouble} `cutover adopt --host {self._around.host}` would admit it."
-                )
-            elif journal.condition is JournalCondition.LATER_RUN:
-                self._hand_over(
-                    migration,
-                    f"{journal.trouble} End this process, and give each machine a host name of its own; of this name only the "
-                    "latest run would be admitted.",
-                )
-            elif journal.is_over and migration.witness.state is not None:  # not by its own clean-up
-                self._hand_over(migration, f"{migration.name} was given up.")
+            await self._look_at(migration)
         for closed in tuple(self._closed.values()):
             if closed.uuid is not None and await self._is_over(closed.name, closed.uuid):
                 await self._look_again(closed.name)
+
+    async def _look_at(self, migration: Migration) -> None:
+        journal = migration.journal
+        await journal.again()
+        if journal.condition is JournalCondition.GIVEN_AWAY:
+            self._hand_over(
+                migration, f"{journal.trouble} `cutover adopt --host {self._around.host}` would admit it."
+            )
+        elif journal.condition is JournalCondition.LATER_RUN:
+            self._hand_over(
+                migration,
+                f"{journal.trouble} End this process, and give each machine a host name of its own; of this name only the "
+                "latest run would be admitted.",
+            )
+        elif journal.is_over and migration.witness.state is not None:  # not by its own clean-up
+            self._hand_over(migration, f"{migration.name} was given up.")
+        elif journal.unknown_word:
+            self._hand_over(
+                migration,
+                f"an operator's word was recorded of {migration.name} while it was open here, or was being opened; "
+                f"`cutover recover {migration.name}` tells what may be done.",
+            )
 
     def _hand_over(self, migration: Migration, why: str) -> None:
         """Close what others may write to by now. The witness stays: it may be the newest that there is."""

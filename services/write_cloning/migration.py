@@ -182,6 +182,9 @@ class Migration:
 
         From the call on no request is taken and nothing more is copied; what is under way ends as always. Nothing is asked of
         the journal, least of all that the flag is clear: this host's stop proves nothing any more.
+
+        A word that did not know that the volume was served is not believed after that, whatever it says: the witness counts as
+        decided no earlier. Another word, which knows of it, is.
         """
         self._is_stopping = True
         await asyncio.gather(
@@ -192,7 +195,14 @@ class Migration:
         )
         async with self._deciding:
             await self.apparatus.stop_copying()  # a decision that was under way may have begun to
-            await self.release()
+            try:
+                await self._outlast(self.journal.unknown_word)
+            finally:
+                await self.release()
+
+    async def _outlast(self, word: int) -> None:
+        if word > self.witness.decision:
+            await self._keeper.amend(decision=word, operation_id=f"{self.witness.uuid}:decision:{word}")
 
     async def release(self) -> None:
         """End the tasks and close the devices; the volume is closed."""

@@ -126,4 +126,7 @@ class HostStatusReply:
     run: int
     migrations: tuple[HostView, ...] = ()
     closed: tuple[ClosedView, ...] = ()
+    opening: tuple[
+        str, ...
+    ] = ()  # names of those that are being set up or opened: neither open yet, nor closed
     warnings: tuple[str, ...] = ()
