@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterator
 
 from services.startup.owners import is_own, is_own_set
-from shared.messages.admission import Try, WitnessView
+from shared.messages.admission import GivenAway, Try, WitnessView
+from shared.messages.standing import given_away, is_from_before
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, Ledger
 from shared.migration.records import FlagClearRecord, RepairRecord, StateRecord, TombstoneRecord
@@ -72,16 +73,56 @@ def refuse_foreign(witness: WitnessView, ledger: Ledger, host: str) -> None:
         )
 
 
-def refuse_taken_over(ledger: Ledger, host: str) -> None:
+class TakenOver(Refusal):
+    """It was given to another host."""
+
+    def __init__(self, given: GivenAway, host: str) -> None:
+        """Name the host that has it, and what would admit it on this one."""
+        super().__init__(
+            Code.NOT_ADMITTED,
+            f"{given.migration!r} stays closed: it was given to host {given.host!r}; `cutover adopt --host {host}` would admit "
+            "it.",
+        )
+        self.given = given
+
+
+def refuse_taken_over(ledger: Ledger, host: str, witness: WitnessView | None) -> None:
     """Refuse the host that an operator has taken the migration from, and one that never had it.
+
+    A journal that lacks what the host's witness relied on may be from before it was given to this one. Only a word can tell:
+    it may have been given on, or back, since.
 
     Raises:
         Refusal: (`not-admitted`) naming the host that has it.
     """
-    if ledger.exists and ledger.host != host:
+    given = given_away(ledger, host)
+    if given is None:
+        return
+    if witness is not None and not is_sound(witness, ledger):
         raise _closed(
-            ledger, f"it was given to host {ledger.host!r}", f"`cutover adopt --host {host}` would admit it"
+            ledger,
+            f"by the journal host {ledger.host!r} has it, and that has gone back: it lacks the record that the witness of host "
+            f"{host!r} relied on",
+            f"the newer journal would admit it; so would `cutover adopt {ledger.migration} --host {host}`",
         )
+    raise TakenOver(given, host)
+
+
+def refuse_given_away(given: GivenAway | None, ledger: Ledger, host: str) -> None:
+    """Refuse the host that was told that another one has it, by a journal from before that.
+
+    Its witness may still be whole, and be all that this journal holds; but the other one has written since.
+
+    Raises:
+        Refusal: (`not-admitted`) naming the host that has it.
+    """
+    if given is None or (ledger.exists and ledger.host != host) or not is_from_before(given, ledger, host):
+        return
+    raise _closed(
+        ledger,
+        f"host {given.host!r} has it by an operator's word, and the journal is from before that: it has gone back",
+        f"a word that knows that, `cutover adopt {ledger.migration} --host {host}`, would admit it",
+    )
 
 
 def refuse_older_copy(witness: WitnessView, ledger: Ledger, tried: Collection[Try]) -> None:

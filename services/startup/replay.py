@@ -15,6 +15,7 @@ from services.startup.evidence import (
     is_superseded,
     refuse_contradiction,
     refuse_foreign,
+    refuse_given_away,
     refuse_older_copy,
     refuse_taken_over,
     refuse_unseen,
@@ -22,7 +23,7 @@ from services.startup.evidence import (
 )
 from services.startup.owners import Owners
 from shared.bus.interface import Journal
-from shared.messages.admission import Admission, Try, WitnessView
+from shared.messages.admission import Admission, GivenAway, Try, WitnessView
 from shared.messages.recording import StoredReply
 from shared.messages.standing import stale
 from shared.migration.devices import Side
@@ -52,6 +53,7 @@ class Replay:
         *,
         host: str,
         tried: Collection[Try],
+        given_away: Collection[GivenAway],
         refuse_others: Callable[[], Awaitable[None]],
     ) -> None:
         """`refuse_others` raises where a run of the host serves by now, which another startup has admitted meanwhile."""
@@ -60,6 +62,7 @@ class Replay:
         self._refuse_others = refuse_others
         self._host = host
         self._tried = tried  # that the state directory knows of
+        self._given_away = {each.uuid: each for each in given_away}  # likewise
 
     async def with_witness(self, witness: WitnessView) -> Admission | Removed:
         """Judge a migration by journal and witness.
@@ -73,10 +76,11 @@ class Replay:
             if ledger.exists and ledger.host == self._host:  # another one of that name, as after a takeover
                 return await self.without_witness(name, _OF_ANOTHER)
             return Removed(name)
+        refuse_given_away(self._given_away.get(ledger.uuid or witness.uuid), ledger, self._host)
         if is_superseded(witness, ledger, self._host):
             return await self._judged(ledger, None)
         refuse_foreign(witness, ledger, self._host)
-        refuse_taken_over(ledger, self._host)
+        refuse_taken_over(ledger, self._host, witness)
         refuse_older_copy(witness, ledger, self._tried)
         refuse_unseen(witness, ledger)
         ledger = await self._sound(witness, ledger)
@@ -98,7 +102,8 @@ class Replay:
                 Code.NOT_ADMITTED,
                 f"{migration!r} stays closed: {why}, and the journal does not know it; its witness would admit it.",
             )
-        refuse_taken_over(ledger, self._host)
+        refuse_given_away(self._given_away.get(ledger.uuid or ""), ledger, self._host)
+        refuse_taken_over(ledger, self._host, None)
         refuse_without_witness(ledger, why)
         return await self._judged(ledger, None)
 

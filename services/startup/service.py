@@ -5,6 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from services.startup.evidence import TakenOver
 from services.startup.owners import Owners
 from services.startup.replay import Removed, Replay
 from shared.bounded import for_each
@@ -143,6 +144,7 @@ class Startup:
             owners,
             host=request.host,
             tried=request.tried,
+            given_away=request.given_away,
             refuse_others=lambda: self._refuse_another_run(request),
         )
         judging = _Judging(replay, request, ledgers)
@@ -174,7 +176,10 @@ class _Judging:
                 raise
             witness, ledger = self._witnesses.get(name), self._ledgers.get(name)
             uuid = witness.uuid if witness is not None else ledger.uuid if ledger is not None else None
-            return Closed(migration=name, uuid=uuid, code=refusal.code, message=refusal.message)
+            given = refusal.given if isinstance(refusal, TakenOver) else None
+            return Closed(
+                migration=name, uuid=uuid, code=refusal.code, message=refusal.message, given_away=given
+            )
 
     async def _judge_anew(self, name: str) -> _Outcome:
         """Judge one, again where the journal has moved on meanwhile."""

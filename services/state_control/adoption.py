@@ -126,8 +126,16 @@ def _own_witness_attempt(knowledge: Knowledge) -> int:
 
 
 def _next_decision(knowledge: Knowledge, ledger: Ledger) -> int:
-    witness = knowledge.witness
-    return max(ledger.decision, witness.decision if witness is not None else 0) + 1
+    """Above all that is known: also of a word that the journal has lost, for its host to know that this one is later."""
+    witness, given = knowledge.witness, knowledge.given_away
+    return (
+        max(
+            ledger.decision,
+            witness.decision if witness is not None else 0,
+            given.decision if given is not None else 0,
+        )
+        + 1
+    )
 
 
 def _refuse_changed(knowledge: Knowledge, operation: str, ledger: Ledger) -> None:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from shared.messages.admission import WitnessView
+from shared.messages.admission import GivenAway, WitnessView
 from shared.messages.host import ClosedView, HostStatusReply
 from shared.messages.recovery import ExamineReply, Finding, Telling
-from shared.messages.standing import STARTUPS_OWN
+from shared.messages.standing import STARTUPS_OWN, is_from_before
 from shared.migration.devices import Side
 from shared.migration.ledger import Ledger
 from shared.migration.records import DevicePair, RepairRecord, StateRecord
@@ -73,13 +73,33 @@ class Knowledge:
         return next((each for each in closed if each.name == name), None)
 
     @property
+    def given_away(self) -> GivenAway | None:
+        """Which host has it by a word that the journal lacks, as the one that was asked has in mind."""
+        noted = self.examined.given_away if self.examined is not None else ()
+        return next(
+            (
+                each
+                for each in noted
+                if each.uuid == self.uuid and is_from_before(each, self.ledger, self.host)
+            ),
+            None,
+        )
+
+    @property
     def doubt(self) -> str:
         """Why the witness does not count as the newest; empty when it does."""
-        witness, ledger = self.witness, self.ledger
         if self.examined is None:
             return _NOT_EXAMINED[self.standing]
-        if witness is None:
+        if (given := self.given_away) is not None:
+            return f"host {given.host!r} has had it since, by a word that the journal lacks"
+        if self.witness is None:
             return self.examined.unreadable or "there is none"
+        return self._doubt_of(self.witness)
+
+    def _doubt_of(self, witness: WitnessView) -> str:
+        ledger = self.ledger
+        if self._is_from_before_it_was_given:
+            return f"by the journal, which has gone back, host {ledger.host!r} has it: it may have been given on since"
         if witness.host != self.host or (ledger.exists and ledger.host != self.host):
             return f"it is of host {witness.host!r}"
         if ledger.exists and witness.uuid != ledger.uuid:
@@ -103,12 +123,16 @@ class Knowledge:
         journal, witness = self._held_by_journal(), self._held_by_witness()
         if self.is_proved and witness is not None:
             return journal if journal is not None and self._journal_leads() else witness
+        if self.given_away is not None or self._is_contradicted():
+            return Held.DISPUTED
         if self.unread:
             return witness or Held.DISPUTED
-        if self.ledger.commit_intended or journal is None or self._is_contradicted():
+        if self.ledger.commit_intended or journal is None:
             return Held.DISPUTED
         is_contradicted = witness is not None and (witness is Held.TARGET) != (journal is Held.TARGET)
-        return Held.DISPUTED if is_contradicted else journal
+        if is_contradicted:
+            return Held.DISPUTED
+        return witness if witness is not None and self._is_from_before_it_was_given else journal
 
     @property
     def known(self) -> Known:
@@ -191,7 +215,11 @@ class Knowledge:
             return f"it is damaged: {ledger.broken}"
         if not ledger.exists:
             return "it does not know the migration"
-        if not self.doubt and witness is not None and not ledger.contains(witness.tail_digest):
+        if (given := self.given_away) is not None:
+            return f"it has gone back: it lacks the word by which host {given.host!r} has it"
+        if self._is_from_before_it_was_given or (
+            not self.doubt and witness is not None and not ledger.contains(witness.tail_digest)
+        ):
             return "it has gone back: it lacks a record that the host relied on"
         return (
             "a commit was asked for, and what became of it is not recorded" if ledger.commit_intended else ""
@@ -220,6 +248,18 @@ class Knowledge:
             and ledger.broken is None
             and ledger.contains(witness.tail_digest)
             and ledger.decision >= witness.decision
+        )
+
+    @property
+    def _is_from_before_it_was_given(self) -> bool:
+        """Whether the journal names another host, and lacks what the witness of the one that was asked relied on."""
+        ledger, witness = self.ledger, self.witness
+        return (
+            witness is not None
+            and (witness.uuid, witness.host) == (ledger.uuid, self.host)
+            and ledger.host != self.host
+            and witness.decision > ledger.decision
+            and not ledger.contains(witness.tail_digest)
         )
 
     def _is_contradicted(self) -> bool:

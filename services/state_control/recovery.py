@@ -28,6 +28,7 @@ from shared.messages.recovery import (
     RecoverRequest,
     RecoveryReply,
 )
+from shared.messages.standing import is_from_before
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, Ledger, fold
 from shared.migration.records import StateRecord
@@ -103,6 +104,7 @@ class Recovery:
                     Code.HOST_AWAY, f"Host {knowledge.host!r} does not answer; `--host` names another."
                 )
             _refuse_open(knowledge.status, name)
+            await self._refuse_given_away(knowledge)
             knowledge.refuse_unusable(request.authority)
             await self._mend(knowledge, request.authority, operation)
             await self._record_fault(knowledge, request.authority.other, operation)
@@ -132,6 +134,7 @@ class Recovery:
             authority = knowledge.ledger.authority
             if knowledge.status is not None:
                 _refuse_open(knowledge.status, name)
+            await self._refuse_given_away(knowledge)
             if knowledge.is_told_of:
                 await self._mend(knowledge, authority, operation)
                 await self._refuse_opened(knowledge)
@@ -204,7 +207,10 @@ class Recovery:
             named = f"the hosts that are up are: {', '.join(up)}" if up else "no host is up"
             raise Refusal(Code.HOST_UNKNOWN, f"Host {wanted!r} does not answer; {named}.")
         waits_because = None if recorded in up else await self._hosts.waiting(recorded)
-        if host != recorded and (recorded in up or waits_because is not None):
+        is_up = waits_because is not None or (
+            host != recorded and recorded in up and not await self._has_let_go(ledger, recorded, host)
+        )
+        if host != recorded and is_up:
             raise Refusal(
                 Code.NOT_ALLOWED,
                 f"{name!r} belongs to host {recorded!r}, which is up: nobody takes it over. Stop that host for good first.",
@@ -223,6 +229,20 @@ class Recovery:
             status=status,
             examined=examined,
             waits_because=waits_because or "",
+        )
+
+    async def _has_let_go(self, ledger: Ledger, recorded: str, wanted: str) -> bool:
+        """Whether the host whose it is by a journal that has gone back has in mind that the wanted one has it."""
+        request = ExamineRequest(devices=ledger.devices)
+        try:
+            examined = await self._hosts.examine(recorded, ledger.migration, request)
+        except Refusal:  # it has the volume open, or nobody knows
+            return False
+        return any(
+            each.host == wanted
+            and ledger.uuid in {None, each.uuid}
+            and is_from_before(each, ledger, recorded)
+            for each in examined.given_away
         )
 
     async def _keeping_closed(self, ledger: Ledger, up: list[str]) -> str:
@@ -247,6 +267,16 @@ class Recovery:
             knowledge.ledger.migration,
             lambda ledger: decide_mending(knowledge, authority, operation, ledger, self._clock),
         )
+
+    async def _refuse_given_away(self, knowledge: Knowledge) -> None:
+        """Refuse a word on what a host that is up has, where only the journal has forgotten that it has it."""
+        given = knowledge.given_away
+        if given is not None and given.host in await self._hosts.names():
+            raise Refusal(
+                Code.NOT_ALLOWED,
+                f"{given.migration!r} was given to host {given.host!r}, which is up: the journal has gone back to before that. "
+                "Stop that host for good first.",
+            )
 
     async def _refuse_opened(self, knowledge: Knowledge) -> None:
         """Refuse a word on what is open by now: to look at its devices may have taken the host a minute."""

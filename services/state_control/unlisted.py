@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from services.state_control.existing import lost_closed, lost_open, unreported
 from shared.bus.interface import Journal
 from shared.messages.host import ClosedView, HostStatusReply
-from shared.messages.standing import gone_back, later_run
+from shared.messages.standing import gone_back_to_another, later_run
 from shared.messages.status import HostView, UnlistedMigration
 from shared.migration.condition import JournalCondition, condition_of, condition_when_refused
 from shared.migration.ledger import Ledger
@@ -135,7 +135,7 @@ def _why(condition: JournalCondition, ledger: Ledger, host: str, run: int) -> st
         return _GIVEN_AWAY.format(name, host, ledger.host)
     if condition is JournalCondition.LATER_RUN:
         return later_run(name, host, run, ledger.run)
-    return gone_back(name, f"host {host!r}").message if ledger.exists else lost_open(name, host)
+    return gone_back_to_another(ledger, host).message if ledger.exists else lost_open(name, host)
 
 
 def _pending(host: str, view: HostView) -> _Found | None:

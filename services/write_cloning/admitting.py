@@ -55,6 +55,7 @@ class Admissions:
         openings = around.witnesses.openings
         await _kept(openings.note_try(around.run, self._question, instead_of=vain))
         opened, runs = await _kept(openings.read()), await _kept(openings.runs())
+        given_away = await _kept(openings.given_away())
         request = AdmissionRequest(
             host=around.host,
             run=around.run,
@@ -66,6 +67,7 @@ class Admissions:
             unreadable=tuple(unreadable),
             admitted_run=runs.admitted,
             tried=runs.tried,
+            given_away=tuple(each for each in given_away if only in {"", each.migration}),
         )
         reply = await self._request(request)
         believed, is_any_closed = _believed(reply, known), bool(reply.closed)

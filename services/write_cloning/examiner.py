@@ -26,13 +26,15 @@ class Examiner:
             raise Refusal(Code.NOT_ALLOWED, f"Host {self._around.host} has {name} open.")
         witnesses, unreadable = await self._around.witnesses.read_all()
         witness = next((each for each in witnesses if each.migration == name), None)
-        opened = await self._around.witnesses.openings.read()
+        openings = self._around.witnesses.openings
+        opened, given_away = await openings.read(), await openings.given_away()
         devices = request.devices or (witness.devices if witness is not None else None)
         return ExamineReply(
             witness=witness.view(opened.get(witness.uuid)) if witness is not None else None,
             unreadable=next((each.reason for each in unreadable if each.migration == name), ""),
             source=await self._find(devices.source, is_target=False) if devices is not None else None,
             target=await self._find(devices.target, is_target=True) if devices is not None else None,
+            given_away=tuple(each for each in given_away if each.migration == name),
         )
 
     async def _find(self, identity: DeviceIdentity, *, is_target: bool) -> Finding:

@@ -15,7 +15,7 @@ from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.views import progress_of, view_of
 from services.write_cloning.witness import Witness
 from shared.logs.about import Whereabouts, about
-from shared.messages.admission import Admission, Closed
+from shared.messages.admission import Admission, Closed, GivenAway
 from shared.messages.host import (
     ClosedView,
     DecidedReply,
@@ -71,6 +71,7 @@ class Host:
             forgotten = witnesses.get(name)
             await self._forget(name, None if forgotten is None else forgotten.uuid)
         for closed in reply.closed:
+            await self._note_given_away(closed.given_away)
             why = await self._why_closed(closed)
             self._keep_closed(closed.migration, closed.uuid, closed.code, why)
         for admission in reply.admitted:
@@ -308,9 +309,11 @@ class Host:
         journal = migration.journal
         await journal.again()
         if journal.condition is JournalCondition.GIVEN_AWAY:
+            given = journal.given_away
             self._hand_over(
                 migration, f"{journal.trouble} `cutover adopt --host {self._around.host}` would admit it."
             )
+            await self._note_given_away(given)
         elif journal.condition is JournalCondition.LATER_RUN:
             self._hand_over(
                 migration,
@@ -324,6 +327,18 @@ class Host:
                 migration,
                 f"an operator's word was recorded of {migration.name} while it was open here, or was being opened; "
                 f"`cutover recover {migration.name}` tells what may be done.",
+            )
+
+    async def _note_given_away(self, given: GivenAway | None) -> None:
+        """Keep in mind that another host has it, so that no older journal opens it here."""
+        if given is None:
+            return
+        try:
+            await self._around.witnesses.openings.note_given_away(given)
+        except OSError as error:
+            why = error.strerror or error
+            log.warning(
+                "that host %s has it could not be noted: %s", given.host, why, extra=about(given.migration)
             )
 
     def _hand_over(self, migration: Migration, why: str) -> None:

@@ -7,6 +7,7 @@ from services.write_cloning.reporter import UnsoundJournal, sound_ledger
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
 from shared.logs.about import about
+from shared.messages.admission import GivenAway
 from shared.migration.condition import JournalCondition, condition_when_refused
 from shared.migration.ledger import Ledger
 from shared.migration.records import StateRecord
@@ -47,6 +48,7 @@ class JournalLook:
         self._around = around
         self.trouble = ""  # why it is not what was relied on, while it is not
         self.condition = JournalCondition.SOUND  # in a word
+        self.given_away: GivenAway | None = None  # which host has it, where the condition is that
         self.is_over = False  # it tells of the migration's end
         self.unknown_word = (
             0  # an operator's decision that this run was not admitted by, see `word_unknown_to`
@@ -74,6 +76,7 @@ class JournalLook:
                 if not self.trouble:
                     log.critical(refusal.message, extra=self._about())
                 self.trouble, self.condition = refusal.message, condition
+                self.given_away = refusal.given if isinstance(refusal, UnsoundJournal) else None
             raise
         if self.trouble:
             log.warning("the journal is whole again", extra=self._about())

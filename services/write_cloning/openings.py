@@ -1,5 +1,7 @@
 """In which run each volume was last opened, and which were cleaned up: what tells a witness or a journal from an old copy of it.
 
+Likewise which ones another host has by now.
+
 And which runs have asked for admission, and which was admitted last: what tells a whole state directory from an old copy.
 
 It stands in a file of its own, beside the run number and apart from the witnesses, and is written after a witness and before
@@ -14,12 +16,13 @@ from dataclasses import dataclass, replace
 
 from services.write_cloning.storage import Storage
 from shared.config.load import ConfigError
-from shared.messages.admission import Try
+from shared.messages.admission import GivenAway, Try
 from shared.messages.codec import encode
 from shared.strict import Mistakes, read_json
 
 _NAME = "openings"
 REMOVED_MAX = 1000  # of which the end is remembered, the last ones
+GIVEN_AWAY_MAX = 1000  # likewise
 TRIED_MAX = 100  # that are remembered since the last admission, see `_bounded`
 _TRIED_FIRST = 50  # of these
 
@@ -48,6 +51,7 @@ class _Openings:
     openings: tuple[_Opening, ...] = ()
     removed: tuple[str, ...] = ()
     runs: Runs = Runs()
+    given_away: tuple[GivenAway, ...] = ()
 
 
 class Openings:
@@ -80,6 +84,10 @@ class Openings:
     async def is_removed(self, uuid: str) -> bool:
         """Whether the migration was cleaned up on this host, as far as that is remembered."""
         return uuid in (await self._known()).removed
+
+    async def given_away(self) -> tuple[GivenAway, ...]:
+        """Those that another host has, and that were not opened here since."""
+        return (await self._known()).given_away
 
     async def runs(self) -> Runs:
         """What is known of the runs of the host."""
@@ -133,7 +141,20 @@ class Openings:
         async with self._writing:
             known = await self._known()
             others = (each for each in known.openings if each.uuid != uuid)
-            await self._write(replace(known, openings=(*others, _Opening(uuid=uuid, run=run))))
+            openings = (*others, _Opening(uuid=uuid, run=run))
+            await self._write(replace(known, openings=openings, given_away=_without(known.given_away, uuid)))
+
+    async def note_given_away(self, given: GivenAway) -> None:
+        """Make durable that another host has a migration: a journal from before that does not open it here.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        async with self._writing:
+            known = await self._known()
+            if given not in known.given_away:
+                all_of_them = (*_without(known.given_away, given.uuid), given)
+                await self._write(replace(known, given_away=all_of_them[-GIVEN_AWAY_MAX:]))
 
     async def forget(self, uuid: str) -> None:
         """The migration exists no more: it was cleaned up, and is never opened again without a witness."""
@@ -141,7 +162,10 @@ class Openings:
             known = await self._known()
             openings = tuple(each for each in known.openings if each.uuid != uuid)
             removed = (*(each for each in known.removed if each != uuid), uuid)
-            await self._write(replace(known, openings=openings, removed=removed[-REMOVED_MAX:]))
+            given_away = _without(known.given_away, uuid)
+            await self._write(
+                replace(known, openings=openings, removed=removed[-REMOVED_MAX:], given_away=given_away)
+            )
 
     async def _known(self) -> _Openings:
         """What stands there; nothing in a directory that is new, or of version 0.1.0. Raises OSError when it cannot be read."""
@@ -156,6 +180,10 @@ class Openings:
 
     async def _write(self, openings: _Openings) -> None:
         await self._storage.put(_NAME, encode(openings))
+
+
+def _without(given_away: tuple[GivenAway, ...], uuid: str) -> tuple[GivenAway, ...]:
+    return tuple(each for each in given_away if each.uuid != uuid)
 
 
 def _bounded(tried: tuple[Try, ...]) -> tuple[Try, ...]:

@@ -14,6 +14,7 @@ from services.write_cloning.keeper import Keeper
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
 from shared.logs.about import about
+from shared.messages.admission import GivenAway
 from shared.messages.recording import (
     ClearFlagRequest,
     DecisionRequest,
@@ -24,7 +25,7 @@ from shared.messages.recording import (
     decision_subject,
     record_subject,
 )
-from shared.messages.standing import gone_back
+from shared.messages.standing import given_away, gone_back, gone_back_to_another
 from shared.messages.status import JournalWait
 from shared.migration.condition import JournalCondition, condition_of
 from shared.migration.ledger import Ledger
@@ -41,10 +42,11 @@ REQUEST_TIMEOUT_S = 5.0
 class UnsoundJournal(Refusal):
     """The journal is not what the host relied on."""
 
-    def __init__(self, condition: JournalCondition, message: str) -> None:
-        """Say in a word, and in a sentence, what it is instead."""
+    def __init__(self, condition: JournalCondition, message: str, given: GivenAway | None = None) -> None:
+        """Say in a word, and in a sentence, what it is instead; and which host has it, where it names another."""
         super().__init__(Code.JOURNAL_UNSOUND, message)
         self.condition = condition
+        self.given = given
 
 
 class Reporter:
@@ -245,8 +247,11 @@ async def sound_ledger(around: Surroundings, witness: Witness) -> Ledger:
     if ledger.broken is not None:
         raise UnsoundJournal(condition, f"The journal of {witness.migration} is damaged: {ledger.broken}.")
     if condition is JournalCondition.GIVEN_AWAY:
-        raise UnsoundJournal(condition, f"{witness.migration} was given to host {ledger.host!r}.")
+        message = f"{witness.migration} was given to host {ledger.host!r}."
+        raise UnsoundJournal(condition, message, given_away(ledger, witness.host))
     if condition is JournalCondition.LATER_RUN:
         message = f"A later run of host {witness.host!r}, {ledger.run}, has {witness.migration}; this is run {witness.run}."
         raise UnsoundJournal(condition, message)
+    if ledger.exists and ledger.host != witness.host and condition is JournalCondition.GONE_BACK:
+        raise UnsoundJournal(condition, gone_back_to_another(ledger, witness.host).message)
     raise UnsoundJournal(condition, gone_back(witness.migration, f"host {witness.host!r}").message)

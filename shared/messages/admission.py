@@ -57,6 +57,17 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenAway:
+    """That another host has a migration by an operator's word, as the host that had it has read in the journal."""
+
+    migration: str
+    uuid: str
+    host: str  # that has it
+    digest: str  # of the record since which this host has it no more
+    decision: int  # of that record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdmissionRequest:
     """The host holds the lock on its state directory and has no volume open."""
 
@@ -72,6 +83,7 @@ class AdmissionRequest:
         None  # the last one that was, by the state directory; None where that does not say
     )
     tried: tuple[Try, ...] = ()  # by the state directory: since then, and before while a volume stays closed
+    given_away: tuple[GivenAway, ...] = ()  # by the state directory: not opened by a journal from before that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +114,7 @@ class Closed:
     uuid: str | None
     code: str
     message: str
+    given_away: GivenAway | None = None  # where that is why: the host keeps it in mind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

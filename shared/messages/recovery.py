@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shared.messages.admission import WitnessView
+from shared.messages.admission import GivenAway, WitnessView
 from shared.migration.devices import Side
 from shared.migration.records import DevicePair
 from shared.migration.states import Flag, State
@@ -32,6 +32,7 @@ class ExamineReply:
     unreadable: str = ""  # why the witness that is there cannot be believed
     source: Finding | None = None
     target: Finding | None = None
+    given_away: tuple[GivenAway, ...] = ()  # what it has in mind of migrations of that name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

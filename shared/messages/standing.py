@@ -1,8 +1,10 @@
 """Whether who asks for a record still speaks for the migration: pure, and the same for both owners of the journal."""
 
+from shared.messages.admission import GivenAway
 from shared.messages.recording import Origin
 from shared.messages.status import JournalWait
 from shared.migration.ledger import Ledger
+from shared.migration.records import ADOPTED, StateRecord
 from shared.migration.refusals import Code, Refusal
 
 STARTUPS_OWN = (
@@ -55,6 +57,17 @@ def gone_back(migration: str, who: str) -> Refusal:
         Code.JOURNAL_UNSOUND,
         f"The journal of {migration!r} has gone back: it lacks a record that {who} relied on. Application I/O goes on, and "
         "nothing is recorded before the host is restarted, which has the journal repaired.",
+    )
+
+
+def gone_back_to_another(ledger: Ledger, host: str) -> Refusal:
+    """The same of one that is from before the host was given the migration: to restart that repairs nothing."""
+    name = ledger.migration
+    return Refusal(
+        Code.JOURNAL_UNSOUND,
+        f"The journal of {name!r} has gone back to where host {ledger.host!r} has it: it lacks a record that host {host!r} "
+        "relied on. Application I/O goes on, and nothing is recorded. Bring the newer journal back; a restart of the host "
+        f"would keep the volume closed until `cutover adopt {name} --host {host}`.",
     )
 
 
@@ -124,6 +137,38 @@ def refuse_judged_before(origin: Origin, operation_id: str, ledger: Ledger) -> N
     """
     if operation_id.startswith(STARTUPS_OWN) and origin.relies_on != ledger.tail.digest:
         raise stale(origin.migration, "something was recorded since startup judged")
+
+
+def given_away(ledger: Ledger, host: str) -> GivenAway | None:
+    """That another host than this has the migration, and since which record; None where that is not so."""
+    since = None
+    for entry in reversed(ledger.entries):
+        if entry.record.uuid != ledger.uuid or entry.record.host == host:
+            break
+        since = entry
+    if since is None or ledger.uuid is None:
+        return None
+    return GivenAway(
+        migration=ledger.migration,
+        uuid=ledger.uuid,
+        host=ledger.host,
+        digest=since.digest,
+        decision=since.record.decision,
+    )
+
+
+def is_from_before(given: GivenAway, ledger: Ledger, host: str) -> bool:
+    """Whether a journal knows nothing of what a host has in mind: that it has the migration no more.
+
+    An operator may give it back by an older journal, too. Such a word knows of that, and is numbered above it.
+    """
+    return not ledger.contains(given.digest) and not any(
+        isinstance(entry.record, StateRecord)
+        and entry.record.trigger == ADOPTED
+        and (entry.record.uuid, entry.record.host) == (given.uuid, host)
+        and entry.record.decision > given.decision
+        for entry in ledger.entries
+    )
 
 
 def stale(migration: str, why: str) -> Refusal:

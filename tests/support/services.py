@@ -12,6 +12,7 @@ from shared.bus.interface import Endpoint, ServiceDescription
 from shared.messages.admission import (
     AdmissionReply,
     AdmissionRequest,
+    GivenAway,
     UnreadableWitness,
     WitnessView,
     admission_subject,
@@ -49,6 +50,7 @@ class Services:
         run: int | None = None,
         unreadable: Sequence[UnreadableWitness] = (),
         asked_before: bool = False,
+        given_away: Sequence[GivenAway] = (),
     ) -> AdmissionReply:
         """Ask as a new run of a host does, with the witnesses that it has."""
         request = AdmissionRequest(
@@ -57,6 +59,7 @@ class Services:
             asked_before=asked_before,
             witnesses=tuple(host.witnesses.values()),
             unreadable=tuple(unreadable),
+            given_away=tuple(given_away),
         )
         subject = admission_subject(host.name)
         return await self.wire.requests.request(subject, request, AdmissionReply, timeout_s=10)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from shared.messages.admission import UnreadableWitness
+from shared.bus.memory import MemoryBroker
+from shared.messages.admission import GivenAway, UnreadableWitness
 from shared.migration.devices import Side
 from shared.migration.records import ADOPTED, StateRecord
 from shared.migration.refusals import Code
@@ -20,12 +21,19 @@ STATES = {Side.SOURCE: State.SETUP, Side.TARGET: State.COMMITTED}
 
 
 async def adopt(
-    services: Services, authority: Side, *, host: str = "h1", run: int = 1, operation: str = "op-adopt"
+    services: Services,
+    authority: Side,
+    *,
+    host: str = "h1",
+    run: int = 1,
+    operation: str = "op-adopt",
+    above: int = 0,
 ) -> None:
+    """The word is numbered above the last decision, and above what else was known of."""
     ledger = await services.ledger()
     record = StateRecord(
         migration="vol1", uuid=str(ledger.uuid), attempt=ledger.attempt, host=host, run=run,
-        decision=ledger.decision + 1, operation_id=operation, recorded_at=AT, state=STATES[authority],
+        decision=max(ledger.decision, above) + 1, operation_id=operation, recorded_at=AT, state=STATES[authority],
         authority=authority, trigger=ADOPTED,
     )  # fmt: skip
     await services.wire.journal.append(record, ledger.tail)
@@ -179,3 +187,95 @@ async def test_witness_of_an_earlier_migration_of_the_name_hides_not_the_one_tha
         assert [(each.uuid, each.state) for each in reply.admitted] == [("u2", State.SETUP)]
     else:
         assert (reply.admitted, reply.closed, reply.removed) == ((), (), ("vol1",)), "it is the other host's"
+
+
+# ------------------------------------------------------------------ the journal goes back to before it was given to another host
+
+
+async def _given_away_and_gone_back(
+    services: Services, broker: MemoryBroker, story: Story, authority: Side
+) -> tuple[ScriptedHost, GivenAway]:
+    """The host that was lost was started meanwhile, and was told; the other one has written since."""
+    lost, other = services.host(run=7), services.host(name="h2")
+    await story(lost)
+    before = list(broker.messages)
+    await adopt(services, authority, host="h2", run=1)
+    assert (await services.admit(other, run=2)).admitted
+    (closed,) = (await services.admit(lost, run=8)).closed
+    assert closed.given_away is not None
+    assert closed.given_away.host == "h2"
+    broker.messages[:] = before
+    return lost, closed.given_away
+
+
+@pytest.mark.parametrize(
+    ("story", "authority", "has_witness"),
+    [
+        (cleanly(stories.source_selected), Side.SOURCE, True),
+        (stories.target_selected, Side.SOURCE, True),
+        (stories.committed, Side.TARGET, False),
+    ],
+)
+async def test_the_host_that_was_told_opens_nothing_by_a_journal_from_before(
+    services: Services, broker: MemoryBroker, story: Story, authority: Side, *, has_witness: bool
+) -> None:
+    """Cause: its witness is all that such a journal holds. Failing, it goes on in sync with a target that misses writes."""
+    lost, given = await _given_away_and_gone_back(services, broker, story, authority)
+    if not has_witness:
+        lost.witnesses.clear()
+    before = await services.kinds()
+    reply = await services.admit(lost, run=9, given_away=[given])
+    (closed,) = reply.closed
+    assert "host 'h2' has it by an operator's word, and the journal is from before that" in closed.message
+    assert reply.admitted == ()
+    assert closed.given_away is None, "it is in mind already"
+    assert await services.kinds() == before
+
+
+async def test_a_journal_that_was_lost_is_not_repaired_by_the_host_that_was_told(
+    services: Services, broker: MemoryBroker
+) -> None:
+    lost, given = await _given_away_and_gone_back(services, broker, stories.target_selected, Side.SOURCE)
+    broker.messages.clear()
+    assert (await services.admit(lost, run=9, given_away=[given])).admitted == ()
+    assert await services.kinds() == []
+
+
+async def test_only_a_word_that_knows_of_the_other_host_gives_it_back_by_a_journal_from_before(
+    services: Services, broker: MemoryBroker
+) -> None:
+    story = cleanly(stories.source_selected)
+    lost, given = await _given_away_and_gone_back(services, broker, story, Side.SOURCE)
+    await adopt(services, Side.SOURCE, run=8)
+    assert (await services.admit(lost, run=9, given_away=[given])).admitted == ()
+    await adopt(services, Side.SOURCE, run=9, operation="op-adopt-2", above=given.decision)
+    (admission,) = (await services.admit(lost, run=10, given_away=[given])).admitted
+    assert (admission.state, admission.authority) == (State.SETUP, Side.SOURCE)
+
+
+async def test_it_may_be_given_back_by_the_journal_that_tells_all(services: Services) -> None:
+    lost, other = await _taken_over(services)
+    assert (await services.admit(other, run=2)).admitted
+    (closed,) = (await services.admit(lost, run=8)).closed
+    assert closed.given_away is not None
+    await adopt(services, Side.SOURCE, run=8, operation="op-back")
+    (admission,) = (await services.admit(lost, run=9, given_away=[closed.given_away])).admitted
+    assert admission.state is State.SETUP
+
+
+async def test_the_host_that_has_it_is_told_that_the_journal_has_gone_back(
+    services: Services, broker: MemoryBroker
+) -> None:
+    """Cause: it was told that it had been given to the host that it was taken from."""
+    lost, other = services.host(run=7), services.host(name="h2")
+    await cleanly(stories.source_selected)(lost)
+    before = list(broker.messages)
+    await adopt(services, Side.SOURCE, host="h2", run=1)
+    (admission,) = (await services.admit(other, run=2)).admitted
+    other.run = 2
+    other.adopt(admission)
+    broker.messages[:] = before
+    (closed,) = (await services.admit(other, run=3)).closed
+    assert "by the journal host 'h1' has it, and that has gone back" in closed.message
+    assert "so would `cutover adopt vol1 --host h2`" in closed.message
+    assert closed.given_away is None, "nobody knows"

@@ -520,7 +520,7 @@ async def test_flag_of_a_host_that_serves_by_now_is_not_cleared(services: Servic
         raise Refusal(Code.BUSY, "run 1 is alive")
 
     owners = Owners(services.wire.requests, StoppedClock(), host="h1", run=2, life="a question")
-    replay = Replay(services.wire.journal, owners, host="h1", tried=(), refuse_others=refuse)
+    replay = Replay(services.wire.journal, owners, host="h1", tried=(), given_away=(), refuse_others=refuse)
     with pytest.raises(Refusal, match="run 1 is alive"):
         await replay.with_witness(host.witnesses["vol1"])
     assert (await services.ledger()).flag is Flag.SET

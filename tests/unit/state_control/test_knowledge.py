@@ -162,6 +162,25 @@ async def test_an_old_witness_of_a_committed_target_is_no_reason_to_forget_the_c
     assert (knowledge.is_proved, knowledge.held) == (False, Held.DISPUTED)
 
 
+async def test_the_host_that_it_was_given_to_is_believed_before_a_journal_from_before_that_but_proves_nothing(
+    services: Services, broker: MemoryBroker
+) -> None:
+    """Cause: only the journal was. Failing, a target that misses every write since then is called the same as the source."""
+    lost, other = services.host(run=7), services.host(name="h2")
+    await cleanly(stories.source_selected)(lost)
+    kept, knowledge = list(broker.messages), await know(services, other, None)
+    word = decide_adoption(knowledge, Side.SOURCE, "op", knowledge.ledger, StoppedClock())
+    await services.wire.journal.append(word, knowledge.ledger.tail)  # type: ignore[arg-type]
+    other.adopt((await services.admit(other)).admitted[0])
+    broker.messages[:] = kept
+    knowledge = await know(services, other, other.witnesses["vol1"])
+    assert knowledge.doubt.startswith("by the journal, which has gone back, host 'h1' has it")
+    assert (knowledge.is_proved, knowledge.held) == (False, Held.SOURCE)
+    assert "gone back" in knowledge.tellings()[0].doubt
+    lost_witness = lost.witnesses["vol1"]
+    assert (await know(services, other, lost_witness)).held is Held.BOTH, "of another host"
+
+
 async def test_a_journal_that_went_back_is_outweighed_by_the_newest_witness(
     services: Services, broker: MemoryBroker
 ) -> None:

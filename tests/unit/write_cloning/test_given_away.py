@@ -7,6 +7,7 @@ same devices, and an acknowledged write of the one is overwritten by the other.
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -14,14 +15,18 @@ from services.write_cloning.views import view_of
 from services.write_cloning.volume.requests import Kind, Request
 from services.write_cloning.volume.volume import Volume
 from shared.bus.chain import ChainJournal
-from shared.bus.memory import MemoryStream
-from shared.messages.recovery import AdoptRequest
+from shared.bus.interface import Endpoint, ServiceDescription
+from shared.bus.memory import MemoryBus, MemoryStream
+from shared.messages.control import PlainRequest
+from shared.messages.host import HOST_SERVICE_NAME, HostStatusReply, host_subject
+from shared.messages.recovery import AdoptRequest, ExamineReply, ExamineRequest, Finding, GiveUpRequest
 from shared.migration.condition import JournalCondition
 from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.support.records import adopted_by, state_record, tombstone
 from tests.support.standing_host import HOST, NAME, StandingHost, standing_host
+from tests.support.started_anew import started_anew
 
 OTHER = "h2"
 
@@ -121,6 +126,8 @@ async def test_old_copy_that_names_the_host_of_before_closes_nothing() -> None:
         await give_away(house)
         await house.host.look_at_journal()
         assert house.migration.journal.condition is JournalCondition.GONE_BACK
+        assert f"gone back to where host '{OTHER}' has it" in house.migration.journal.trouble
+        assert "a restart of the host would keep the volume closed" in house.migration.journal.trouble
         assert await house.answer(house.write()) == 0
 
 
@@ -199,3 +206,84 @@ async def test_it_may_be_given_back() -> None:
         reply = await house.ask("adopt", AdoptRequest(authority=Side.SOURCE, host=HOST, accept=True))
         assert reply.message.startswith("The word for the source is recorded.")
         assert (await house.ledger()).host == HOST
+
+
+@asynccontextmanager
+async def told_and_gone_back() -> AsyncIterator[StandingHost]:
+    """It has read that another host has the migration; then the journal goes back to before that, and it is started anew."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        source, kept = house.source, list(house.broker.messages)
+        await give_away(house)
+        await house.host.look_at_journal()
+        await house.until(lambda: source.is_closed)
+        house.broker.messages[:] = kept
+        async with started_anew(house, run=2):
+            yield house
+
+
+async def test_journal_from_before_that_opens_it_no_more() -> None:
+    """Cause: such a journal holds all that this host relied on. Failing, both hosts serve it, and a stale target is committed."""
+    async with told_and_gone_back() as house:
+        assert f"host '{OTHER}' has it by an operator's word" in why_closed(house)
+        assert house.exports.volumes == {}
+
+
+async def test_no_side_is_safe_by_such_a_journal_and_a_word_that_knows_it_gives_it_back() -> None:
+    async with told_and_gone_back() as house:
+        word = AdoptRequest(authority=Side.SOURCE)
+        with pytest.raises(Refusal, match="the records contradict each other") as refusal:
+            await house.ask("adopt", word)
+        assert refusal.value.code is Code.CONSENT_NEEDED
+        reply = await house.ask("adopt", replace(word, accept=True))
+        assert (reply.state, reply.authority, reply.witness) == (State.SETUP, Side.SOURCE, True)
+        assert await house.around.witnesses.openings.given_away() == (), "what follows is its own"
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("adopt", AdoptRequest(authority=Side.SOURCE, accept=True)),
+        ("give-up", GiveUpRequest(accept=True)),
+    ],
+)
+async def test_it_is_neither_taken_back_from_a_host_that_is_up_nor_given_up(
+    command: str, word: object
+) -> None:
+    async with told_and_gone_back() as house:
+        other = ServiceDescription(name=HOST_SERVICE_NAME, description="host", metadata={"host": OTHER})
+        async with MemoryBus(house.broker, OTHER).serve(other, ()):
+            with pytest.raises(Refusal, match=f"was given to host '{OTHER}', which is up") as refusal:
+                await house.ask(command, word)
+        assert refusal.value.code is Code.NOT_ALLOWED
+
+
+async def test_other_host_may_have_it_again_although_the_journal_names_this_one_which_is_up() -> None:
+    """It has let go of it, and knows whose it is: nobody has to stop it for good."""
+
+    async def status(_name: str, _request: PlainRequest) -> HostStatusReply:
+        return HostStatusReply(host=OTHER, run=1)
+
+    async def examine(_name: str, _request: ExamineRequest) -> ExamineReply:
+        return ExamineReply(source=Finding(usable=True), target=Finding(usable=True))
+
+    asked = (("status", PlainRequest, status), ("examine", ExamineRequest, examine))
+    endpoints = [
+        Endpoint(name=name, subject=host_subject(OTHER, name, "*"), request=request, handler=handler)
+        for name, request, handler in asked
+    ]
+    other = ServiceDescription(name=HOST_SERVICE_NAME, description="host", metadata={"host": OTHER})
+    async with told_and_gone_back() as house, MemoryBus(house.broker, OTHER).serve(other, endpoints):
+        await house.ask("adopt", AdoptRequest(authority=Side.SOURCE, host=OTHER, accept=True))
+        assert (await house.ledger()).host == OTHER
+
+
+async def test_what_startup_tells_of_it_is_kept_in_mind_too() -> None:
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        await house.host.stop()
+        await house.host.release()
+        await give_away(house)
+        word = (await house.ledger()).entries[-1]
+        async with started_anew(house, run=2):
+            (given,) = await house.around.witnesses.openings.given_away()
+            assert (given.host, given.digest) == (OTHER, word.digest)
+            assert (given.migration, given.uuid) == (NAME, word.record.uuid)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from services.write_cloning.openings import REMOVED_MAX, TRIED_MAX, Openings, Runs
+from services.write_cloning.openings import GIVEN_AWAY_MAX, REMOVED_MAX, TRIED_MAX, Openings, Runs
 from services.write_cloning.storage import FILE_SIZE_BYTES_MAX, Directory
 from shared.config.load import ConfigError
-from shared.messages.admission import Try
+from shared.messages.admission import GivenAway, Try
+from shared.messages.codec import encode
 
 
 async def test_what_was_opened_and_what_was_removed_are_told_apart(tmp_path: Path) -> None:
@@ -26,6 +27,32 @@ async def test_of_the_removed_only_the_last_are_remembered(tmp_path: Path) -> No
         await openings.forget(f"u{number}")
     assert not await openings.is_removed("u0")
     assert await openings.is_removed("u1")
+
+
+def given(uuid: str, decision: int = 4) -> GivenAway:
+    return GivenAway(
+        migration="vol1", uuid=uuid, host="h2", digest=f"of-{uuid}-{decision}", decision=decision
+    )
+
+
+async def test_what_was_given_away_is_kept_in_mind_until_it_is_opened_again_or_over(tmp_path: Path) -> None:
+    openings = Openings(Directory(tmp_path))
+    for each in (given("a"), given("b"), given("c"), given("b", decision=9)):
+        await openings.note_given_away(each)
+    again = Openings(Directory(tmp_path))
+    assert await again.given_away() == (given("a"), given("c"), given("b", decision=9)), "the last one counts"
+    await again.note("a", 2)
+    await again.forget("c")
+    assert await again.given_away() == (given("b", decision=9),)
+
+
+async def test_of_what_was_given_away_only_the_last_are_kept_in_mind(tmp_path: Path) -> None:
+    content = encode({"given_away": [given(f"u{number}") for number in range(GIVEN_AWAY_MAX)]})
+    await Directory(tmp_path).put("openings", content)
+    openings = Openings(Directory(tmp_path))
+    await openings.note_given_away(given("last"))
+    kept = await openings.given_away()
+    assert (len(kept), kept[0], kept[-1]) == (GIVEN_AWAY_MAX, given("u1"), given("last"))
 
 
 async def test_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
