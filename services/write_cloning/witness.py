@@ -6,6 +6,7 @@ torn or damaged witness is known for what it is.
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
 
 import orjson
@@ -17,10 +18,13 @@ from shared.messages.admission import UnreadableWitness, WitnessView
 from shared.messages.codec import decode, encode
 from shared.messages.recording import FaultReport
 from shared.migration.devices import Side
+from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.records import DevicePair
 from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from shared.migration.table import Facts, with_faults
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -107,6 +111,7 @@ class Witnesses:
         """Keep them in `storage`, a file each; when volumes were opened is better kept elsewhere than beside them."""
         self._storage = storage
         self.openings = openings or Openings(storage)
+        self._strange: set[str] = set()  # names of files that were told of
 
     async def write(self, witness: Witness) -> None:
         """Make a witness durable."""
@@ -136,6 +141,11 @@ class Witnesses:
             if not name.endswith(SUFFIX):
                 continue
             migration = name.removesuffix(SUFFIX)
+            if not is_valid_name(
+                migration
+            ):  # as of a copy that somebody keeps; startup would judge none beside it
+                self._tell_strange(name)
+                continue
             try:
                 readable.append(_open_seal(migration, await self._storage.get(name) or b""))
             except Refusal as refusal:
@@ -144,6 +154,12 @@ class Witnesses:
                 reason = f"it cannot be read ({error.strerror or error})"
                 unreadable.append(UnreadableWitness(migration=migration, reason=reason))
         return readable, unreadable
+
+    def _tell_strange(self, name: str) -> None:
+        """Once: a host that waits for its admission reads them all again and again."""
+        if name not in self._strange:
+            self._strange.add(name)
+            log.warning("the file %r is passed over: no migration has such a name (%s)", name, NAME_RULE)
 
 
 def _seal(witness: object) -> str:

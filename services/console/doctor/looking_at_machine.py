@@ -20,6 +20,7 @@ from shared.config.addresses import UNIX_PATH_BYTES_MAX
 from shared.config.model import Config, HostConfig, NbdConfig
 from shared.earlier_state import SUFFIX, WITNESSES, earlier_state
 from shared.messages.local import LocalStatus, local_socket
+from shared.migration.names import is_valid_name
 from shared.migration.refusals import Refusal
 from shared.nbd.constants import GREETING_MAGIC
 
@@ -101,7 +102,8 @@ def _witnesses(state_dir: Path) -> tuple[str, ...]:
         found = sorted((state_dir / WITNESSES).glob(f"*{SUFFIX}"))
     except OSError:
         return ()
-    return tuple(file.name.removesuffix(SUFFIX) for file in found)
+    names = (file.name.removesuffix(SUFFIX) for file in found)
+    return tuple(name for name in names if is_valid_name(name))  # as the host, which passes over the others
 
 
 def _look_at_missing(path: Path) -> StateLook:

@@ -15,6 +15,7 @@ ABOUT_NO_MIGRATION = {
     "the stop was not clean: the error flag stays set",
     "the stop took longer than %g s; devices with requests out: %s",
     "no region maps are kept: %s: %s",
+    "the file %r is passed over: no migration has such a name (%s)",
     "not admitted yet: %s",
     "waiting for NATS: %s",
     "this host can be asked by NATS only: %s",

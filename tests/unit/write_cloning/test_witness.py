@@ -5,6 +5,7 @@ import hashlib
 from dataclasses import replace
 
 import orjson
+import pytest
 
 from services.write_cloning.witness import Witness, Witnesses
 from shared.migration.states import State
@@ -71,3 +72,17 @@ async def test_witness_that_cannot_be_read_is_no_business_of_the_others() -> Non
     readable, (unreadable,) = await Witnesses(storage).read_all()
     assert readable == [other]
     assert (unreadable.migration, unreadable.reason) == (NAME, "it cannot be read (Input/output error)")
+
+
+async def test_kept_copy_under_no_name_of_a_migration_is_passed_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`cp vol1.witness vol1.old.witness`: startup refused the whole admission for such a name, at every start."""
+    storage = await _stored()
+    storage.content[f"{NAME}.old.witness"] = storage.content[FILE]
+    witnesses = Witnesses(storage)
+    assert await witnesses.read_all() == ([WITNESS], [])
+    assert await witnesses.read_all() == ([WITNESS], [])
+    (message,) = caplog.messages  # told once, however often a host that is not admitted yet reads them
+    assert f"{NAME}.old.witness" in message
+    assert "lower-case letters, digits and hyphens" in message
