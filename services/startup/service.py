@@ -156,16 +156,18 @@ class _Judging:
 
     def __init__(self, replay: Replay, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> None:
         self._replay = replay
-        self._only = request.only
+        self._request = request
         self._witnesses: dict[str, WitnessView] = {each.migration: each for each in request.witnesses}
         self._unreadable = {each.migration: each.reason for each in request.unreadable}
         self._ledgers = {each.migration: each for each in ledgers}
 
     def names(self) -> list[str]:
-        """Every migration that the host or the journal knows of, or the one that is asked for."""
-        if self._only:
-            return [self._only]
-        return sorted({*self._witnesses, *self._unreadable, *self._ledgers})
+        """Every migration that the host or the journal knows of, within the part that is asked for; or the one that is."""
+        known = {self._request.only} if self._request.only else self._known()
+        return sorted(filter(self._request.covers, known))
+
+    def _known(self) -> set[str]:
+        return {*self._witnesses, *self._unreadable, *self._ledgers}
 
     async def judge(self, name: str) -> _Outcome:
         """Judge one; what stays closed is an outcome, too."""
@@ -193,7 +195,7 @@ class _Judging:
         return await self._judge_once(name)
 
     async def _judge_once(self, name: str) -> _Outcome:
-        if name not in {*self._witnesses, *self._unreadable, *self._ledgers}:
+        if name not in self._known():
             return Removed(name)  # nobody has it any more
         witness = self._witnesses.get(name)
         if witness is not None:
@@ -234,7 +236,7 @@ def _refuse_malformed(host: str, request: AdmissionRequest) -> None:
     names = [
         *(each.migration for each in request.witnesses),
         *(each.migration for each in request.unreadable),
-        *([request.only] if request.only else []),
+        *filter(None, (request.only, request.names_from, request.names_before)),
     ]
     for name in names:
         if not is_valid_name(name):

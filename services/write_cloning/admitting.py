@@ -4,18 +4,32 @@ That this run asks, and that it was told, is durable in the state directory befo
 by that which witness is an old copy. No device is touched here.
 """
 
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 from services.write_cloning.surroundings import Surroundings
 from services.write_cloning.witness import Witness
 from shared.bus.interface import Unanswered
-from shared.messages.admission import AdmissionReply, AdmissionRequest, UnreadableWitness, admission_subject
+from shared.messages.admission import (
+    AdmissionReply,
+    AdmissionRequest,
+    UnreadableWitness,
+    WitnessView,
+    admission_subject,
+)
+from shared.messages.codec import MESSAGE_BYTES_MAX, encode
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
 
-ADMISSION_TIMEOUT_S = 60.0
+ADMISSION_TIMEOUT_S = 60.0  # for each part
+PART_BYTES_MAX = (
+    MESSAGE_BYTES_MAX // 2
+)  # of a question's witnesses; what else it says needs far less than the other half
+VERDICT_BYTES = (
+    1024  # and more: what a short witness, or none that can be read, counts for, so that the answer fits, too
+)
 
 T = TypeVar("T")
 
@@ -56,26 +70,27 @@ class Admissions:
         await _kept(openings.note_try(around.run, self._question, instead_of=vain))
         opened, runs = await _kept(openings.read()), await _kept(openings.runs())
         given_away = await _kept(openings.given_away())
-        request = AdmissionRequest(
+        question = AdmissionRequest(
             host=around.host,
             run=around.run,
             life=around.life,
             question=self._question,
             only=only,
-            asked_before=self._has_asked,
             witnesses=tuple(witness.view(opened.get(witness.uuid)) for witness in witnesses),
             unreadable=tuple(unreadable),
             admitted_run=runs.admitted,
             tried=runs.tried,
             given_away=tuple(each for each in given_away if only in {"", each.migration}),
         )
-        reply = await self._request(request)
+        # One part after the other: nothing is opened, nor noted as admitted, before all are answered.
+        reply = _together([await self._request(part) for part in _parts(question)])
         believed, is_any_closed = _believed(reply, known), bool(reply.closed)
         await _kept(openings.note_admitted(around.run, believed, is_any_closed=is_any_closed))
         return Judged(reply, known)
 
-    async def _request(self, request: AdmissionRequest) -> AdmissionReply:
+    async def _request(self, part: AdmissionRequest) -> AdmissionReply:
         subject = admission_subject(self._around.host)
+        request = replace(part, asked_before=self._has_asked)
         try:
             reply = await self._around.requests.request(
                 subject, request, AdmissionReply, timeout_s=ADMISSION_TIMEOUT_S
@@ -105,6 +120,41 @@ async def _kept(doing: Awaitable[T]) -> T:
     except OSError as error:
         why = error.strerror or error
         raise Refusal(Code.BUSY, f"What host.state_dir keeps could not be read or written: {why}.") from error
+
+
+def _parts(question: AdmissionRequest) -> list[AdmissionRequest]:
+    """The question in messages that NATS carries, each about a range of names: as a rule one, about all of them.
+
+    The witness of a volume has its faults with it, so those of some hundred volumes on an array that fails are too much for one.
+    """
+    told: list[WitnessView | UnreadableWitness] = [*question.witnesses, *question.unreadable]
+    bounds, size_bytes = [""], 0
+    for each in sorted(told, key=lambda each: each.migration):
+        if not question.covers(each.migration):
+            continue
+        own_bytes = max(len(encode(each)), VERDICT_BYTES)
+        if size_bytes and size_bytes + own_bytes > PART_BYTES_MAX:
+            bounds.append(each.migration)
+            size_bytes = 0
+        size_bytes += own_bytes
+    return [_part(question, first, end) for first, end in pairwise([*bounds, ""])]
+
+
+def _part(question: AdmissionRequest, first: str, end: str) -> AdmissionRequest:
+    part = replace(question, names_from=first, names_before=end)
+    return replace(
+        part,
+        witnesses=tuple(each for each in part.witnesses if part.covers(each.migration)),
+        unreadable=tuple(each for each in part.unreadable if part.covers(each.migration)),
+    )
+
+
+def _together(replies: Sequence[AdmissionReply]) -> AdmissionReply:
+    return AdmissionReply(
+        admitted=tuple(each for reply in replies for each in reply.admitted),
+        closed=tuple(each for reply in replies for each in reply.closed),
+        removed=tuple(each for reply in replies for each in reply.removed),
+    )
 
 
 def _refuse_malformed(reply: AdmissionReply) -> None:

@@ -52,6 +52,10 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.5
 SOCKET_NAME = "nbd.sock"
 
+# Refusals of an admission that is asked for again. What is too large for NATS as it is set up may be carried once that is mended;
+# a process that ended would do no better at its next start.
+_WAITED_OUT = frozenset({Code.SERVICE_AWAY, Code.JOURNAL_AWAY, Code.BUSY, Code.TOO_LARGE})
+
 
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Serve until `stop`; returns the exit status.
@@ -216,7 +220,7 @@ async def _admitted(host: Host, waiting: Waiting, stop: asyncio.Event) -> bool:
         except Refusal as refusal:
             if refusal.code is Code.STALE:
                 raise ConfigError(f"host.state_dir: {refusal.message}") from refusal
-            if refusal.code not in {Code.SERVICE_AWAY, Code.JOURNAL_AWAY, Code.BUSY}:
+            if refusal.code not in _WAITED_OUT:
                 raise
             if refusal.message != waiting.why:
                 log.warning("not admitted yet: %s", refusal.message)

@@ -76,6 +76,9 @@ class AdmissionRequest:
     life: str = ""  # of the process, as its service's metadata has it
     question: str = ""  # the name of this one, which the records that startup asks for bear as their `life`
     only: str = ""  # one migration, which this very process does not have open; all of them when empty
+    # Of a question in parts, each of which fits into a message: the names that this one is about. Empty: no bound.
+    names_from: str = ""
+    names_before: str = ""
     asked_before: bool = False  # in this run; if not, nobody can have recorded anything of it
     witnesses: tuple[WitnessView, ...] = ()
     unreadable: tuple[UnreadableWitness, ...] = ()
@@ -84,6 +87,12 @@ class AdmissionRequest:
     )
     tried: tuple[Try, ...] = ()  # by the state directory: since then, and before while a volume stays closed
     given_away: tuple[GivenAway, ...] = ()  # by the state directory: not opened by a journal from before that
+
+    def covers(self, migration: str) -> bool:
+        """Whether the verdict on this migration is asked for."""
+        if self.only:
+            return migration == self.only
+        return self.names_from <= migration and (not self.names_before or migration < self.names_before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,13 +51,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Change(
                 _ADMISSION,
-                "        reply = await self._request(request)\n",
+                "        reply = _together([await self._request(part) for part in _parts(question)])\n",
                 "        for each in witnesses:\n"
                 '            if each.state is not None and each.authority == "source":\n'
                 "                early = await self._around.opener.open_recorded(each.devices.source, is_target=False)\n"
                 "                early.flush(lambda _context, _error: None, None)\n"
                 "                await early.close()\n"
-                "        reply = await self._request(request)\n",
+                "        reply = _together([await self._request(part) for part in _parts(question)])\n",
             ),
         ),
     ),

@@ -486,6 +486,24 @@ async def test_the_request_names_the_host_of_the_subject(services: Services) -> 
     assert caught.value.code is Code.BAD_REQUEST
 
 
+async def test_part_of_a_question_is_about_its_own_names_alone(services: Services) -> None:
+    """The others' witnesses are in other parts; without them those would stay closed."""
+    host = services.host()
+    for name in ("vol1", "vol2", "vol3"):
+        await host.set_up(name, f"u-{name}", f"op-{name}")
+    del host.witnesses["vol3"]
+    request = AdmissionRequest(host="h1", run=2, witnesses=(host.witnesses["vol1"],), names_before="vol2")
+    rest = replace(
+        request, witnesses=(host.witnesses["vol2"],), names_from="vol2", names_before="", asked_before=True
+    )
+    judged = [
+        await services.wire.requests.request(admission_subject("h1"), part, AdmissionReply, timeout_s=1)
+        for part in (request, rest)
+    ]
+    assert [[each.migration for each in reply.admitted] for reply in judged] == [["vol1"], ["vol2", "vol3"]]
+    assert [reply.closed for reply in judged] == [(), ()]
+
+
 async def test_migration_that_is_given_up_while_it_is_judged_is_judged_anew(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

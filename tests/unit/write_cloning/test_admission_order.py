@@ -8,15 +8,22 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.write_cloning.endpoints import Waiting
+from services.write_cloning.faults import FAULTS_PER_SIDE_MAX
 from services.write_cloning.openings import Openings, Runs
 from services.write_cloning.service import _admitted
 from services.write_cloning.surroundings import Limits
+from services.write_cloning.witness import Witness
 from shared.bus.interface import Endpoint, ServiceDescription
 from shared.bus.memory import MemoryBus
 from shared.config.load import ConfigError
-from shared.messages.admission import AdmissionReply, AdmissionRequest, Try, admission_subject
+from shared.messages.admission import AdmissionReply, AdmissionRequest, Closed, Try, admission_subject
+from shared.messages.codec import MESSAGE_BYTES_MAX, encode
 from shared.messages.host import TryAgainRequest
+from shared.messages.recording import FaultReport
+from shared.migration.devices import Side
 from shared.migration.refusals import Code, Refusal
+from shared.migration.states import State
+from tests.support.records import DEVICES
 from tests.support.standing_host import HOST, StandingHost
 
 LIMITS = Limits(io_timeout_s=1, target_flush_interval_s=1, region_size_bytes=1 << 20)
@@ -41,7 +48,11 @@ async def asking(
             return reply
 
         endpoint = Endpoint(
-            name="admit", subject=admission_subject("*"), request=AdmissionRequest, handler=admit
+            name="admit",
+            subject=admission_subject("*"),
+            request=AdmissionRequest,
+            handler=admit,
+            request_bytes_max=MESSAGE_BYTES_MAX,
         )
         description = ServiceDescription(name="s", description="of a test")
         async with MemoryBus(house.broker, "startup").serve(description, [endpoint]):
@@ -142,3 +153,60 @@ async def test_what_cannot_be_removed_ends_no_host() -> None:
         house.storage.before_remove = fail
         await house.host.admit()
         assert (await Openings(house.storage).runs()).admitted == 1
+
+
+async def test_what_is_too_large_is_asked_for_again() -> None:
+    """It ended the host, at every start."""
+    requests: list[AdmissionRequest] = []
+    async with asking(requests, [], [Refusal(Code.TOO_LARGE, "at most 1048576 are accepted")]) as house:
+        assert await _admitted(house.host, Waiting(HOST, 1), asyncio.Event())
+        assert len(requests) == 2
+
+
+def failing(name: str) -> Witness:
+    """Of a volume both of whose devices fail."""
+    faults = tuple(
+        FaultReport(
+            operation_id=f"u-{name}:fault:12:0123456789abcdef:{number}", side=side, state=State.SYNCING, attempt=1,
+            operation="read", cause="EIO", errno=5, offset=number << 20, length=1 << 20,
+            detected_at="2026-01-31T12:00:00.000000Z",
+        )
+        for side in Side
+        for number in range(FAULTS_PER_SIDE_MAX)
+    )  # fmt: skip
+    return Witness(
+        migration=name, uuid=f"u-{name}", host=HOST, run=1, state=State.SYNCING, attempt=1, decision=2, operation_id="o",
+        trigger="sync", faults=faults, devices=DEVICES,
+    )  # fmt: skip
+
+
+async def test_question_that_no_message_could_carry_is_asked_in_parts() -> None:
+    """The witnesses of a host with some hundred volumes on a failing array: none of its volumes opened any more."""
+    requests: list[AdmissionRequest] = []
+    durable: list[Runs] = []
+    closed = Closed(migration="vol000", uuid=None, code="not-admitted", message="no")
+    async with asking(requests, durable, [], AdmissionReply(closed=(closed,))) as house:
+        names = [f"vol{number:03}" for number in range(120)]
+        for name in names:
+            await house.around.witnesses.write(failing(name))
+        house.storage.content["vol120.witness"] = b"torn"
+        await house.host.admit()
+        assert max(len(encode(each)) for each in requests) <= MESSAGE_BYTES_MAX
+        assert [each.migration for part in requests for each in part.witnesses] == names
+        assert [len(part.unreadable) for part in requests] == [*[0] * (len(requests) - 1), 1]
+        for name in (*names, "a", "vol050x", "zzz"):  # also what the journal alone knows
+            assert sum(part.covers(name) for part in requests) == 1
+        assert [part.asked_before for part in requests] == [False, *[True] * (len(requests) - 1)]
+        assert {part.question for part in requests} == {requests[0].question}
+        assert {each.admitted for each in durable} == {None}, "no part is noted for the whole"
+        assert (await Openings(house.storage).runs()).admitted == 1
+
+
+async def test_question_about_one_volume_carries_its_witness_alone() -> None:
+    requests: list[AdmissionRequest] = []
+    async with asking(requests, [], []) as house:
+        for name in ("vol1", "vol2"):
+            await house.around.witnesses.write(failing(name))
+        await house.host.try_again("vol2", TryAgainRequest())
+        (request,) = requests
+        assert [each.migration for each in request.witnesses] == ["vol2"]
