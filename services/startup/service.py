@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 from services.startup.evidence import TakenOver
 from services.startup.owners import Owners
@@ -43,6 +45,44 @@ _NO_WITNESS = "its host has no witness of it"
 _Outcome = Admission | Closed | Removed
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A question, and its answer once there is one."""
+
+    request: AdmissionRequest
+    reply: AdmissionReply | None = None
+
+
+class _Turn:
+    """The questions of one host, one at a time. One that was asked again meanwhile is answered by the first answer.
+
+    Else a host that waits less long than its judgement takes would never have one: each would begin behind the one before.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Lock()
+        self._waiting = 0
+        self._last: _Asked | None = None  # kept while somebody waits
+
+    @asynccontextmanager
+    async def of(self, request: AdmissionRequest) -> AsyncIterator[_Asked]:
+        """Wait for the turn of a question; it has its reply where it was answered while it waited."""
+        asked, earlier = _Asked(request), self._last
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        last = self._last
+        if last is not None and last is not earlier and _is_same(last.request, request):
+            asked.reply = last.reply
+        try:
+            yield asked
+        finally:
+            self._last = asked if self._waiting else None
+            self._free.release()
+
+
 class Startup:
     """Admits hosts."""
 
@@ -51,9 +91,7 @@ class Startup:
         self._requests = requests
         self._discovery = discovery
         self._clock = clock
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(
-            asyncio.Lock
-        )  # one for each host there ever was
+        self._turns: defaultdict[str, _Turn] = defaultdict(_Turn)  # one for each host there ever was
 
     def endpoints(self) -> Sequence[Endpoint]:
         """What is served."""
@@ -74,13 +112,18 @@ class Startup:
                 whatever keeps the journal or its owners from answering. Then nothing is admitted; ask again.
         """
         _refuse_malformed(host, request)
-        async with self._turns[host]:
-            ledgers = await self._ledgers_of(host)
-            _refuse_repeated_run(request, ledgers)
-            await self._refuse_another_run(request)
-            _refuse_older_run(request, ledgers)
-            _refuse_older_directory(request, ledgers)
-            outcomes = await self._judged(request, ledgers)
+        async with self._turns[host].of(request) as asked:
+            if asked.reply is None:
+                asked.reply = await self._admit(host, request)
+        return asked.reply
+
+    async def _admit(self, host: str, request: AdmissionRequest) -> AdmissionReply:
+        ledgers = await self._ledgers_of(host)
+        _refuse_repeated_run(request, ledgers)
+        await self._refuse_another_run(request)
+        _refuse_older_run(request, ledgers)
+        _refuse_older_directory(request, ledgers)
+        outcomes = await self._judged(request, ledgers)
         _tell(host, request.run, outcomes)
         return AdmissionReply(
             admitted=tuple(each for each in outcomes if isinstance(each, Admission)),
@@ -106,19 +149,13 @@ class Startup:
 
     async def _ledgers_of(self, host: str) -> list[Ledger]:
         """The migrations that the journal has for a host."""
-        names = await self._journal.migrations()
-        ledgers = await for_each(names, self._readable, at_once=AT_ONCE_MAX)
-        return [ledger for ledger in ledgers if ledger is not None and ledger.exists and ledger.host == host]
-
-    async def _readable(self, name: str) -> Ledger | None:
-        """A ledger; none where its records cannot be read: a witness of it is judged all the same."""
-        try:
-            return await self._journal.read(name)
-        except Refusal as refusal:
-            if refusal.code in _TRANSIENT:
-                raise
-            _log.warning("the records cannot be read: %s", refusal.message, extra=about(name))
-            return None
+        ledgers: list[Ledger] = []
+        for name, found in (await self._journal.read_living()).items():
+            if isinstance(found, Refusal):  # a witness of it is judged all the same
+                _log.warning("the records cannot be read: %s", found.message, extra=about(name))
+            elif found.exists and found.host == host:
+                ledgers.append(found)
+        return ledgers
 
     async def _judged(self, request: AdmissionRequest, ledgers: Sequence[Ledger]) -> list[_Outcome]:
         """The outcomes. Whoever is sent away in the middle has to know that something may be recorded of its run."""
@@ -221,6 +258,11 @@ def _tell(host: str, run: int, outcomes: Sequence[_Outcome]) -> None:
             case Removed():
                 _log.info("was cleaned up", extra=about(outcome.migration, host=host))
     _log.info("run %d of host %s has its answer", run, host, extra=about_host(host))
+
+
+def _is_same(before: AdmissionRequest, request: AdmissionRequest) -> bool:
+    """Whether a question was only asked again. About one volume it never is: an operator may have given his word since."""
+    return not request.only and replace(before, asked_before=request.asked_before) == request
 
 
 def _is_asker(metadata: Mapping[str, str], request: AdmissionRequest) -> bool:

@@ -5,14 +5,14 @@ read the same tail only one succeeds. A publish whose outcome is unknown — it 
 against a writer who may have been itself — is looked up by its operation id before anything else is tried.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shared.bus.storing import REMEDY, StoreTrouble, nothing_known
 from shared.messages.cloudevents import record_headers
 from shared.messages.codec import decode_record, encode
-from shared.migration.ledger import Entry, Ledger, Tail, fold
+from shared.migration.ledger import Entry, Folding, Ledger, Tail
 from shared.migration.records import AnyRecord, Subjects, digest_of
 from shared.migration.refusals import Code, Refusal
 
@@ -46,6 +46,13 @@ class Stream(Protocol):
             Refusal: `journal-away`.
         """
 
+    async def read_each(self, subjects: str, take: Callable[[str, Stored], None]) -> None:
+        """The same, one after the other and each with its subject: for more than anybody should hold at once.
+
+        Raises:
+            Refusal: `journal-away`; some may have been taken before.
+        """
+
     async def publish(
         self, subject: str, payload: bytes, headers: dict[str, str], *, subjects: str, last_sequence: int
     ) -> int:
@@ -76,6 +83,12 @@ class ChainJournal:
         """See `Journal`."""
         return _ledger(migration, await self._stream.read(Subjects.chain(migration)))
 
+    async def read_living(self) -> Mapping[str, Ledger | Refusal]:
+        """See `Journal`."""
+        chains = _Chains()
+        await self._stream.read_each(Subjects.ALL, chains.take)
+        return chains.living()
+
     async def append(self, record: AnyRecord, tail: Tail) -> Entry:
         """See `Journal`."""
         placed = replace(record, index=tail.index + 1, previous_digest=tail.digest)
@@ -104,7 +117,7 @@ class ChainJournal:
 
     async def migrations(self) -> Sequence[str]:
         """See `Journal`."""
-        return sorted({subject.split(".")[2] for subject in await self._stream.subjects()})
+        return sorted({_migration_of(subject) for subject in await self._stream.subjects()})
 
     async def _store(self, record: AnyRecord, tail: Tail) -> Entry:
         payload = encode(record)
@@ -122,11 +135,49 @@ class ChainJournal:
         return ledger.operation(record.operation_id, record.kind)
 
 
+class _Chains:
+    """Those of all names, as their records come by. Of lives that are over no more is held than that they are."""
+
+    def __init__(self) -> None:
+        self._foldings: dict[str, Folding] = {}
+        self._refusals: dict[str, Refusal] = {}
+
+    def take(self, subject: str, message: Stored) -> None:
+        """Take one more message."""
+        migration = _migration_of(subject)
+        if migration in self._refusals:
+            return
+        if (folding := self._foldings.get(migration)) is None:
+            folding = self._foldings[migration] = Folding(migration, keeps_ended_lives=False)
+        try:
+            _add(folding, message)
+        except Refusal as refusal:
+            self._refusals[migration] = refusal
+            del self._foldings[migration]
+
+    def living(self) -> Mapping[str, Ledger | Refusal]:
+        """Those that are not known to be over."""
+        folded = self._foldings.items()
+        return self._refusals | {name: each.ledger() for name, each in folded if not each.is_over}
+
+
 def _ledger(migration: str, stored: Sequence[Stored]) -> Ledger:
-    ledger = fold(migration, [_entry(message) for message in stored if not _is_stray(message.payload)])
-    if not stored or ledger.tail.sequence == stored[-1].sequence:
-        return ledger
-    return replace(ledger, tail=replace(ledger.tail, sequence=stored[-1].sequence))
+    folding = Folding(migration)
+    for message in stored:
+        _add(folding, message)
+    return folding.ledger()
+
+
+def _migration_of(subject: str) -> str:
+    return subject.split(".")[2]
+
+
+def _add(folding: Folding, message: Stored) -> None:
+    """Raises Refusal for what cannot be read as a record."""
+    if _is_stray(message.payload):
+        folding.pass_over(message.sequence)
+    else:
+        folding.add(_entry(message))
 
 
 def _is_stray(payload: bytes) -> bool:

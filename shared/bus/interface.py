@@ -74,6 +74,15 @@ class Journal(Protocol):
             Refusal: `busy` when the chain has grown beyond `tail` without this operation; `journal-away`.
         """
 
+    async def read_living(self) -> Mapping[str, Ledger | Refusal]:
+        """The ledger of every migration that exists, or whose chain is damaged, in one pass; or why it cannot be read.
+
+        Of earlier migrations of a name it tells the tombstones alone: names come and go by the thousand.
+
+        Raises:
+            Refusal: `journal-away`.
+        """
+
     async def migrations(self) -> Sequence[str]:
         """The names that have a record, whether or not the migration still exists."""
 

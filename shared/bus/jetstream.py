@@ -5,12 +5,13 @@ consumer. One request for each message is too slow for a long chain, a direct ge
 lags, and push consumers can stay deaf for long after a server restart.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import nats.errors
 import nats.js.errors
 import orjson
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, Header
 
@@ -47,19 +48,32 @@ class JetStreamStream:
         if last_sequence == 0:
             return ()
         stored: list[Stored] = []
-        try:
+        with _reading():
             async with (
                 self._bus.waiting(f"{_API}.CONSUMER", READ_TIMEOUT_S),
                 self._consumer(subjects) as consumer,
             ):
                 while not stored or stored[-1].sequence < last_sequence:
-                    messages = await consumer.fetch(_BATCH_MAX, timeout=READ_TIMEOUT_S)
-                    stored += [Stored(message.metadata.sequence.stream, message.data) for message in messages]
-        except Unanswered as unanswered:
-            raise _away(unanswered.message) from unanswered
-        except nats.js.errors.Error as error:
-            raise _away(f"The journal cannot be read: {error}.") from error
+                    stored += [_stored(message) for message in await _batch(consumer)]
         return stored
+
+    async def read_each(self, subjects: str, take: Callable[[str, Stored], None]) -> None:
+        """See `Stream`. Each batch has the time that one chain has: all records may be very many."""
+        last_sequence = await self._last_sequence(subjects)
+        if last_sequence == 0:
+            return
+        with _reading():
+            async with AsyncExitStack() as stack:
+                async with self._bus.waiting(f"{_API}.CONSUMER", READ_TIMEOUT_S):
+                    consumer = await stack.enter_async_context(self._consumer(subjects))
+                sequence = 0
+                while sequence < last_sequence:
+                    async with self._bus.waiting(f"{_API}.CONSUMER", READ_TIMEOUT_S):
+                        messages = await _batch(consumer)
+                    for message in messages:
+                        stored = _stored(message)
+                        take(message.subject, stored)
+                        sequence = stored.sequence
 
     async def publish(
         self, subject: str, payload: bytes, headers: dict[str, str], *, subjects: str, last_sequence: int
@@ -145,6 +159,25 @@ class JetStreamStream:
         return _away(
             f"The stream {self._stream} is not there{because}; `python -P -m shared.bus.bootstrap` creates it."
         )
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Raises Refusal where the journal cannot be read."""
+    try:
+        yield
+    except Unanswered as unanswered:
+        raise _away(unanswered.message) from unanswered
+    except nats.js.errors.Error as error:
+        raise _away(f"The journal cannot be read: {error}.") from error
+
+
+async def _batch(consumer: JetStreamContext.PullSubscription) -> Sequence[Msg]:
+    return await consumer.fetch(_BATCH_MAX, timeout=READ_TIMEOUT_S)
+
+
+def _stored(message: Msg) -> Stored:
+    return Stored(message.metadata.sequence.stream, message.data)
 
 
 def _away(why: str) -> Refusal:

@@ -5,7 +5,7 @@ healed. Everything passes through the codec, as bytes, as it would over the wire
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -191,6 +191,12 @@ class MemoryStream:
         """See `Stream`."""
         await self._reach()
         return [each.stored for each in self._on(subjects)]
+
+    async def read_each(self, subjects: str, take: Callable[[str, Stored], None]) -> None:
+        """See `Stream`."""
+        await self._reach()
+        for each in self._on(subjects):
+            take(each.subject, each.stored)
 
     async def publish(
         self,

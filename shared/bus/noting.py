@@ -1,12 +1,13 @@
 """A journal that notes what it reads for the log: of each migration, which attempt it is in and which host has it."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shared.bus.interface import Journal
 from shared.logs.about import Whereabouts
 from shared.migration.ledger import Entry, Ledger, Tail
 from shared.migration.records import AnyRecord
+from shared.migration.refusals import Refusal
 
 NOTED_MAX = 10_000  # migrations; beyond that the one that was noted first is forgotten
 
@@ -26,9 +27,16 @@ class NotingJournal:
     async def read(self, migration: str) -> Ledger:
         """See `Journal`."""
         ledger = await self._journal.read(migration)
-        if ledger.exists:
-            self._note(migration, Whereabouts(ledger.attempt, ledger.host))
+        self._note_read(ledger)
         return ledger
+
+    async def read_living(self) -> Mapping[str, Ledger | Refusal]:
+        """See `Journal`."""
+        found = await self._journal.read_living()
+        for each in found.values():
+            if isinstance(each, Ledger):
+                self._note_read(each)
+        return found
 
     async def append(self, record: AnyRecord, tail: Tail) -> Entry:
         """See `Journal`."""
@@ -39,6 +47,10 @@ class NotingJournal:
     async def migrations(self) -> Sequence[str]:
         """See `Journal`."""
         return await self._journal.migrations()
+
+    def _note_read(self, ledger: Ledger) -> None:
+        if ledger.exists:
+            self._note(ledger.migration, Whereabouts(ledger.attempt, ledger.host))
 
     def _note(self, migration: str, whereabouts: Whereabouts) -> None:
         self._noted.pop(migration, None)

@@ -128,17 +128,19 @@ class Ledger:
 
 def fold(migration: str, stored: Iterable[Entry]) -> Ledger:
     """Fold the stored records of one migration, in stream order, into its ledger."""
-    folding = _Folding(migration)
+    folding = Folding(migration)
     for entry in stored:
         folding.add(entry)
     return folding.ledger()
 
 
-class _Folding:
-    """The running state of `fold`."""
+class Folding:
+    """One chain that is being folded, record by record."""
 
-    def __init__(self, migration: str) -> None:
+    def __init__(self, migration: str, *, keeps_ended_lives: bool = True) -> None:
+        """`keeps_ended_lives` is whether the ledger tells every record of a life that is over, or its tombstone alone."""
         self._migration = migration
+        self._keeps_ended_lives = keeps_ended_lives
         self._sequence = 0
         self._index = 0
         self._digest = GENESIS_DIGEST
@@ -184,6 +186,20 @@ class _Folding:
         self._entries.append(entry)
         self._apply(entry)
 
+    def _end_life(self) -> None:
+        if not self._keeps_ended_lives:
+            self._entries = [each for each in self._entries if isinstance(each.record, TombstoneRecord)]
+        self._begin_life()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no migration is there, by a chain that is whole."""
+        return self._uuid is None and self._broken is None
+
+    def pass_over(self, sequence: int) -> None:
+        """Go past a message that is no record: the next one is stored after it."""
+        self._sequence = sequence
+
     def _break(self, entry: Entry, why: str) -> None:
         if self._broken is None:
             self._broken = f"the record at stream sequence {entry.sequence} {why}"
@@ -191,7 +207,7 @@ class _Folding:
     def _apply(self, entry: Entry) -> None:
         record = entry.record
         if isinstance(record, TombstoneRecord):
-            self._begin_life()
+            self._end_life()
             return
         self._uuid = record.uuid
         # The runs of one host say nothing of another's, to which an operator may have given the migration.

@@ -1,7 +1,7 @@
 """What every bus keeps to, whether NATS stands behind it or memory."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,7 +12,7 @@ from shared.migration.ledger import Tail
 from shared.migration.records import Subjects
 from shared.migration.refusals import Code, Refusal
 from tests.support.buses import Wiring
-from tests.support.records import NAME, fault_record, flag_clear, flag_set, state_record
+from tests.support.records import NAME, fault_record, flag_clear, flag_set, state_record, tombstone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +237,29 @@ async def test_a_chain_is_read_as_it_was_written(wiring: Wiring) -> None:
         assert ledger.broken is None
         assert list(ledger.entries) == entries
         assert list(await b.journal.migrations()) == [NAME]
+
+
+async def test_what_exists_is_read_in_one_pass_as_one_by_one(wiring: Wiring) -> None:
+    """A consumer for each name that there ever was took longer than a host waits for its admission."""
+    async with wiring.connect("a") as a:
+        assert await a.journal.read_living() == {}
+        for name in ("vol1", "vol2", "vol3"):
+            for record in (state_record(migration=name), flag_set(migration=name)):
+                await a.journal.append(record, (await a.journal.read(name)).tail)
+        end = await a.journal.append(tombstone(migration="vol2"), (await a.journal.read("vol2")).tail)
+        await a.journal.append(tombstone(migration="vol3"), (await a.journal.read("vol3")).tail)
+        tail = (await a.journal.read("vol2")).tail
+        anew = await a.journal.append(state_record("anew", migration="vol2", uuid="u2"), tail)
+        await a.stream.publish(
+            "cutover.journal.vol4.state", b"junk", {}, subjects=Subjects.chain("vol4"), last_sequence=0
+        )
+        living = await a.journal.read_living()
+        assert living.keys() == {"vol1", "vol2", "vol4"}
+        assert living["vol1"] == await a.journal.read("vol1")
+        assert living["vol2"] == replace(await a.journal.read("vol2"), entries=(end, anew))
+        unreadable = living["vol4"]
+        assert isinstance(unreadable, Refusal)
+        assert unreadable.code is Code.JOURNAL_UNSOUND
 
 
 async def test_of_many_writers_on_one_tail_one_wins(wiring: Wiring) -> None:

@@ -1,6 +1,6 @@
 """Appending to a chain: stored once, on the tail that it was decided on, however often it is interrupted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -37,6 +37,9 @@ class LossyStream:
         if loss == "after":
             raise OutcomeUnknown
         return sequence
+
+    async def read_each(self, subjects: str, take: Callable[[str, Stored], None]) -> None:
+        await self.stream.read_each(subjects, take)
 
     async def subjects(self) -> Sequence[str]:
         return await self.stream.subjects()
@@ -188,6 +191,9 @@ class _Racing:
         return await self._stream.publish(
             subject, payload, headers, subjects=subjects, last_sequence=last_sequence
         )
+
+    async def read_each(self, subjects: str, take: Callable[[str, Stored], None]) -> None:
+        await self._stream.read_each(subjects, take)
 
     async def subjects(self) -> Sequence[str]:
         return await self._stream.subjects()
