@@ -33,7 +33,7 @@ def decide_adoption(
     Raises:
         Refusal: `journal-unsound`; `busy` when something was decided since the operator was told.
     """
-    present = ledger.operation(operation, Kind.STATE)
+    present = ledger.operation(operation, Kind.STATE, uuid=knowledge.uuid)
     if present is not None:
         return present
     refuse_unsound(ledger)
@@ -61,7 +61,7 @@ def decide_burial(
     knowledge: Knowledge, operation: str, ledger: Ledger, clock: Clock
 ) -> TombstoneRecord | Entry:
     """The record that a closed migration is given up; raises as `decide_adoption` does."""
-    present = ledger.operation(operation, Kind.TOMBSTONE)
+    present = ledger.operation(operation, Kind.TOMBSTONE, uuid=knowledge.uuid)
     if present is not None:
         return present
     refuse_unsound(ledger)
@@ -85,7 +85,7 @@ def decide_mending(
 ) -> RepairRecord | Entry:
     """The record from which a damaged chain goes on, by the operator's word instead of a witness's; raises likewise."""
     mending = mending_of(operation)
-    present = ledger.operation(mending, Kind.REPAIR)
+    present = ledger.operation(mending, Kind.REPAIR, uuid=knowledge.uuid)
     if present is not None:
         return present
     devices, status = knowledge.devices, knowledge.status

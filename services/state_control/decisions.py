@@ -70,7 +70,7 @@ def decide_repair(request: RepairRequest, ledger: Ledger, clock: Clock) -> Repai
         Refusal: `not-allowed` when the chain is whole and contains the witness's record; `stale`.
     """
     origin = request.origin
-    present = ledger.operation(origin.operation_id, Kind.REPAIR)
+    present = ledger.operation(origin.operation_id, Kind.REPAIR, uuid=origin.uuid)
     if present is not None:
         return present
     if ledger.broken is None and ledger.contains(request.witness_digest):
@@ -103,7 +103,7 @@ def decide_repair(request: RepairRequest, ledger: Ledger, clock: Clock) -> Repai
 def _present(request: DecisionRequest, ledger: Ledger) -> Entry | None:
     """What the same decision has left. A chosen operation id may come twice; a decision's number never does."""
     kind = Kind.TOMBSTONE if request.state is None else Kind.STATE
-    present = ledger.operation(request.origin.operation_id, kind)
+    present = ledger.operation(request.origin.operation_id, kind, uuid=request.origin.uuid)
     if present is None:
         return None
     record, origin = present.record, request.origin

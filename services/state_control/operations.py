@@ -33,8 +33,11 @@ def operation_id(asked: str | None, new_id: Callable[[], str]) -> str:
 def done_before(ledger: Ledger, operation: str, trigger: Trigger) -> CommandReply | None:
     """The answer to a command whose decision is in the journal already.
 
+    Where the migration was cleaned up since, that is still the answer, but to a `setup`. Once another has its name, what was
+    asked of the first is not done, and neither is it to be: a command that comes late would be carried out on the wrong one.
+
     Raises:
-        Refusal: (`bad-request`) the id was used for another command.
+        Refusal: (`bad-request`) the id was used for another command, or for an earlier migration of the name.
     """
     kind = Kind.TOMBSTONE if trigger is Trigger.CLEANUP else Kind.STATE
     for entry in (ledger.operation(operation, Kind.STATE), ledger.operation(operation, Kind.TOMBSTONE)):
@@ -43,8 +46,23 @@ def done_before(ledger: Ledger, operation: str, trigger: Trigger) -> CommandRepl
         record = entry.record
         if record.kind is not kind or (isinstance(record, StateRecord) and record.trigger != trigger):
             raise Refusal(Code.BAD_REQUEST, f"operation_id {operation!r} was used for another command.")
+        if trigger is Trigger.SETUP and not ledger.exists:
+            raise _used_earlier(ledger, operation)
         return _reply(ledger, entry)
+    if any(_is_decision(each, operation) for each in ledger.entries):
+        raise _used_earlier(ledger, operation)
     return None
+
+
+def _is_decision(entry: Entry, operation: str) -> bool:
+    return entry.record.operation_id == operation and entry.record.kind in {Kind.STATE, Kind.TOMBSTONE}
+
+
+def _used_earlier(ledger: Ledger, operation: str) -> Refusal:
+    return Refusal(
+        Code.BAD_REQUEST,
+        f"operation_id {operation!r} was used for an earlier migration named {ledger.migration!r}, which has been cleaned up.",
+    )
 
 
 def _reply(ledger: Ledger, entry: Entry) -> CommandReply:

@@ -99,7 +99,7 @@ class ChainJournal:
                 return await self._found(placed) or _raise_busy(placed)
             except OutcomeUnknown:
                 ledger = await self.read(record.migration)
-                entry = ledger.operation(record.operation_id, record.kind)
+                entry = ledger.operation(record.operation_id, record.kind, uuid=record.uuid)
                 if entry is not None:
                     return entry
                 if ledger.tail.sequence != tail.sequence:
@@ -132,7 +132,7 @@ class ChainJournal:
 
     async def _found(self, record: AnyRecord) -> Entry | None:
         ledger = await self.read(record.migration)
-        return ledger.operation(record.operation_id, record.kind)
+        return ledger.operation(record.operation_id, record.kind, uuid=record.uuid)
 
 
 class _Chains:

@@ -111,16 +111,22 @@ class Ledger:
         """Whether it tells of the migration of this UUID, be it only of its end."""
         return any(entry.record.uuid == uuid for entry in self.entries)
 
-    def operation(self, operation_id: str, kind: Kind | None = None) -> Entry | None:
+    def operation(
+        self, operation_id: str, kind: Kind | None = None, *, uuid: str | None = None
+    ) -> Entry | None:
         """The record, of this kind, that an operation left, however often it was asked for.
 
-        One operation may leave records of several kinds: a commit its intent and then its decision.
+        One operation may leave records of several kinds: a commit its intent and then its decision. What an earlier migration of
+        the name has left under the same id is no answer: it has to be of this UUID, or else of the migration that exists, or of
+        the last one where none does.
         """
+        whose = uuid or self.uuid or (self.entries[-1].record.uuid if self.entries else None)
         return next(
             (
                 entry
                 for entry in self.entries
-                if entry.record.operation_id == operation_id and kind in {None, entry.record.kind}
+                if (entry.record.operation_id, entry.record.uuid) == (operation_id, whose)
+                and kind in {None, entry.record.kind}
             ),
             None,
         )

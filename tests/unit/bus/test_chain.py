@@ -10,7 +10,7 @@ from shared.bus.memory import MemoryBroker, MemoryBus, MemoryStream
 from shared.migration.ledger import Entry, Ledger, Tail
 from shared.migration.records import FlagSetRecord
 from shared.migration.refusals import Code, Refusal
-from tests.support.records import NAME, fault_record, flag_set, state_record
+from tests.support.records import NAME, fault_record, flag_set, state_record, tombstone
 
 
 class LossyStream:
@@ -66,6 +66,18 @@ async def test_a_lost_answer_leaves_one_record(loss: str) -> None:
     journal, _stream = lossy(loss)
     entry = await journal.append(state_record(), Tail())
     assert (await journal.read(NAME)).entries == (entry,)
+
+
+@pytest.mark.parametrize("loss", ["before", "after"])
+async def test_a_lost_answer_is_not_found_in_an_earlier_migration_of_the_name(loss: str) -> None:
+    """A chosen operation id may come again: what the first had left passed for the record of the second, which was not stored."""
+    journal, stream = lossy()
+    for record in (state_record(), flag_set("mine"), tombstone(), state_record(uuid="u2")):
+        await journal.append(record, (await journal.read(NAME)).tail)
+    stream.losses.append(loss)
+    entry = await journal.append(flag_set("mine", uuid="u2"), (await journal.read(NAME)).tail)
+    ledger = await journal.read(NAME)
+    assert (entry.record.uuid, ledger.entries[-1], len(ledger.entries)) == ("u2", entry, 5)
 
 
 async def test_a_stream_that_never_answers_is_away() -> None:

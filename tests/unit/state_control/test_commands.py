@@ -329,6 +329,36 @@ async def test_a_cleanup_that_is_asked_for_again_is_done(services: Services, hos
     assert (await command(services, "cleanup", request)).state is None
 
 
+async def test_an_operation_id_of_an_earlier_migration_of_the_name_is_refused(
+    services: Services, host: ScriptedHost
+) -> None:
+    """A `commit` was said to be done, while the migration that has the name now went on as before."""
+    await stories.target_selected(host)
+    commit, cleanup = PlainRequest(operation_id="done"), CleanupRequest(operation_id="gone")
+    await command(services, "commit", commit)
+    await command(services, "cleanup", cleanup)
+    assert (await command(services, "commit", commit)).state is State.COMMITTED  # nobody has the name yet
+    await command(services, "setup", SETUP)
+    for what, request in (("commit", commit), ("cleanup", cleanup)):
+        refusal = await refused(services, what, request)
+        assert refusal.code is Code.BAD_REQUEST
+        assert "an earlier migration named 'vol1', which has been cleaned up" in refusal.message
+    assert (await services.ledger()).state is State.SETUP
+
+
+async def test_a_setup_that_comes_again_after_the_cleanup_begins_nothing(
+    services: Services, host: ScriptedHost
+) -> None:
+    """It was said to be done, of a migration that is gone."""
+    request = SetupRequest(source="/a", target="/b", operation_id="mine")
+    await command(services, "setup", request)
+    await command(services, "cleanup", CleanupRequest(operation_id="gone"))
+    refusal = await refused(services, "setup", request)
+    assert (refusal.code, (await services.ledger()).exists) == (Code.BAD_REQUEST, False)
+    assert "an earlier migration named 'vol1'" in refusal.message
+    await command(services, "setup", SETUP)
+
+
 async def test_an_operation_id_is_of_one_command(services: Services, host: ScriptedHost) -> None:
     await command(services, "setup", SetupRequest(source="/a", target="/b", operation_id="mine"))
     assert (await refused(services, "sync", PlainRequest(operation_id="mine"))).code is Code.BAD_REQUEST
