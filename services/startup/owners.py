@@ -164,9 +164,16 @@ class Owners:
     async def set_flag(self, ledger: Ledger) -> StoredReply:
         """Set the flag anew for a migration that goes on cloning, on the tail that was judged."""
         cleared = ledger.flag_entry.digest if ledger.flag_entry is not None else f"{ledger.uuid}:never"
-        request = SetFlagRequest(
-            origin=self._origin(ledger, f"{_SET_PREFIX}{cleared}"), tail_digest=ledger.tail.digest
-        )
+        return await self._set_flag(ledger, f"{_SET_PREFIX}{cleared}")
+
+    async def confirm_flag(self, ledger: Ledger) -> StoredReply:
+        """Have the flag that is in force told to be durable: nothing is stored for it."""
+        if ledger.flag_entry is None:
+            raise InvariantError(f"{ledger.migration!r} has no flag to confirm")
+        return await self._set_flag(ledger, ledger.flag_entry.record.operation_id)
+
+    async def _set_flag(self, ledger: Ledger, operation: str) -> StoredReply:
+        request = SetFlagRequest(origin=self._origin(ledger, operation), tail_digest=ledger.tail.digest)
         return await self._ask(record_subject("flag-set", self._host, ledger.migration), request)
 
     async def clear_flag(self, ledger: Ledger) -> StoredReply:

@@ -192,6 +192,8 @@ class Replay:
             case Remedy.SET_FLAG:
                 if not is_set_in_vain(ledger, witness):
                     return (await self._owners.set_flag(ledger),)
+                # Stored, but whoever asked for it may have been refused because what is stored is not durable (rule R2).
+                return (await self._owners.confirm_flag(ledger),)
             case Remedy.CLEAR_FLAG:
                 if ledger.flag is Flag.SET:
                     return (await self._clear_flag(ledger),)

@@ -7,7 +7,7 @@ import pytest
 from services.startup.owners import Owners
 from services.startup.replay import Replay
 from shared.bus.chain import Stored
-from shared.bus.memory import MemoryBroker
+from shared.bus.memory import AcceptedDurability, MemoryBroker
 from shared.messages.admission import (
     AdmissionReply,
     AdmissionRequest,
@@ -307,6 +307,30 @@ async def test_a_journal_that_goes_back_while_it_is_judged_admits_nobody_until_i
     reply = await services.admit(host)
     assert reply.admitted[0].label == Label.RESUME
     assert (await services.ledger()).flag is Flag.SET
+
+
+async def test_flag_that_was_stored_in_vain_counts_only_once_it_is_durable(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server that took it does not sync, which was found after it had: the next start went on with it all the same."""
+    host = services.host()
+    await cleanly(stories.source_selected)(host)
+    answers: list[bool] = []
+
+    async def require(_durability: AcceptedDurability) -> None:
+        if answers and not answers.pop(0):
+            raise Refusal(Code.JOURNAL_UNSYNCED, "it does not sync; one that does would admit it")
+
+    monkeypatch.setattr(AcceptedDurability, "require", require)
+    for run, answers[:] in ((2, [True, False]), (3, [False])):
+        (closed,) = (await services.admit(host, run=run)).closed
+        assert closed.code == Code.JOURNAL_UNSYNCED
+        assert (await services.ledger()).flag is Flag.SET
+    (admission,) = (await services.admit(host, run=4)).admitted
+    assert admission.label == Label.RESUME
+    assert (await services.kinds()).count(
+        "flag-set"
+    ) == 2  # the first run's, and the one that was stored in vain
 
 
 @pytest.mark.parametrize(
