@@ -135,7 +135,7 @@ class Bus:
         except nats.errors.NoRespondersError:
             raise Refusal(Code.SERVICE_AWAY, f"Nobody answers on {subject}.") from None
         except nats.errors.Error as error:
-            raise _refusal_of(error, subject, self.url) from error
+            raise _refusal_of(error, subject, self.url, self.client.max_payload) from error
 
     async def publish(self, subject: str, payload: object) -> None:
         """See `Requests`."""
@@ -144,7 +144,7 @@ class Bus:
             with heeding_cancellation():
                 await self.client.publish(subject, encode(payload), headers=self._headers(subject))
         except nats.errors.Error as error:
-            raise _refusal_of(error, subject, self.url) from error
+            raise _refusal_of(error, subject, self.url, self.client.max_payload) from error
 
     @asynccontextmanager
     async def listen(self, *subjects: str) -> AsyncIterator[AsyncIterator[Told]]:
@@ -601,11 +601,14 @@ class _Heard:
         return await self._queue.get()
 
 
-def _refusal_of(error: nats.errors.Error, subject: str, url: str) -> Refusal:
+def _refusal_of(error: nats.errors.Error, subject: str, url: str, bytes_max: int) -> Refusal:
     match error:
         case nats.errors.BadSubjectError():
             return Refusal(Code.BAD_NAME, f"{subject!r} is no subject: a name in it is malformed.")
         case nats.errors.MaxPayloadError():
-            return Refusal(Code.TOO_LARGE, f"The message for {subject} is larger than NATS accepts.")
+            return Refusal(
+                Code.TOO_LARGE,
+                f"The message for {subject} is larger than this NATS server accepts: at most {bytes_max} bytes (`max_payload`).",
+            )
         case _:
             return Refusal(Code.JOURNAL_AWAY, f"There is no connection to NATS at {url}: {error}.")

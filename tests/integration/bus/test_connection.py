@@ -309,6 +309,7 @@ async def test_a_chain_of_a_thousand_records_is_read_whole(nats: NatsWiring) -> 
             entry = await a.journal.append(flag_set(f"{number}"), tail)
             tail = Tail(sequence=entry.sequence, index=entry.record.index, digest=entry.digest)
         ledger = await a.journal.read(NAME)
+        assert await a.journal.read_living() == {NAME: ledger}
     assert ledger.broken is None
     assert len(ledger.entries) == 600
 
@@ -318,6 +319,7 @@ async def test_readers_leave_no_consumers_behind(nats: NatsWiring) -> None:
         await a.journal.append(state_record(), Tail())
         for _ in range(5):
             await a.journal.read(NAME)
+            await a.journal.read_living()
         info = await client.jetstream().stream_info(Subjects.STREAM)
     assert info.state.consumer_count == 0
 
@@ -554,6 +556,14 @@ async def test_whoever_begins_to_serve_while_the_server_does_not_answer_goes_on(
             assert reply.operation_id == "here"
         finally:
             await serving.__aexit__(None, None, None)
+
+
+async def test_question_that_the_server_does_not_carry_is_refused_with_what_it_does(nats: NatsWiring) -> None:
+    async with nats.connect("asker") as wire:
+        question = PlainRequest(operation_id="x" * (2 << 20))
+        with pytest.raises(Refusal, match=r"at most 1048576 bytes \(`max_payload`\)") as refusal:
+            await wire.requests.request("svc.echo.here", question, PlainRequest, timeout_s=5)
+    assert refusal.value.code is Code.TOO_LARGE
 
 
 async def test_answer_that_the_server_does_not_carry_is_refused_and_not_lost(nats: NatsWiring) -> None:

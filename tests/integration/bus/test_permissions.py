@@ -375,8 +375,10 @@ async def test_an_operator_takes_a_copy_of_a_journal_that_is_larger_than_what_th
 @pytest.mark.parametrize("role", sorted(READERS | {OPERATOR}))
 async def test_those_who_rely_on_the_journal_can_read_it(running: Running, role: str) -> None:
     await ChainJournal(JetStreamStream(running.buses[CONTROL])).append(state_record(), Tail())
-    ledger = await ChainJournal(JetStreamStream(running.buses[role])).read("vol1")
+    journal = ChainJournal(JetStreamStream(running.buses[role]))
+    ledger = await journal.read("vol1")
     assert [entry.record.kind for entry in ledger.entries] == ["state"]
+    assert await journal.read_living() == {"vol1": ledger}
     assert not running.buses[role].denials
 
 
