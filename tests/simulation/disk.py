@@ -8,7 +8,7 @@ sectors, never within one. Requests are done in any order; those under way when 
 import asyncio
 import errno
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,6 +135,11 @@ class Disk:
     def outstanding(self) -> int:
         return sum(handle.outstanding for handle in self.handles)
 
+    @property
+    def being_read(self) -> set[int]:
+        """The sectors of the reads that are under way."""
+        return {sector for handle in self.handles for sector in handle.being_read()}
+
     def put(self, sector: int, value: bytes, *, durable: bool) -> None:
         if value != self.view[sector]:  # else it may be what it went back to, read to fill up a block
             self.quietly_lost.discard(sector)
@@ -254,6 +259,12 @@ class OpenDisk:
     @property
     def outstanding(self) -> int:
         return len(self._under_way)
+
+    def being_read(self) -> Iterator[int]:
+        """The sectors of the reads that are under way."""
+        for asked in self._under_way:
+            if asked.operation == "read":
+                yield from range(asked.low, asked.high)
 
     # ------------------------------------------------------------------ what is asked
 

@@ -183,6 +183,13 @@ class Model:
             for sector in range(read.low, read.high):
                 read.allowed[sector - read.low] |= self._older(sector)
 
+    def lose_under_way(self, sectors: Iterable[int]) -> None:
+        """The same for the reads that are under way alone: they began where others are not read from any more."""
+        for read in self.reads:
+            for sector in {*sectors}.intersection(range(read.low, read.high)):
+                read.allowed[sector - read.low] |= {*self.cut[sector], *self._older(sector)}
+                read.was_quiet[sector - read.low] = False  # whatever it shows settles nothing
+
     def _older(self, sector: int) -> set[bytes]:
         gone_back = self._gone_back.get(sector)
         return gone_back.values if gone_back is not None else set()

@@ -340,6 +340,7 @@ class World:
                 self.model.lose_cached(lost)
             else:
                 disk.unseen |= lost
+                self.model.lose_under_way(lost & disk.being_read)
         return bool(lost)
 
     def show_losses(self) -> None:
