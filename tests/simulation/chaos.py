@@ -20,6 +20,7 @@ CUT_AFTER_VISIT_CHANCE = 0.3
 SYNC_SPOILT_CHANCE = 0.8
 WRITEBACK_CHANCE = 0.4
 ELSEWHERE_CHANCE = 0.05  # in states in which one side alone is in use
+NO_WITNESS_EITHER_CHANCE = 0.5
 STOPPED_CHANCE = 0.4  # of a host whose connection has just broken
 _OPERATIONS = ("", "write", "write", "zero", "read")
 
@@ -33,6 +34,7 @@ class Chaos:
         self._of_writeback = random.Random(f"{world.seed}:chaos of writeback")
         self._of_stops = random.Random(f"{world.seed}:stops")
         self._of_syncs = random.Random(f"{world.seed}:syncs")
+        self._of_space = random.Random(f"{world.seed}:space")
         self._is_cut_due = False
         self._visited: int | None = None  # the region that the application came back to last
         self._ways: dict[str, Callable[[], object]] = {
@@ -51,7 +53,7 @@ class Chaos:
             "unwritable-witness": lambda: setattr(
                 world.witness_files, "puts_to_fail", rng.choice((1, 1, 2, 5))
             ),
-            "unwritable-map": lambda: setattr(world.maps, "writes_to_fail", rng.choice((1, 2))),
+            "unwritable-map": self._fill_state_dir,
             "missing-target": lambda: world.lose_device_for(rng.random() * 10),
             "damage-journal": world.damage_journal,
             "damage-witness": world.damage_witness,
@@ -91,6 +93,12 @@ class Chaos:
                 if stops.random() < STOPPED_CHANCE:
                     world.loop.call_later(stops.random() * 3, self._stop_soon, context=NOBODY)
                 await asyncio.sleep(rng.random() * 20)
+
+    def _fill_state_dir(self) -> None:
+        """Where there is no room for a map, there often is none for a witness."""
+        self._world.maps.writes_to_fail = self._rng.choice((1, 2))
+        if self._of_space.random() < NO_WITNESS_EITHER_CHANCE:
+            self._world.witness_files.puts_to_fail = 1
 
     def _stop_soon(self) -> None:
         if not self._world.is_calm:

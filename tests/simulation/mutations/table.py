@@ -165,7 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if False:\n                request.waiting",
             ),
         ),
-        first_seed=100,
+        first_seed=132,
     ),
     # ------------------------------------------------------------------ R5
     Mutation(
@@ -251,14 +251,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "    return ()",
             ),
         ),
-        first_seed=89,
+        first_seed=94,
     ),
     Mutation(
         "no-doubt-without-a-witness",
         "R6",
         "what the lost witness named would be used again at once",
         (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
-        first_seed=619,
+        first_seed=1591,
     ),
     Mutation(
         "doubt-forgotten-at-the-next-start",
@@ -291,7 +291,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "a word that comes late would be believed for a connection that was broken after it had been given",
         (Change(_FENCES, "    if request.doubt not in {None, doubt}:", "    if False:"),),
-        first_seed=965,
+        first_seed=1535,
     ),
     Mutation(
         "sync-gives-the-word-itself",
@@ -305,7 +305,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(_ENTERING, "if count := view.outstanding_target_requests:", "if count := 0:"),
         ),
-        first_seed=51,
+        first_seed=58,
     ),
     Mutation(
         "broken-connection-made-again-silently",
@@ -320,7 +320,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if device in self._retired:\n",
             ),
         ),
-        first_seed=520,
+        first_seed=552,
     ),
     Mutation(
         "left-behind-at-a-clean-stop",
@@ -349,7 +349,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            pass  #",
             ),
         ),
-        first_seed=705,
+        first_seed=1155,
     ),
     Mutation(
         "broken-connection-in-use-forgotten",
@@ -397,7 +397,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_ENTERING, "            await self._refuse_if_entered(origin)\n", ""),
             Change(_ENTERING, "        except UnknownOutcome:\n            raise\n", ""),
         ),
-        first_seed=518,
+        first_seed=653,
     ),
     # ------------------------------------------------------------------ 4.2
     Mutation(
@@ -443,14 +443,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=987,
+        first_seed=1109,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=159,
+        first_seed=170,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -458,7 +458,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "a region that the source could not give would count as the same on both sides",
         (Change(_COPIER, "        return not self._unreadable\n", "        return True\n"),),
-        first_seed=536,
+        first_seed=591,
     ),
     Mutation(
         "copied-over-a-failed-flush",
@@ -497,7 +497,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "self._reads.start_from(reading, SOURCE if sides & SOURCE else TARGET, start)",
             ),
         ),
-        first_seed=1181,
+        first_seed=1586,
     ),
     Mutation(
         "blocks-filled-up-from-the-target-alone",
@@ -530,7 +530,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "what the source has lost would be copied over what the target still has",
         (Change(_FAILOVER, "if request.durable and route.source.flush_error:", "if False:"),),
-        first_seed=689,
+        first_seed=759,
     ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
@@ -604,7 +604,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            asyncio.sleep(0), self._flush",
             ),
         ),
-        first_seed=38,
+        first_seed=56,
     ),
     Mutation(
         "clean-without-the-source's-flush",
@@ -630,21 +630,21 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if True:\n                self._clean",
             ),
         ),
-        first_seed=96,
+        first_seed=396,
     ),
     Mutation(
         "clean-with-a-write-under-way",
         "4.7",
         "a write that the flushes do not cover would not be copied after a power cut",
         (Change(_MARKS, "            if region in busy:\n                continue\n", ""),),
-        first_seed=1143,
+        first_seed=1518,
     ),
     Mutation(
         "distrust-not-durable",
         "4.7",
         "a map that lacks the last writes would be believed at the next start",
         (Change(_MAP_KEEPER, "            await distrust(because)\n", ""),),
-        first_seed=626,
+        first_seed=1328,
     ),
     Mutation(
         "given-up-map-still-trusted",
@@ -662,7 +662,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.7",
         "what the source alone was given after an unclean stop would not be copied",
         (Change(_APPARATUS, "marks_as_due = state is State.SETUP", "marks_as_due = False"),),
-        first_seed=46,
+        first_seed=68,
     ),
     Mutation(
         "due-forgotten-at-the-stop",
@@ -673,7 +673,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MARKS, "_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for", "_ONLY_DUE = bytes(CLEAN for"
             ),
         ),
-        first_seed=312,
+        first_seed=319,
     ),
     Mutation(
         "marks-taken-over-as-copied",
