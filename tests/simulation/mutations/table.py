@@ -152,7 +152,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R4",
         "the copier would overwrite newer data with older",
         (Change(_COPIER, "self._volume.exclude(low, high)", "self._volume.exclude(low, low + 512)"),),
-        first_seed=17,
+        first_seed=32,
     ),
     Mutation(
         "unequal-after-source-failure",
@@ -291,7 +291,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "a word that comes late would be believed for a connection that was broken after it had been given",
         (Change(_FENCES, "    if request.doubt not in {None, doubt}:", "    if False:"),),
-        first_seed=1535,
+        first_seed=1805,
     ),
     Mutation(
         "sync-gives-the-word-itself",
@@ -443,7 +443,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "",
             ),
         ),
-        first_seed=1109,
+        first_seed=1163,
     ),
     Mutation(
         "target-not-flushed-at-the-stop",
