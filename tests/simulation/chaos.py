@@ -36,6 +36,7 @@ class Chaos:
         self._of_syncs = random.Random(f"{world.seed}:syncs")
         self._of_space = random.Random(f"{world.seed}:space")
         self._is_cut_due = False
+        self._has_spoilt = False
         self._visited: int | None = None  # the region that the application came back to last
         self._ways: dict[str, Callable[[], object]] = {
             "kill-host": lambda: world.crash("any time", with_power=False),
@@ -135,7 +136,8 @@ class Chaos:
         """Have neither the map nor the witness written for it; what the source alone is given then has to be copied later."""
         world, rng = self._world, self._of_syncs
         clean = world.clean_regions
-        if clean and rng.random() < SYNC_SPOILT_CHANCE:
+        self._has_spoilt = bool(clean) and not self._has_spoilt and rng.random() < SYNC_SPOILT_CHANCE
+        if self._has_spoilt:  # the next one shall show what has come of it
             world.maps.writes_to_fail, world.witness_files.puts_to_fail = 1, 2
             world.application.visit(rng.choice(clean) * REGION_BYTES // SECTOR, 1.0)
             world.loop.call_later(0.2 + rng.random(), self._kill_host, context=NOBODY)

@@ -655,7 +655,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MAP_DECISIONS, 'if self._keeper.witness.region_map not in {"", maps.map_id}:', "if False:"
             ),
         ),
-        first_seed=508,
+        first_seed=1378,
     ),
     Mutation(
         "writes-in-setup-not-due",
