@@ -91,7 +91,10 @@ def test_store_that_is_lost_is_told_of_by_everyone_until_the_host_is_restarted(s
 
         for name in ("vol1", "vol2"):
             watcher.until(lambda name=name: watcher.rows[name]["journal"] == "unknown", name)  # type: ignore[misc]
-            assert (sound(monitoring, name), recorded(monitoring, name)) == (0, 0)
+            watcher.until(
+                lambda name=name: (sound(monitoring, name), recorded(monitoring, name)) == (0, 0),  # type: ignore[misc]
+                "metrics",
+            )
             assert monitoring.metrics()[f'cutover_volume_open{{migration="{name}"}}'] == 1
         assert (
             monitoring.metrics()[
