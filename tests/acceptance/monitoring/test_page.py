@@ -421,11 +421,8 @@ def test_diagram_shows_the_way_of_the_present_attempt(driver: webdriver.Chrome) 
         page.tell(lambda: page.picture.told_history("vol1", [*first, *again], is_whole=True))
         opened(driver, page)
         until_details(driver, "vol1")
-        bold = [
-            each.get_attribute("data-triggers")
-            for each in driver.find_elements(By.CSS_SELECTOR, ".arrow.gone")
-        ]
-        assert bold == ["sync", "copied"]
+        # The history is told after the rest, and where the machine is busy drawn after it.
+        until(driver, lambda: _triggers_of(driver, ".arrow.gone") == ["sync", "copied"])
         assert len(driver.find_elements(By.CSS_SELECTOR, ".diagram .been")) == 2
         room = driver.execute_script(
             "const here = document.querySelector('.diagram .here');"
@@ -433,6 +430,10 @@ def test_diagram_shows_the_way_of_the_present_attempt(driver: webdriver.Chrome) 
         )
         assert room >= 16, "its name touches the edges of its pill"
         keep_picture(driver, "second-attempt")
+
+
+def _triggers_of(driver: webdriver.Chrome, selector: str) -> list[str | None]:
+    return [each.get_attribute("data-triggers") for each in driver.find_elements(By.CSS_SELECTOR, selector)]
 
 
 def unlisted(
