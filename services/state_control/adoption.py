@@ -128,14 +128,8 @@ def _own_witness_attempt(knowledge: Knowledge) -> int:
 def _next_decision(knowledge: Knowledge, ledger: Ledger) -> int:
     """Above all that is known: also of a word that the journal has lost, for its host to know that this one is later."""
     witness, given = knowledge.witness, knowledge.given_away
-    return (
-        max(
-            ledger.decision,
-            witness.decision if witness is not None else 0,
-            given.decision if given is not None else 0,
-        )
-        + 1
-    )
+    known = (each.decision for each in (ledger, witness, given) if each is not None)
+    return max(known) + 1
 
 
 def _refuse_changed(knowledge: Knowledge, operation: str, ledger: Ledger) -> None:

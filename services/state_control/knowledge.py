@@ -129,8 +129,7 @@ class Knowledge:
             return witness or Held.DISPUTED
         if self.ledger.commit_intended or journal is None:
             return Held.DISPUTED
-        is_contradicted = witness is not None and (witness is Held.TARGET) != (journal is Held.TARGET)
-        if is_contradicted:
+        if witness is not None and (witness is Held.TARGET) != (journal is Held.TARGET):
             return Held.DISPUTED
         return witness if witness is not None and self._is_from_before_it_was_given else journal
 

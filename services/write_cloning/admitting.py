@@ -24,12 +24,10 @@ from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
 
 ADMISSION_TIMEOUT_S = 60.0  # for each part
-PART_BYTES_MAX = (
-    MESSAGE_BYTES_MAX // 2
-)  # of a question's witnesses; what else it says needs far less than the other half
-VERDICT_BYTES = (
-    1024  # and more: what a short witness, or none that can be read, counts for, so that the answer fits, too
-)
+# Of a question's witnesses; what else it says needs far less than the other half.
+PART_BYTES_MAX = MESSAGE_BYTES_MAX // 2
+# And more: what a short witness, or none that can be read, counts for, so that the answer fits, too.
+VERDICT_BYTES = 1024
 
 T = TypeVar("T")
 

@@ -63,9 +63,8 @@ class MapDecisions:
         if row.trigger is Trigger.SYNC:
             self._apparatus.volume.record_in(maps.marks)
             if maps.map_id and self._apparatus.due_regions is not None:
-                self._apparatus.due_regions = (
-                    maps.due_regions
-                )  # no write should have come since; one that has is copied
+                # No write should have come since; one that has is copied.
+                self._apparatus.due_regions = maps.due_regions
             if self._keeper.witness.region_map != maps.map_id:  # it was given up meanwhile
                 await self.distrust(maps.full_because)
         elif because := _why_given_up(row):

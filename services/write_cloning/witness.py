@@ -141,9 +141,8 @@ class Witnesses:
             if not name.endswith(SUFFIX):
                 continue
             migration = name.removesuffix(SUFFIX)
-            if not is_valid_name(
-                migration
-            ):  # as of a copy that somebody keeps; startup would judge none beside it
+            # As of a copy that somebody keeps; startup would judge none beside it.
+            if not is_valid_name(migration):
                 self._tell_strange(name)
                 continue
             try:
