@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.acceptance.system.application import Application
+from tests.acceptance.system.application import PYTHON, Application
 from tests.acceptance.system.conftest import IO_TIMEOUT_S
 from tests.acceptance.system.devices import MIB, digest, run
 from tests.acceptance.system.pairs import Pair, make_pair
@@ -12,6 +12,7 @@ from tests.acceptance.system.plain_client import Json
 from tests.acceptance.system.remote import faulty
 from tests.acceptance.system.ways import bring_to
 from tests.acceptance.system.whole_system import HOST, System
+from tests.integration.devices.servers import nbdkit
 
 STATES = ("syncing", "source-selected", "target-selected")
 
@@ -147,6 +148,47 @@ def test_latency_of_a_target_that_hangs_is_bounded_once_and_never_again(system: 
     slow = [each for each in (report.worst_ms, report.p99_ms) if each > IO_TIMEOUT_S * 1000 / 2]
     assert slow == [report.worst_ms], "more than one of a hundred waited"
     assert report.worst_ms < 2 * IO_TIMEOUT_S * 1000
+
+
+# What it asks for is answered in whichever order; it says how long the flush took.
+DURABLE_WRITE_AND_FLUSH = """
+import nbd, sys, time
+client = nbd.NBD()
+client.connect_uri(sys.argv[1])
+began = time.monotonic()
+write = client.aio_pwrite(bytes(4096), 2 << 20, flags=nbd.CMD_FLAG_FUA)
+flush = client.aio_flush()
+while not client.aio_command_completed(flush):
+    client.poll(-1)
+print(time.monotonic() - began)
+while not client.aio_command_completed(write):
+    client.poll(-1)
+"""
+
+
+def test_flush_that_a_hanging_durable_write_holds_is_answered_once_the_target_has_left(
+    system: System, pair: Pair
+) -> None:
+    """The target is done with the flush at once, but of the two it is the write that might be told of a loss."""
+    arm = pair.target.with_suffix(".armed")
+    arm.touch()
+    shell = (
+        "thread_model=echo parallel", "can_write=exit 0", "can_flush=exit 0", "can_fua=echo native",
+        f"get_size=stat -c %s {pair.target}", "flush=exit 0",
+        f"pread=dd if={pair.target} skip=$4 count=$3 iflag=count_bytes,skip_bytes status=none",
+        (f"pwrite=case $5 in *fua*) while [ -f {arm} ]; do sleep .05; done;; esac; "
+         f"dd of={pair.target} seek=$4 conv=notrunc oflag=seek_bytes status=none"),
+    )  # fmt: skip
+    with nbdkit(pair.target.parent, "eval", *shell, name="target") as server:
+        system.set_up("vol1", pair.source, server.uri)
+        bring_to(system, "vol1", "target-selected")
+        took_s = float(run(PYTHON, "-c", DURABLE_WRITE_AND_FLUSH, system.export("vol1")))
+        until_in_setup(system)
+        arm.unlink()
+    assert took_s > IO_TIMEOUT_S / 2, "the flush was believed while the write was under way"
+    assert took_s < 2 * IO_TIMEOUT_S
+    fault = faults_of(system)[0]
+    assert (fault["side"], fault["cause"]) == ("target", "timeout")
 
 
 # ------------------------------------------------------------------------------------------------------------ the source
