@@ -23,7 +23,8 @@ from shared.messages.admission import (
     admission_subject,
 )
 from shared.messages.codec import MESSAGE_BYTES_MAX
-from shared.messages.host import HOST_SERVICE_NAME
+from shared.messages.control import PlainRequest
+from shared.messages.host import HOST_SERVICE_NAME, HostStatusReply, host_subject
 from shared.migration.ledger import Ledger
 from shared.migration.names import NAME_RULE, is_valid_name
 from shared.migration.refusals import Code, Refusal
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 SERVICE_NAME = "cutover-startup"
 DISCOVERY_TIMEOUT_S = 0.5
+STATUS_TIMEOUT_S = 2.5
 AT_ONCE_MAX = 8
 ROUNDS_MAX = 3  # in which one migration is judged, where its journal moves on meanwhile
 
@@ -145,6 +147,24 @@ class Startup:
             raise Refusal(
                 Code.BUSY,
                 f"Run {request.run} of host {request.host!r} is not admitted while another run, {run}, is alive.",
+            )
+        if request.only:
+            await self._refuse_open(request)
+
+    async def _refuse_open(self, request: AdmissionRequest) -> None:
+        """Refuse a question about one volume that whoever asked has an answer to by now, as a copy that comes late.
+
+        The volume may have been opened by that answer, and the flag in force be the one that it clones with.
+        """
+        subject = host_subject(request.host, "status", request.only)
+        status = await self._requests.request(
+            subject, PlainRequest(), HostStatusReply, timeout_s=STATUS_TIMEOUT_S
+        )
+        is_open = any(each.name == request.only for each in status.migrations)
+        if is_open or request.only not in status.opening:
+            raise Refusal(
+                Code.BUSY,
+                f"{request.only!r} is not judged: host {request.host!r} does not wait for that any more.",
             )
 
     async def _ledgers_of(self, host: str) -> list[Ledger]:

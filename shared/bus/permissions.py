@@ -13,7 +13,7 @@ from shared.bus.bootstrap import PROGRESS_STREAM
 from shared.config.model import INBOX_PREFIX
 from shared.messages.admission import admission_subject
 from shared.messages.control import FAULTS_SUBJECT, LIST_SUBJECT, control_subject
-from shared.messages.host import HOST_SERVICE_NAME
+from shared.messages.host import HOST_SERVICE_NAME, host_subject
 from shared.messages.recording import decision_subject, record_subject, repair_subject
 from shared.messages.status import progress_subject
 from shared.migration.names import is_valid_name
@@ -188,6 +188,7 @@ _PLAIN = (
             *_RECORD_ALL,
             decision_subject("*", "*"),
             repair_subject("*", "*"),
+            host_subject("*", "status", "*"),
             *_ASK_FOR_HOSTS,
             _LIST,
             *_reading(Subjects.STREAM),

@@ -193,11 +193,14 @@ class Damage:
             await asyncio.sleep(1.0)
             world.servers.end_old_connections()
             is_answered = await world.operator.give_up()
-            ended = _open_seal(NAME, content).uuid
-            if is_answered or world.rules.ledger().uuid != ended:  # it is done, answered or not
+            if self._is_of_the_next(content):
+                return
+            ended, ledger = _open_seal(NAME, content).uuid, world.rules.ledger()
+            if is_answered or ledger.uuid != ended:  # it is done, answered or not
                 self._witness = self._messages = None  # no journal is put back over its tombstone
                 self._is_given_up = True
-                world.servers.forgotten()
+                if not ledger.exists:  # what is in doubt is not the next one's
+                    world.servers.forgotten()
             if not self._is_given_up:
                 self._mend()
                 return
@@ -223,10 +226,19 @@ class Damage:
         await asyncio.sleep(1.0)
         witness = _open_seal(NAME, content)
         is_adopted = witness.state is not None and await self._world.operator.adopt(witness.authority)
+        if self._is_of_the_next(content):
+            return
         if is_adopted or self._world.rules.ledger().adoption is not None:  # the word counts, answered or not
             self._witness = self._messages = None
         else:
             self._mend()
+
+    def _is_of_the_next(self, content: bytes) -> bool:
+        """Whether what is damaged now was not, when the word was given: an answer may come late. Then it is mended."""
+        if self._witness is None or self._witness is content:
+            return False
+        self._mend()
+        return True
 
     def _mend(self) -> None:
         """Somebody finds the right witness, and the right journal."""
