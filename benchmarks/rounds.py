@@ -54,6 +54,8 @@ def run_rounds(
                     timing = Timing(plan.seconds, seed=number + 1)
                     tell(f"round {number + 1} of {plan.rounds}, {files.caching}: {stage.system}")
                     _measure(stage, files, timing, samples, full=plan.full)
+                    if stage.system is not contender.systems[-1]:
+                        files.settle()  # the next stage may begin with a copy
             if contender.clones:
                 files.check_equal()
 
@@ -69,4 +71,3 @@ def _measure(stage: Stage, files: Files, timing: Timing, samples: Samples, *, fu
     for workload in workloads_for(stage.system, full=full):
         files.settle()
         samples.add(files.caching.case(workload.name), stage.system, fio.measure(workload, stage.uri, timing))
-    files.settle()  # the next stage may begin with a copy

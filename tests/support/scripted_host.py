@@ -71,6 +71,7 @@ class ScriptedHost:
         self.outstanding = 0
         self.clients: tuple[str, ...] = ()
         self.closed: tuple[ClosedView, ...] = ()
+        self.opening: tuple[str, ...] = ()  # waits for startup's word on them
         self.asked: list[str] = []
         self._faults = 0
 
@@ -137,9 +138,11 @@ class ScriptedHost:
         self.asked.append("status")
         if self.hanging is not None:
             await self.hanging.wait()
-        views = [self.view(each) for each in self.witnesses.values() if name in {"", each.migration}]
+        asked = [each for each in self.witnesses.values() if name in {"", each.migration}]
+        views = tuple(self.view(each) for each in asked if each.migration not in self.opening)
         closed = tuple(each for each in self.closed if name in {"", each.name})
-        return HostStatusReply(host=self.name, run=self.run, migrations=tuple(views), closed=closed)
+        opening = tuple(each for each in self.opening if name in {"", each})
+        return HostStatusReply(host=self.name, run=self.run, migrations=views, closed=closed, opening=opening)
 
     def _decided(self, name: str) -> DecidedReply:
         witness = self.witnesses[name]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from unittest.mock import AsyncMock
 
@@ -10,9 +11,10 @@ import pytest
 from services.startup.service import Startup
 from shared.bus.chain import ChainJournal
 from shared.bus.memory import MemoryBroker, MemoryBus, MemoryStream
-from shared.messages.admission import AdmissionReply, AdmissionRequest
+from shared.messages.admission import AdmissionReply, AdmissionRequest, admission_subject
 from shared.migration.ledger import Ledger
 from shared.migration.refusals import Code, Refusal
+from shared.migration.states import Flag
 from shared.migration.table import Trigger
 from tests.support import stories
 from tests.support.scripted_host import ScriptedHost
@@ -85,9 +87,50 @@ async def test_question_about_one_volume_is_judged_anew_however_often_it_is_aske
     journal = SlowJournal(MemoryStream(bus))
     journal.may_be_read.set()
     startup = Startup(journal=journal, requests=bus, discovery=bus, clock=StoppedClock())
-    question = replace(whole_question(host, asked_before=True), only="vol1")
-    await asyncio.gather(*(startup.admit("h1", question) for _ in range(3)))
+    host.opening = ("vol1",)
+    async with _serving(services, host):
+        await asyncio.gather(*(startup.admit("h1", _question_about_one(host)) for _ in range(3)))
     assert journal.passes == 3
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_one_volume_is_judged_only_while_its_host_waits_for_that(
+    services: Services, *, waits: bool
+) -> None:
+    """Cause: a copy of the question came late, and cleared the flag that the volume was about to clone with by then."""
+    host = services.host()
+    await stories.flagged_but_never_entered(host)
+    host.opening = ("vol1",) if waits else ()
+    startup = Startup(
+        journal=services.wire.journal,
+        requests=services.wire.requests,
+        discovery=services.wire.discovery,
+        clock=StoppedClock(),
+    )
+    async with _serving(services, host):
+        answer = await _answer(startup, _question_about_one(host))
+    assert (answer is Code.BUSY) is not waits
+    assert (await services.ledger()).flag is (Flag.CLEAR if waits else Flag.SET)
+
+
+async def test_nobody_is_told_of_one_volume_whose_host_has_gone(services: Services) -> None:
+    host = services.host()
+    await stories.flagged_but_never_entered(host)
+    question = _question_about_one(host)
+    with pytest.raises(Refusal) as refusal:
+        await services.wire.requests.request(admission_subject("h1"), question, AdmissionReply, timeout_s=10)
+    assert refusal.value.code is Code.SERVICE_AWAY
+    assert (await services.ledger()).flag is Flag.SET
+
+
+def _question_about_one(host: ScriptedHost) -> AdmissionRequest:
+    return replace(whole_question(host, asked_before=True), only="vol1", life="this process")
+
+
+def _serving(services: Services, host: ScriptedHost) -> AbstractAsyncContextManager[None]:
+    description = host.description()
+    metadata = {**description.metadata, "life": "this process"}
+    return services.wire.endpoints.serve(replace(description, metadata=metadata), host.endpoints())
 
 
 async def test_names_that_are_free_again_are_not_read_one_by_one(
