@@ -214,7 +214,9 @@ TRANSITIONS: tuple[Transition, ...] = (
         trigger=Trigger.SELECT_TARGET,
         after=State.TARGET_SELECTED,
         guards=(Guard.NO_TARGET_FAULT,),
-        steps=(Step.FLUSH_TARGET, Step.HOLD_WRITES, *_SWITCH_READS),
+        # Twice: the first one takes its time while writes go on, the second proves what was answered since. Until reads come from
+        # the target an application's flush is of the source alone.
+        steps=(Step.FLUSH_TARGET, Step.HOLD_WRITES, Step.FLUSH_TARGET, *_SWITCH_READS),
         reason="a target that cannot be flushed is not worth reading from",
     ),
     Transition(
@@ -222,8 +224,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         trigger=Trigger.SELECT_SOURCE,
         after=State.SOURCE_SELECTED,
         guards=(Guard.AUTHORITY_IS_SOURCE, Guard.NO_SOURCE_FAULT),
-        # Twice: the first one takes its time while writes go on, the second proves what was answered since. Whatever the source
-        # loses later is no write that an application has read from the target.
+        # Twice for the same reason. Whatever the source loses later is no write that an application has read from the target.
         steps=(Step.FLUSH_SOURCE, Step.HOLD_WRITES, Step.FLUSH_SOURCE, *_SWITCH_READS),
         reason="the source is in sync, has not failed, and tells of no write that its cache has lost",
     ),

@@ -18,7 +18,7 @@ from shared.messages.codec import decode_record, encode
 from shared.migration.devices import Side
 from shared.migration.ledger import Entry, fold
 from shared.migration.records import StateRecord, TombstoneRecord, digest_of
-from shared.migration.refusals import Refusal
+from shared.migration.refusals import Code, Refusal
 from shared.migration.states import State
 from tests.simulation.operator import NAME
 from tests.simulation.process import NOBODY, Process
@@ -230,6 +230,7 @@ class Damage:
             return
         if is_adopted or self._world.rules.ledger().adoption is not None:  # the word counts, answered or not
             self._witness = self._messages = None
+            self._world.loop.call_later(1.0, self._have_it_opened, context=NOBODY)
         else:
             self._mend()
 
@@ -239,6 +240,12 @@ class Damage:
             return False
         self._mend()
         return True
+
+    def _have_it_opened(self) -> None:
+        """A host whose question went to a service that was no more does not know of the word: it is started anew."""
+        host = self._world.host
+        if host is not None and any(each.code == Code.NOT_ADMITTED for each in host.closed):
+            self._start_anew()
 
     def _mend(self) -> None:
         """Somebody finds the right witness, and the right journal."""
@@ -253,9 +260,12 @@ class Damage:
             broker.next_sequence = broker.messages[-1].stored.sequence + 1
             self._messages = None
         world.rules.look_at_files()
+        self._start_anew()
+
+    def _start_anew(self) -> None:
         self.is_mended = True
-        self._started_before = world.host_process
-        world.stop_host()
+        self._started_before = self._world.host_process
+        self._world.stop_host()
 
     def admitted(self, reply: AdmissionReply, process: Process) -> None:
         """Startup has answered: what is open now is proved."""

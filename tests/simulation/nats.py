@@ -53,6 +53,7 @@ class Nats:
         self.unluck = 0.0  # how likely a message's fate is not a fine one
         self.stored: Callable[[Message], None] = lambda _message: None
         self.lost: Callable[[Sequence[Message]], None] = lambda _messages: None
+        self.is_outdated: Callable[[str, bytes], bool] = lambda _subject, _payload: False
         self.answered: Callable[[Process, str, object], None] = lambda _process, _subject, _reply: None
 
     def fate(self, kind: str) -> Fate:
@@ -184,6 +185,8 @@ class SimulatedBus(MemoryBus):
         payload: bytes,
         answered: "asyncio.Future[Answer]",
     ) -> None:
+        if self.nats.is_outdated(subject, payload):
+            return
         if served in self.broker.served and served.bus.is_connected:
             served.tasks.create_task(self._respond(served, endpoint, subject, payload, answered))
 

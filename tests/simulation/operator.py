@@ -5,6 +5,8 @@ import contextlib
 import random
 from typing import TYPE_CHECKING
 
+import orjson
+
 from services.write_cloning.reporter import origin_of
 from shared.messages.control import (
     FAULTS_SUBJECT,
@@ -20,6 +22,7 @@ from shared.messages.control import (
     VouchRequest,
     control_subject,
 )
+from shared.messages.host import host_subject
 from shared.messages.recording import FaultReport, RecordFaultRequest, StoredReply, record_subject
 from shared.messages.recovery import AdoptRequest, GiveUpRequest
 from shared.messages.status import MigrationStatus
@@ -28,6 +31,7 @@ from shared.migration.refusals import Code, Refusal
 from shared.migration.states import CLONING_STATES, IN_SYNC_STATES, State
 from shared.migration.table import COMMANDS, Trigger
 from tests.simulation.clock import VirtualClock
+from tests.simulation.machine import HOST_NAME
 from tests.simulation.nats import SimulatedBus
 from tests.simulation.process import Process
 
@@ -179,6 +183,11 @@ class Operator:
         self._world.note("done", command, str(reply.state), str(reply.journal))
         self._world.count(f"command:{command}")
         return reply
+
+    def is_outdated(self, subject: str, payload: bytes) -> bool:
+        """Whether a set-up, his to the services or theirs to the host, names as source what the data has left meanwhile."""
+        is_set_up = subject in {control_subject("setup", NAME), host_subject(HOST_NAME, "setup", NAME)}
+        return is_set_up and orjson.loads(payload)["source"] != self._world.data_disk
 
     async def adopt(self, authority: Side) -> bool:
         """Say which side is right, knowing it."""

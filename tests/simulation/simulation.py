@@ -38,7 +38,7 @@ Not allowed, because nothing could survive it or because it is another test's bu
 - journal and witness damaged together, nor a journal put back from before a clean-up; one that lost the end of a clean-up in a
   power cut opens nothing again;
 - an operator who lies: who vouches for a connection that is not gone, or adopts the side that is not right; nor one who sets up
-  a device anew that somebody else may still write to;
+  a device anew that somebody else may still write to, or has a set-up on its way that names as source what the data has left;
 - a server that loses what it has made durable, does a request of a connection that stands twice, or has another program at
   the same export;
 - two hosts, several migrations at once, NBD and its clients.

@@ -105,6 +105,7 @@ class World:
             flushes=self.plan.flushes,
         )
         self.operator = Operator(self, _rng(seed, "operator"))
+        self.nats.is_outdated = self.operator.is_outdated
         self.chaos = Chaos(self, _rng(seed, "chaos"))
 
     def _disk(self, name: str, alignment: int) -> Disk:

@@ -165,7 +165,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if False:\n                request.waiting",
             ),
         ),
-        first_seed=132,
+        first_seed=135,
     ),
     # ------------------------------------------------------------------ R5
     Mutation(
@@ -180,7 +180,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            Step.WRITE_WITNESS,\n            Step.SWITCH_ROUTING,\n            Step.REPORT_FAULTS,",
             ),
         ),
-        first_seed=1082,
+        first_seed=1408,
     ),
     Mutation(
         "source-lost-without-flush",
@@ -196,7 +196,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             Change(
                 _TABLE,
-                "steps=(Step.FLUSH_TARGET, Step.HOLD_WRITES, *_SWITCH_READS)",
+                "steps=(Step.FLUSH_TARGET, Step.HOLD_WRITES, Step.FLUSH_TARGET, *_SWITCH_READS)",
                 "steps=(Step.HOLD_WRITES, *_SWITCH_READS)",
             ),
         ),

@@ -89,6 +89,25 @@ async def test_write_that_the_source_lost_after_the_copy_is_on_the_target() -> N
         assert await house.read_byte() == 7
 
 
+async def test_target_that_has_lost_what_was_written_since_its_flush_is_not_read_from() -> None:
+    """Cause: the application's flush is of the source alone until reads come from the target, flushed before the write."""
+    async with standing_host(State.SOURCE_SELECTED) as house:
+        old = bytes(house.target.content[:4096])
+
+        async def write_and_lose() -> None:
+            assert await house.answer(house.write(7)) == 0
+            assert await house.answer(house.flush()) == 0
+            house.target.content[:4096] = old
+            house.target.failing["flush"] = errno.EIO
+
+        house.before["select-target", Step.HOLD_WRITES] = write_and_lose
+        with pytest.raises(Refusal) as refusal:
+            await house.ask("select-target")
+        assert refusal.value.code is Code.DEVICE_FAILED
+        assert await house.read_byte() == 7
+        await house.settled(State.SETUP)
+
+
 @pytest.mark.parametrize("state", [State.SOURCE_SELECTED, State.TARGET_SELECTED])
 async def test_range_that_is_copied_again_may_be_what_a_lost_write_left_behind(state: State) -> None:
     """The next write to the same place fails on the source; what is copied in its stead is older than both."""
