@@ -214,7 +214,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            self._apparatus.volume.failover.begin_move()",
             ),
         ),
-        first_seed=447,
+        first_seed=587,
     ),
     Mutation(
         "unequal-after-a-failed-move",
@@ -227,7 +227,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if False:\n                request.waiting |= RECOPY",
             ),
         ),
-        first_seed=1185,
+        first_seed=1852,
     ),
     # ------------------------------------------------------------------ R6
     Mutation(
@@ -258,7 +258,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "R6",
         "what the lost witness named would be used again at once",
         (Change(_FENCES, "devices.remote_sides if earlier is None", "() if earlier is None"),),
-        first_seed=1591,
+        first_seed=1901,
     ),
     Mutation(
         "doubt-forgotten-at-the-next-start",
@@ -320,7 +320,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if device in self._retired:\n",
             ),
         ),
-        first_seed=552,
+        first_seed=627,
     ),
     Mutation(
         "left-behind-at-a-clean-stop",
@@ -333,7 +333,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        return tuple(side for side in Side if False and side in",
             ),
         ),
-        first_seed=561,
+        first_seed=1127,
     ),
     Mutation(
         "cleanup-does-not-wait-for-the-word",
@@ -349,7 +349,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            pass  #",
             ),
         ),
-        first_seed=1155,
+        first_seed=1223,
     ),
     Mutation(
         "broken-connection-in-use-forgotten",
@@ -397,7 +397,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Change(_ENTERING, "            await self._refuse_if_entered(origin)\n", ""),
             Change(_ENTERING, "        except UnknownOutcome:\n            raise\n", ""),
         ),
-        first_seed=653,
+        first_seed=723,
     ),
     # ------------------------------------------------------------------ 4.2
     Mutation(
@@ -450,7 +450,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.3",
         "a power cut after a clean stop would leave the sides different",
         (Change(_APPARATUS, "if other is not None and (failure :=", "if other is None and (failure :="),),
-        first_seed=170,
+        first_seed=190,
     ),
     # ------------------------------------------------------------------ 4.5
     Mutation(
@@ -458,7 +458,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.5",
         "a region that the source could not give would count as the same on both sides",
         (Change(_COPIER, "        return not self._unreadable\n", "        return True\n"),),
-        first_seed=591,
+        first_seed=700,
     ),
     Mutation(
         "copied-over-a-failed-flush",
@@ -497,7 +497,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "self._reads.start_from(reading, SOURCE if sides & SOURCE else TARGET, start)",
             ),
         ),
-        first_seed=1586,
+        first_seed=1846,
     ),
     Mutation(
         "blocks-filled-up-from-the-target-alone",
@@ -523,14 +523,14 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "steps=(Step.HOLD_WRITES, *_SWITCH_READS)",
             ),
         ),
-        first_seed=679,
+        first_seed=1498,
     ),
     Mutation(
         "failed-flush-of-a-durable-write-forgotten",
         "4.5",
         "what the source has lost would be copied over what the target still has",
         (Change(_FAILOVER, "if request.durable and route.source.flush_error:", "if False:"),),
-        first_seed=759,
+        first_seed=853,
     ),
     # ------------------------------------------------------------------ 4.6
     Mutation(
@@ -563,7 +563,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.6",
         "what a device has failed before a crash would be known to nobody but the host",
         (Change(_REPLAY, "for fault in witness.faults\n", "for fault in ()\n"),),
-        first_seed=33,
+        first_seed=35,
     ),
     Mutation(
         "decided-in-memory-alone",
@@ -644,7 +644,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "4.7",
         "a map that lacks the last writes would be believed at the next start",
         (Change(_MAP_KEEPER, "            await distrust(because)\n", ""),),
-        first_seed=1328,
+        first_seed=846,
     ),
     Mutation(
         "given-up-map-still-trusted",
@@ -673,7 +673,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 _MARKS, "_ONLY_DUE = bytes(DUE if state == DUE else CLEAN for", "_ONLY_DUE = bytes(CLEAN for"
             ),
         ),
-        first_seed=319,
+        first_seed=344,
     ),
     Mutation(
         "marks-taken-over-as-copied",
