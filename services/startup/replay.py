@@ -118,13 +118,16 @@ class Replay:
     # Step 2
 
     async def _caught_up(self, witness: WitnessView, ledger: Ledger) -> Ledger:
-        """Faults first, then the decision that they led to; but a migration's first decision comes before all."""
+        """Faults first, then the decision that they led to; but a migration's first decision comes before all.
+
+        The journal takes no fault of an attempt that is over. Where it has lost the record of one no verdict misses it.
+        """
         if not ledger.exists:
             ledger = await self._longer(ledger, await self._owners.record_decision(witness, ledger))
         stored = [
             await self._owners.record_fault(fault, ledger)
             for fault in witness.faults
-            if ledger.operation(fault.operation_id, Kind.FAULT) is None
+            if fault.attempt >= ledger.attempt and ledger.operation(fault.operation_id, Kind.FAULT) is None
         ]
         if ledger.decision < witness.decision:
             stored.append(await self._owners.record_decision(witness, ledger))

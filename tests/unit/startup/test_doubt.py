@@ -234,6 +234,28 @@ async def test_a_hole_in_the_journal_is_repaired(services: Services, broker: Mem
     assert (await services.ledger()).broken is None
 
 
+async def test_a_fault_of_an_attempt_that_is_over_keeps_nothing_closed_where_its_record_is_lost(
+    services: Services, broker: MemoryBroker
+) -> None:
+    """Cause: startup had it recorded anew, and the journal takes no fault of an earlier attempt."""
+    host = services.host()
+    await stories.syncing(host)
+    await host.fail()
+    fault = host.witnesses["vol1"].faults[-1]
+    await host.move("vol1", Trigger.TARGET_FAULT)
+    await host.clear_flag()
+    await host.sync()
+    await host.move("vol1", Trigger.ABORT)
+    await host.clear_flag()
+    witness = host.witnesses["vol1"]
+    host.witnesses["vol1"] = replace(witness, faults=(fault,))
+    del broker.messages[1:]
+    reply = await services.admit(host)
+    assert reply.closed == ()
+    assert reply.admitted[0].state is State.SETUP
+    assert (await services.ledger()).attempt == witness.attempt == fault.attempt + 1
+
+
 async def test_a_lost_journal_of_a_commit_is_repaired_as_committed(
     services: Services, broker: MemoryBroker
 ) -> None:
