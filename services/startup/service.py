@@ -110,8 +110,9 @@ class Startup:
         """Replay the journal for one run of a host.
 
         Raises:
-            Refusal: `stale` for an older run; `busy` while another run of the host is alive; `bad-request`; and
-                whatever keeps the journal or its owners from answering. Then nothing is admitted; ask again.
+            Refusal: `stale` for an older run; `busy` while another run of the host is alive, or where it does not wait for the
+                one volume any more; `bad-request`; and whatever keeps the journal, its owners or that host from answering.
+                Then nothing is admitted; ask again.
         """
         _refuse_malformed(host, request)
         async with self._turns[host].of(request) as asked:

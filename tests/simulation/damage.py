@@ -193,7 +193,7 @@ class Damage:
             await asyncio.sleep(1.0)
             world.servers.end_old_connections()
             is_answered = await world.operator.give_up()
-            if self._is_of_the_next(content):
+            if self._mend_the_next(content):
                 return
             ended, ledger = _open_seal(NAME, content).uuid, world.rules.ledger()
             if is_answered or ledger.uuid != ended:  # it is done, answered or not
@@ -226,7 +226,7 @@ class Damage:
         await asyncio.sleep(1.0)
         witness = _open_seal(NAME, content)
         is_adopted = witness.state is not None and await self._world.operator.adopt(witness.authority)
-        if self._is_of_the_next(content):
+        if self._mend_the_next(content):
             return
         if is_adopted or self._world.rules.ledger().adoption is not None:  # the word counts, answered or not
             self._witness = self._messages = None
@@ -234,8 +234,8 @@ class Damage:
         else:
             self._mend()
 
-    def _is_of_the_next(self, content: bytes) -> bool:
-        """Whether what is damaged now was not, when the word was given: an answer may come late. Then it is mended."""
+    def _mend_the_next(self, content: bytes) -> bool:
+        """Mend what was not damaged yet when the word was given, for an answer may come late; whether there was any."""
         if self._witness is None or self._witness is content:
             return False
         self._mend()
